@@ -1,0 +1,44 @@
+"""tagmask: image-level tags in, segmentation masks out.
+
+Importing the package does nothing; each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tagmask.predictor import Predictor, load
+    from tagmask.recipe import Recipe, load_recipe
+    from tagmask.street import Run, run
+
+    __version__: str
+
+__all__ = ["Predictor", "Recipe", "Run", "__version__", "load", "load_recipe", "run"]
+
+_PUBLIC = {
+    "Predictor": "tagmask.predictor",
+    "Recipe": "tagmask.recipe",
+    "Run": "tagmask.street",
+    "load": "tagmask.predictor",
+    "load_recipe": "tagmask.recipe",
+    "run": "tagmask.street",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Read here and not on import: looking up installed metadata takes longer than all the rest.
+        value: Any = importlib.import_module("importlib.metadata").version("tagmask")
+    elif name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    else:
+        msg = f"module 'tagmask' has no attribute '{name}'"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
