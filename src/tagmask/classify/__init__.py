@@ -1,0 +1,1 @@
+"""The tag classifier: backbones, heads, and the stage that trains it."""

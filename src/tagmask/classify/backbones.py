@@ -1,0 +1,127 @@
+"""Backbones: any timm model with ``features_only``, at a chosen output stride."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from tagmask.errors import InputError, UnknownNameError
+
+
+def build_backbone(
+    name: str, *, args: dict[str, Any] | None = None, weights: Path | str | None = None, output_stride: int = 16,
+    dilate: bool = True,
+) -> Backbone:
+    """Create a feature extractor.
+
+    Args:
+        name: timm architecture.
+        args: further arguments of its constructor.
+        weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
+        output_stride: stride of the last feature map.
+        dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (methods.md 1.1).
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        InputError: the weights do not fit, or the model cannot do this.
+    """
+    if not timm.is_model(name):
+        raise UnknownNameError("backbone", name, timm.list_models())
+    options: dict[str, Any] = dict(args or {})
+    if isinstance(weights, Path):
+        check_weights(weights, name, options)
+        options.update(pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
+    else:
+        options.update(pretrained=weights == "timm")
+    if output_stride != 32:
+        options["output_stride"] = output_stride
+    try:
+        model = timm.create_model(name, features_only=True, **options)
+    except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        msg = f"classify.backbone={name} with {options}: timm cannot build it as a feature extractor: {text}"
+        raise InputError(msg) from error
+    if not dilate:
+        _remove_dilation(model)
+    return Backbone(model)
+
+
+def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
+    """Say in one line why a weights file does not fit; timm's own loading is lenient with feature extractors."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            found = {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        msg = f"{path}: no such weights file. Set classify.weights to a safetensors file, 'timm' or null."
+        raise InputError(msg) from error
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a safetensors file ({error})"
+        raise InputError(msg) from error
+    with torch.device("meta"):
+        full = timm.create_model(name, **{k: v for k, v in args.items() if k != "output_stride"})
+    head = full.get_classifier()
+    heads = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
+    wanted = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        msg = f"{path}: not weights of {name}: {len(missing)} of {len(wanted)} tensors are missing, such as {missing[0]}"
+        raise InputError(msg)
+    wrong = [key for key in wanted if found[key] != wanted[key]]
+    if wrong:
+        msg = f"{path}: not weights of {name}: {wrong[0]} is {found[wrong[0]]}, the model has {wanted[wrong[0]]}"
+        raise InputError(msg)
+
+
+def _remove_dilation(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            kernel = module.kernel_size
+            module.dilation = (1, 1)
+            module.padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
+
+
+class Backbone(nn.Module):
+    """Stage features of one network; stage numbers count from 1 (stem) to ``n_stages``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.channels: list[int] = list(model.feature_info.channels())  # type: ignore[operator, union-attr]
+        self.strides: list[int] = list(model.feature_info.reduction())  # type: ignore[operator, union-attr]
+
+    @property
+    def n_stages(self) -> int:
+        """Number of feature maps."""
+        return len(self.channels)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Normalised images [B, 3, H, W] -> {stage: features [B, D, h, w]}."""
+        features = self.model(images)
+        return {stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)}
+
+    def parameters_up_to(self, stage: int) -> list[nn.Parameter]:
+        """Parameters that the features of ``stage`` depend on: those a detached output of it leaves without gradient."""
+        if stage == 0:
+            return []
+        probe = torch.zeros(1, 3, 64, 64)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.enable_grad():
+            self.model.zero_grad(set_to_none=True)
+            self.model(probe)[stage - 1].sum().backward()
+        reached = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        self.model.zero_grad(set_to_none=True)
+        self.model.train(was_training)
+        return reached
+
+
+def _channels_first(features: Tensor, channels: int) -> Tensor:
+    """Some transformers return [B, h, w, D]; everything else here is [B, D, h, w]."""
+    if features.shape[1] != channels and features.shape[-1] == channels:
+        return features.permute(0, 3, 1, 2)
+    return features

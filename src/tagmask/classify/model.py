@@ -1,0 +1,76 @@
+"""The classifier: a backbone and a head, behind the contract that every localizer reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tagmask.classify.backbones import Backbone, build_backbone
+from tagmask.interfaces import ClassifierOutput, ClassList
+from tagmask.recipe import ClassifySettings
+from tagmask.weights import load_weights
+
+
+class Classifier(nn.Module):
+    """Images [B, 3, H, W], normalised -> ClassifierOutput."""
+
+    def __init__(self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval") -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.batch_norm = batch_norm
+        for parameter in backbone.parameters_up_to(frozen_stages):
+            parameter.requires_grad_(False)
+
+    @property
+    def class_weights(self) -> Tensor:
+        """Classifier weights [C, D]."""
+        weights: Tensor = self.head.class_weights
+        return weights
+
+    def forward(self, images: Tensor) -> ClassifierOutput:
+        """One pass; see interfaces.ClassifierOutput."""
+        taps = self.backbone(images)
+        features = taps[self.backbone.n_stages]
+        logits, extras = self.head(features)
+        return ClassifierOutput(features=features, feature_taps=taps, logits=logits, extras=extras)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Training mode, but batch norm keeps its running statistics unless asked otherwise."""
+        super().train(mode)
+        if mode and self.batch_norm == "eval":
+            keep_statistics(self)
+        return self
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Put every batch norm into eval mode; its affine parameters still train."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: bool = True) -> Classifier:
+    """The classifier of a recipe; ``pretrained=False`` skips the weights (they are about to be loaded)."""
+    backbone = build_backbone(
+        settings.backbone, args=settings.backbone_args, weights=settings.weights if pretrained else None,
+        output_stride=settings.output_stride, dilate=settings.dilate,
+    )
+    head = settings.head.build(backbone.channels[-1], n_classes)
+    return Classifier(backbone, head, frozen_stages=settings.freeze, batch_norm=settings.batch_norm)
+
+
+def load_classifier(path: Path, settings: ClassifySettings, classes: ClassList) -> Classifier:
+    """A trained classifier in eval mode."""
+    model = build_classifier(settings, len(classes.foreground), pretrained=False)
+    load_weights(path, model)
+    return model.eval()
+
+
+def pooled_logits(model: Classifier, image: Tensor) -> Tensor:
+    """Logits [C] of one whole image [3, H, W]."""
+    with torch.no_grad():
+        output: ClassifierOutput = model(image[None])
+    return output.logits[0].float()

@@ -1,0 +1,163 @@
+"""The classify stage: train the tag classifier, measure it on val, save it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from tagmask.classify.model import Classifier, build_classifier, load_classifier
+from tagmask.context import TRAIN, VAL, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.data.transforms import augment_image, normalise
+from tagmask.engine import train
+from tagmask.interfaces import Problem, Sample
+from tagmask.optim import build_optimizer, parameter_groups, rate_factor
+from tagmask.weights import save_weights
+
+STAGE = "classify"
+
+
+def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
+    """Labels 1..C -> float32 [C] over classifier channels."""
+    target = torch.zeros(n_classes)
+    target[[tag - 1 for tag in tags]] = 1.0
+    return target
+
+
+class TagSet:
+    """Augmented images and multi-hot tags."""
+
+    def __init__(self, context: Context, samples: list[Sample], loader: ImageLoader) -> None:
+        self.samples, self.loader = samples, loader
+        self.augment = context.recipe.classify.augment
+        self.n_classes = len(context.source.classes.foreground)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
+        """One training view: image [3, crop, crop], tags [C]."""
+        sample = self.samples[index]
+        image = self.loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        options = self.augment.model_dump()
+        return {"image": augment_image(image, rng=rng, **options), "tags": multi_hot(sample.tags, self.n_classes)}
+
+
+class TagTask:
+    """The classifier's training step and validation."""
+
+    def __init__(self, context: Context, model: Classifier) -> None:
+        self.context, self.model = context, model
+        self.settings = context.recipe.classify
+        loader = ImageLoader(STAGE)
+        self.dataset = TagSet(context, context.samples(TRAIN), loader)
+        self.loader = loader
+        self.problems: list[Problem] = []
+        self.warned = False
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Backbone at lr, head at head_lr."""
+        model = self.model
+        return parameter_groups(self.settings.optimizer, model.backbone.parameters(), model.head.parameters())
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """As the recipe says."""
+        return build_optimizer(self.settings.optimizer, groups)
+
+    def rate(self, step: int, total: int) -> float:
+        """As the recipe says."""
+        return rate_factor(self.settings.optimizer, step, total)
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The head's loss terms."""
+        output = model(batch["image"].contiguous(memory_format=torch.channels_last))
+        terms: dict[str, Tensor] = self.model.head.losses(output.logits.float(), batch["tags"], output.extras)
+        return terms
+
+    def validate(self, epoch: int) -> dict[str, Any] | None:
+        """Average precision on val, at evenly spaced epochs and the last; warns of classes not learnt."""
+        every = max(1, self.settings.epochs // self.settings.validations)
+        if epoch % every and epoch != self.settings.epochs:
+            return None
+        figures = self.average_precision()
+        if figures and 2 * epoch >= self.settings.epochs and not self.warned:
+            self._warn_unlearnt(figures)
+        return figures
+
+    def average_precision(self) -> dict[str, Any] | None:
+        """Average precision per class and its mean over the classes that occur; None without a val split."""
+        context = self.context
+        samples = context.samples(VAL)
+        if not samples:
+            return None
+        n_classes = self.dataset.n_classes
+        scores = torch.zeros(len(samples), n_classes + 1, device=context.engine.device)
+        self.model.eval()
+        for index in context.engine.share(range(len(samples))):
+            image = self.loader.load(samples[index])
+            if isinstance(image, Problem):
+                continue
+            with torch.inference_mode(), context.engine.autocast():
+                view = normalise(image)[None].to(context.engine.device, memory_format=torch.channels_last)
+                scores[index, :-1] = self.model(view).logits[0].float()
+            scores[index, -1] = 1
+        self.model.train()
+        scores = context.engine.sum_over_ranks(scores).cpu()
+        read = scores[:, -1] > 0
+        targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[read]
+        if not len(targets):
+            return None
+        values = multilabel_average_precision(
+            scores[read, :-1], targets.long(), num_labels=n_classes, average=None
+        )
+        names = context.source.classes.foreground
+        occurs = targets.sum(dim=0) > 0
+        precision = {n: round(float(v), 6) if o else None for n, v, o in zip(names, values, occurs, strict=True)}
+        known = [value for value in precision.values() if value is not None]
+        return {"val_map": round(sum(known) / len(known), 6) if known else None, "val_ap": precision}
+
+    def _warn_unlearnt(self, figures: dict[str, Any]) -> None:
+        """A class whose ranking is hardly better than chance half way is worth a word before the night is over."""
+        self.warned = True
+        samples = self.context.samples(VAL)
+        for label, (name, value) in enumerate(figures["val_ap"].items(), start=1):
+            share = sum(label in sample.tags for sample in samples) / len(samples)
+            if value is not None and value < min(0.9, 1.5 * share + 0.05):
+                self.context.progress.warning(
+                    f"classify: '{name}' is not learnt half way (average precision {value:.2f}, chance {share:.2f})"
+                )
+
+
+def run(context: Context) -> list[Problem]:
+    """Train and save ``classify/model.safetensors``; returns the inputs left out."""
+    settings, engine = context.recipe.classify, context.engine
+    torch.manual_seed(context.recipe.seed)
+    model = build_classifier(settings, len(context.source.classes.foreground))
+    model.train()
+    task = TagTask(context, model)
+    folder = context.workspace.stage(STAGE)
+    problems = train(
+        engine, task, epochs=settings.epochs, batch_size=settings.batch_size, folder=folder,
+        progress=context.progress, clip_norm=settings.optimizer.clip_norm, description="train the tag classifier",
+    )
+    if engine.is_main:
+        description = {"kind": "classifier", "classes": list(context.source.classes.names),
+                       "settings": settings.model_dump(mode="json")}
+        save_weights(folder / "model.safetensors", model, description)
+    engine.barrier()
+    return problems
+
+
+def trained_classifier(context: Context) -> Classifier:
+    """The run's classifier on the engine's device, ready for inference."""
+    path = context.workspace.stage(STAGE) / "model.safetensors"
+    model = load_classifier(path, context.recipe.classify, context.source.classes)
+    context.engine.place(model)
+    return model

@@ -1,0 +1,38 @@
+"""What every stage is handed: the recipe, the run directory, the engine, the data it may see, and a voice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tagmask.engine import Engine
+from tagmask.interfaces import DataSource, Sample
+from tagmask.progress import Progress
+from tagmask.recipe import Recipe
+from tagmask.workspace import Workspace
+
+TRAIN, VAL = "train", "val"
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage's view of the run. ``source`` is the weak view except in ``evaluate`` and full supervision."""
+
+    recipe: Recipe
+    workspace: Workspace
+    engine: Engine
+    source: DataSource
+    progress: Progress
+
+    def samples(self, *splits: str) -> list[Sample]:
+        """Samples of the named splits that exist, each id once, in order."""
+        chosen: dict[str, Sample] = {}
+        for split in splits or tuple(self.source.splits):
+            for sample in self.source.splits.get(split, ()):
+                chosen.setdefault(sample.id, sample)
+        return list(chosen.values())
+
+    def report_skipped(self, stage: str, problems: Sequence[object]) -> None:
+        """Say on the terminal how many inputs a stage left out."""
+        if problems:
+            self.progress.warning(f"{stage}: {len(problems)} inputs were left out; problems.jsonl lists them")

@@ -1,0 +1,33 @@
+"""Reading a sample's image inside a stage: cached when small, and a Problem instead of an exception."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from tagmask.data.images import read_image
+from tagmask.errors import UnreadableImageError
+from tagmask.interfaces import Problem, Sample, UInt8Array
+
+
+class ImageLoader:
+    """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process."""
+
+    def __init__(self, stage: str, *, cache_bytes: int = 512 * 2**20) -> None:
+        self.stage = stage
+        self.cache_bytes, self.held = cache_bytes, 0
+        self.cache: OrderedDict[str, UInt8Array] = OrderedDict()
+
+    def load(self, sample: Sample) -> UInt8Array | Problem:
+        """uint8 [H, W, 3], or why there is none."""
+        if sample.id in self.cache:
+            self.cache.move_to_end(sample.id)
+            return self.cache[sample.id]
+        try:
+            image = read_image(sample.image_path)
+        except UnreadableImageError as error:
+            return Problem(stage=self.stage, id=sample.id, path=str(sample.image_path), reason=str(error))
+        self.cache[sample.id] = image
+        self.held += image.nbytes
+        while self.held > self.cache_bytes:
+            self.held -= self.cache.popitem(last=False)[1].nbytes
+        return image

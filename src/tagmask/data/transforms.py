@@ -1,0 +1,141 @@
+"""Image and mask transforms. All randomness comes from the generator that is passed in.
+
+Images are uint8 [H, W, 3] RGB, masks uint8 [H, W]. Images are resized by Pillow on uint8 before they are
+normalised, as the published pipelines do (methods.md trap 4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from tagmask.interfaces import IGNORE_INDEX, UInt8Array
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(image: UInt8Array) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W], ImageNet mean and standard deviation."""
+    scaled = image.astype(np.float32) / np.float32(255)
+    scaled = (scaled - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Pillow bicubic to (height, width)."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def resize_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Pillow nearest to (height, width)."""
+    if mask.shape == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(round(H * s), round(W * s)), halves to even, at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def jitter(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
+    """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength], random order."""
+    if strength == 0:
+        return image
+    picture = Image.fromarray(image)
+    enhancers: list[Any] = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
+    for which in rng.permutation(3):
+        picture = enhancers[which](picture).enhance(float(rng.uniform(1 - strength, 1 + strength)))
+    return np.asarray(picture)
+
+
+def random_resized_crop(
+    image: UInt8Array, crop: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> UInt8Array:
+    """A random part (area share in ``scale``, width / height in ``ratio``) resized to crop x crop."""
+    height, width = image.shape[:2]
+    top, left, h, w = 0, 0, height, width
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = float(np.exp(rng.uniform(*np.log(ratio))))
+        wanted = round(float(np.sqrt(area / aspect))), round(float(np.sqrt(area * aspect)))
+        if 0 < wanted[0] <= height and 0 < wanted[1] <= width:
+            h, w = wanted
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            break
+    return resize_image(image[top : top + h, left : left + w], (crop, crop))
+
+
+def random_window(size: tuple[int, int], crop: int, rng: np.random.Generator) -> tuple[slice, slice, slice, slice]:
+    """Random crop of an image of ``size``, or random place of it inside a larger canvas.
+
+    Returns (rows, columns) of the canvas of crop x crop and (rows, columns) of the image.
+    """
+    canvas, source = [], []
+    for length in size:
+        space = crop - length
+        covered = min(length, crop)
+        offset = int(rng.integers(abs(space) + 1))
+        to = offset if space > 0 else 0
+        start = 0 if space > 0 else offset
+        canvas.append(slice(to, to + covered))
+        source.append(slice(start, start + covered))
+    return canvas[0], canvas[1], source[0], source[1]
+
+
+def place(image: Tensor, crop: int, window: tuple[slice, slice, slice, slice], fill: float) -> Tensor:
+    """Copy the window of ``image`` [..., H, W] into a canvas [..., crop, crop] filled with ``fill``."""
+    canvas = torch.full((*image.shape[:-2], crop, crop), fill, dtype=image.dtype)
+    canvas[..., window[0], window[1]] = image[..., window[2], window[3]]
+    return canvas
+
+
+def augment_image(
+    image: UInt8Array, kind: str, *, crop: int, scale: tuple[float, float], ratio: tuple[float, float],
+    long_side: tuple[int, int], flip: bool, colour_jitter: float, rng: np.random.Generator,
+) -> Tensor:
+    """Training view of one image, float32 [3, crop, crop]; see AugmentSettings for the kinds."""
+    if flip and rng.random() < 0.5:
+        image = np.ascontiguousarray(image[:, ::-1])
+    if kind == "resized_crop":
+        cut = random_resized_crop(image, crop, scale, ratio, rng)
+        return normalise(jitter(cut, colour_jitter, rng))
+    if kind == "long_side":
+        factor = int(rng.integers(long_side[0], long_side[1] + 1)) / max(image.shape[:2])
+    else:
+        factor = float(rng.uniform(*scale))
+    resized = resize_image(image, scaled_size(image.shape[:2], factor))
+    window = random_window(resized.shape[:2], crop, rng)
+    # The missing area is 0 after normalisation, the mean colour (methods.md trap 27).
+    return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
+
+
+def augment_pair(
+    image: UInt8Array, mask: UInt8Array, *, crop: int, scale: tuple[float, float], flip: bool, colour_jitter: float,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """One random scale, window and mirror for image and mask: float32 [3, crop, crop], int64 [crop, crop].
+
+    Outside the image the mask is 255, so padding never trains.
+    """
+    if flip and rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    size = scaled_size(image.shape[:2], float(rng.uniform(*scale)))
+    resized = resize_image(np.ascontiguousarray(image), size)
+    labels = torch.from_numpy(resize_mask(np.ascontiguousarray(mask), size).astype(np.int64))
+    window = random_window(size, crop, rng)
+    pixels = place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
+    return pixels, place(labels, crop, window, IGNORE_INDEX)
+
+
+def as_float_maps(maps: NDArray[Any] | Tensor) -> Tensor:
+    """Maps of any float type as a float32 tensor."""
+    return torch.as_tensor(maps, dtype=torch.float32)

@@ -1,0 +1,145 @@
+"""The evaluate stage: the only one that opens ground truth. One pass over the images with masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tagmask.context import TRAIN, VAL, Context
+from tagmask.errors import TagmaskError
+from tagmask.evaluate.segmentation import ConfusionCounter, Void, scores
+from tagmask.evaluate.threshold_sweep import ThresholdSweep
+from tagmask.interfaces import Problem, Sample, UInt8Array
+from tagmask.localize.multi_scale import sum_scales
+from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_json
+
+STAGE = "evaluate"
+NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
+_RULES: tuple[tuple[str, Void], ...] = (("void_ignored", "ignored"), ("void_background", "background"))
+_SWEPT = {"maps": "localize", "refined_maps": "refine"}
+_PREDICTED = {"segmentation": "segment", "segmentation_full": "segment/full"}
+
+
+class _SplitScores:
+    """Everything counted on one split."""
+
+    def __init__(self, n_classes: int, thresholds: int) -> None:
+        self.sweeps = {key: ThresholdSweep(n_classes, thresholds) for key in _SWEPT}
+        self.counters = {key: ConfusionCounter(n_classes + 1) for key in ("pseudo_masks", *_PREDICTED)}
+
+    def update(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> None:
+        """Count every artifact that exists for this image."""
+        size = (mask.shape[0], mask.shape[1])
+        for key, stage in _SWEPT.items():
+            if workspace.map_path(sample.id, stage=stage).exists():
+                stored = workspace.load_maps(sample.id, stage=stage)
+                full = (
+                    sum_scales([torch.from_numpy(stored.maps)], size)
+                    if len(stored.maps)
+                    else np.zeros((0, *size))
+                )
+                self.sweeps[key].update(full, stored.classes - 1, mask)
+        paths = {"pseudo_masks": workspace.mask_path(sample.id)}
+        paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}
+        for key, path in paths.items():
+            if path.exists():
+                self.counters[key].update(workspace.load_mask(path), mask, n_tags=len(sample.tags))
+
+    def result(self, names: tuple[str, ...], average: Any) -> dict[str, Any]:
+        """Scores objects by what was scored and void rule; see docs/artifacts.md."""
+        found: dict[str, Any] = {}
+        for key, sweep in self.sweeps.items():
+            if sweep.n_images:
+                found[key] = {rule: _sweep_scores(sweep, names, average, void) for rule, void in _RULES}
+        for key, counter in self.counters.items():
+            if counter.n_images:
+                found[key] = {
+                    rule: scores(
+                        counter.confusion(void),
+                        names,
+                        average=average,
+                        n_images=counter.n_images,
+                        by_class_count=counter.by_class_count(void),
+                    )
+                    for rule, void in _RULES
+                }
+        return found
+
+
+def _sweep_scores(sweep: ThresholdSweep, names: tuple[str, ...], average: Any, void: Void) -> dict[str, Any]:
+    """Scores at the threshold that is best on this very split, and the curve."""
+    curve = sweep.compute(classes=average, void=void)
+    best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
+    result = scores(
+        sweep.confusions(void=void)[best],
+        names,
+        average=average,
+        n_images=sweep.n_images,
+        by_class_count=sweep.by_class_count(best, void=void),
+    )
+    result["threshold"] = float(sweep.thresholds[best])
+    result["threshold_curve"] = {
+        "thresholds": [float(t) for t in sweep.thresholds],
+        "miou": [None if np.isnan(v) else float(v) for v in curve],
+    }
+    return result
+
+
+def run(context: Context) -> list[Problem]:
+    """Write metrics.json; returns masks that could not be read or do not fit."""
+    settings, workspace, source = context.recipe.evaluate, context.workspace, context.source
+    names = source.classes.names
+    problems: list[Problem] = []
+    splits: dict[str, Any] = {}
+    for split in (TRAIN, VAL):
+        samples = [sample for sample in context.samples(split) if source.has_mask(sample)]
+        counted = _SplitScores(len(names) - 1, settings.thresholds)
+        context.progress.start(f"evaluate {split}", len(samples))
+        for sample in samples:
+            try:
+                counted.update(workspace, sample, source.read_mask(sample))
+            except TagmaskError as error:
+                problems.append(Problem(STAGE, sample.id, str(sample.mask_path or ""), str(error)))
+            context.progress.advance()
+        context.progress.finish()
+        if result := counted.result(names, settings.average):
+            splits[split] = result
+    metrics = {
+        "schema": SCHEMA,
+        "classes": list(names),
+        "tags": _tag_precision(workspace),
+        "threshold": _threshold(workspace),
+        "splits": splits,
+        "ratio_to_full": _ratio(context, splits),
+        "without_masks": None if splits else NO_MASKS,
+    }
+    write_json(workspace.root / "metrics.json", metrics)
+    return problems
+
+
+def _tag_precision(workspace: Workspace) -> dict[str, Any] | None:
+    lines = [line for line in read_jsonl(workspace.stage("classify") / "history.jsonl") if "val_ap" in line]
+    return {"map": lines[-1]["val_map"], "ap": lines[-1]["val_ap"]} if lines else None
+
+
+def _threshold(workspace: Workspace) -> dict[str, Any] | None:
+    path = workspace.stage("refine") / "thresholds.json"
+    if not path.exists():
+        return None
+    stored = read_json(path)
+    return {"value": stored["value"], "rule": stored["rule"]}
+
+
+def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:
+    """Weak mIoU over full mIoU on val, where both were run (here, or full in another run)."""
+    val = splits.get(VAL, {})
+    full = val.get("segmentation_full")
+    other = context.recipe.evaluate.full_run
+    if full is None and other is not None:
+        full = read_json(other / "metrics.json")["splits"].get(VAL, {}).get("segmentation_full")
+    if full is None or "segmentation" not in val:
+        return None
+    pairs = {rule: (val["segmentation"][rule]["miou"], full[rule]["miou"]) for rule, _ in _RULES}
+    return {rule: weak / best for rule, (weak, best) in pairs.items() if weak is not None and best}

@@ -1,0 +1,168 @@
+"""The few types that every stage speaks. No file access, no settings, no maths.
+
+Index convention: background is class 0 and ignore is 255 in masks, samples and artifacts. Inside the
+classifier there is no background: its channel ``c`` is mask label ``c + 1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagmask.errors import DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKGROUND = 0
+IGNORE_INDEX = 255
+
+UInt8Array = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object: half-open pixel box [x0, x1) x [y0, y1) in the image frame, and its class (1..C)."""
+
+    label: int
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a data source.
+
+    ``id`` is the image's relative path without suffix ('/' between folders); ``tags`` is a sorted tuple
+    of foreground labels 1..C, the same numbers as in masks. ``mask_path`` is None in every weak stage.
+    """
+
+    id: str
+    image_path: Path
+    tags: tuple[int, ...]
+    mask_path: Path | None = None
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names of all classes; index = mask label; ``names[0]`` is the background."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            msg = f"a class list needs a background and at least one class, got {list(self.names)}"
+            raise DataError(msg)
+        if len(self.names) > IGNORE_INDEX:
+            msg = f"{len(self.names)} classes do not fit an 8-bit mask (at most 254 and the background)"
+            raise DataError(msg)
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            msg = f"class names must be unique, these are not: {sorted(twice)}"
+            raise DataError(msg)
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the C foreground classes, in the classifier's channel order."""
+        return self.names[1:]
+
+    def label(self, name: str, *, where: str = "") -> int:
+        """Mask label of a foreground class name.
+
+        Raises:
+            UnknownNameError: with the nearest known name.
+        """
+        try:
+            return self.foreground.index(name) + 1
+        except ValueError:
+            raise UnknownNameError("class", name, self.foreground, where) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One input that was skipped or repaired, and why. One line of problems.jsonl."""
+
+    stage: str
+    id: str
+    path: str
+    reason: str
+
+
+MaskReader = Callable[[Sample], UInt8Array]
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Samples by split. ``mask_reader`` is the only way to ground truth; weak stages get ``weak()``."""
+
+    format: str
+    classes: ClassList
+    splits: Mapping[str, tuple[Sample, ...]]
+    fingerprint: str
+    problems: tuple[Problem, ...] = ()
+    mask_reader: MaskReader | None = field(default=None, repr=False)
+    has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """Samples of one split; raises UnknownNameError for a split that does not exist."""
+        if name not in self.splits:
+            raise UnknownNameError("split", name, self.splits)
+        return self.splits[name]
+
+    def weak(self) -> DataSource:
+        """The same source without any way to reach a mask or a box."""
+        stripped = {
+            split: tuple(replace(sample, mask_path=None, boxes=()) for sample in samples)
+            for split, samples in self.splits.items()
+        }
+        return replace(self, splits=stripped, mask_reader=None, has_mask=lambda sample: False)
+
+    def read_mask(self, sample: Sample) -> UInt8Array:
+        """Ground truth of one sample, uint8 [H, W], labels 0..C and 255.
+
+        Raises:
+            DataError: the source has no masks (or is the weak view of one).
+            UnreadableMaskError: this mask is broken.
+        """
+        if self.mask_reader is None:
+            msg = "this data source has no masks"
+            raise DataError(msg)
+        return self.mask_reader(sample)
+
+
+@dataclass
+class ClassifierOutput:
+    """What every classifier returns and every localizer reads (not frozen: Fabric rebuilds it to cast dtypes).
+
+    ``features`` [B, D, h, w] is the last feature map before pooling, ``feature_taps`` maps a backbone stage
+    number to its features, ``logits`` is [B, C], ``extras`` holds what a head adds (word assignment, ...).
+    """
+
+    features: Tensor
+    feature_taps: Mapping[int, Tensor]
+    logits: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """Maps of one image for its tags only.
+
+    ``classes`` int64 [K] mask labels (1..C) ascending; ``maps`` float32 [K, ceil(H/4), ceil(W/4)] in [0, 1],
+    each divided by its own maximum (+1e-5); ``peak`` float32 [K] that maximum before division;
+    ``image_size`` (H, W).
+    """
+
+    classes: NDArray[np.int64]
+    maps: FloatArray
+    peak: FloatArray
+    image_size: tuple[int, int]

@@ -1,0 +1,51 @@
+"""Parameter groups, optimisers and schedules of every trainable stage (methods.md 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tagmask.recipe import OptimizerSettings
+
+
+def parameter_groups(
+    settings: OptimizerSettings, pretrained: Iterable[nn.Parameter], new: Iterable[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """Two groups: pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out."""
+    groups = []
+    for parameters, rate in ((pretrained, settings.lr), (new, settings.head_lr)):
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if trainable:
+            groups.append({"params": trainable, "lr": rate, "peak_lr": rate})
+    return groups
+
+
+def build_optimizer(settings: OptimizerSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW or SGD over the groups."""
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    momentum = settings.weight_decay if settings.momentum is None else settings.momentum
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, weight_decay=settings.weight_decay)
+
+
+def rate_factor(settings: OptimizerSettings, step: int, total: int) -> float:
+    """Factor on the peak rate at ``step`` of ``total``.
+
+    poly: linear warm-up times (1 - step / total)^power; one_cycle: cosine from 1/25 up to 1 over the first 30 %,
+    then cosine down to 0.
+    """
+    if settings.schedule == "one_cycle":
+        rise = max(1.0, 0.3 * total)
+        if step < rise:
+            return 0.04 + 0.96 * _half_cosine(step / rise)
+        return 1 - _half_cosine((step - rise) / max(1.0, total - rise))
+    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    decay = (1 - step / total) ** settings.power if settings.schedule == "poly" else 1.0
+    return float(warmup * decay)
+
+
+def _half_cosine(share: float) -> float:
+    return 0.5 - 0.5 * float(torch.cos(torch.tensor(share * torch.pi)))

@@ -1,0 +1,93 @@
+"""A trained segmentation network as a function: image in, mask and probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tagmask import registry
+from tagmask.data.images import read_image
+from tagmask.engine import Engine
+from tagmask.errors import InputError
+from tagmask.interfaces import FloatArray, UInt8Array
+from tagmask.recipe import EngineSettings
+from tagmask.segment.predict import predict_probabilities, to_mask
+from tagmask.segment.stage import load_segmenter
+from tagmask.weights import read_description
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """``mask`` uint8 [H, W] of labels 0..C; ``probabilities`` float32 [C + 1, H, W], summing to 1."""
+
+    mask: UInt8Array
+    probabilities: FloatArray
+
+
+class Predictor:
+    """Call it on an RGB uint8 array [H, W, 3], a PIL image or a path."""
+
+    def __init__(self, path: Path, *, device: str = "auto") -> None:
+        description = read_description(path)
+        if description.get("kind") != "segmenter":
+            msg = f"{path}: holds a {description.get('kind')}, not a segmentation model"
+            raise InputError(msg)
+        network = dict(description["network"])
+        self.classes: tuple[str, ...] = tuple(description["classes"])
+        self.scales: tuple[float, ...] = tuple(description["scales"])
+        self.flip: bool = bool(description["flip"])
+        settings = registry.get("network", network.pop("name")).model_validate(network)
+        self._engine = Engine(EngineSettings.model_validate({"device": device}), seed=0)
+        self._model = self._engine.place(load_segmenter(path, settings))
+
+    def __call__(self, image: UInt8Array | Image | Path | str) -> Prediction:
+        """Predict one image.
+
+        Raises:
+            UnreadableImageError: a path that is not a readable image.
+            InputError: an array of another shape or type.
+        """
+        pixels = _as_array(image)
+        with self._engine.autocast():
+            probabilities = predict_probabilities(
+                self._model, pixels, scales=self.scales, flip=self.flip, device=self._engine.device
+            )
+        return Prediction(mask=to_mask(probabilities), probabilities=probabilities.numpy())
+
+
+def _as_array(image: UInt8Array | Image | Path | str) -> UInt8Array:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    pixels = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB"))
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        msg = f"an image array is uint8 [H, W, 3] RGB, got {pixels.dtype} {list(pixels.shape)}"
+        raise InputError(msg)
+    return pixels
+
+
+def load(run_or_file: Path | str, *, device: str = "auto") -> Predictor:
+    """Load a predictor from a run directory or from a model.safetensors file.
+
+    Args:
+        run_or_file: a run (its weakly supervised network, else the fully supervised one) or a file.
+        device: 'auto', 'cpu', 'cuda' or 'mps'.
+
+    Raises:
+        InputError: nothing there that predicts.
+    """
+    path = Path(run_or_file)
+    if not path.is_dir():
+        return Predictor(path, device=device)
+    for folder in ("segment", "segment/full"):
+        if (path / folder / "model.safetensors").exists():
+            return Predictor(path / folder / "model.safetensors", device=device)
+    msg = f"{path}: no trained segmentation model in this folder; run its recipe to the end first"
+    raise InputError(msg)
+
+

@@ -1,0 +1,128 @@
+"""The refine stage: the recipe's chain of refiners, from activation maps to pseudo masks.
+
+All but the last refiner turn maps into maps (kept in refine/maps); the last one makes labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tagmask.context import TRAIN, VAL, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.data.transforms import resize_image
+from tagmask.engine import each_image
+from tagmask.errors import RunError
+from tagmask.interfaces import ActivationMaps, Problem, Sample
+from tagmask.refine.auto_threshold import AutoThreshold
+from tagmask.workspace import write_json
+
+STAGE = "refine"
+AUTO_IMAGES = 1000  # images the threshold is chosen on; the statistic is a mean, more change it by nothing
+
+
+def located(context: Context, *splits: str) -> list[Sample]:
+    """Samples that the localize stage could read."""
+    return [s for s in context.samples(*splits) if context.workspace.map_path(s.id).exists()]
+
+
+def refined_map_path(context: Context, sample_id: str) -> Path:
+    """Where an image's refined maps are; the activation maps themselves when nothing refines maps."""
+    stage = STAGE if len(context.recipe.refine.chain) > 1 else "localize"
+    return context.workspace.map_path(sample_id, stage=stage)
+
+
+def run(context: Context) -> list[Problem]:
+    """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
+    samples = located(context, TRAIN, VAL)
+    problems = _refine_maps(context, samples) if len(context.recipe.refine.chain) > 1 else []
+    samples = [sample for sample in samples if refined_map_path(context, sample.id).exists()]
+    threshold = _threshold(context)
+    labeller, workspace = context.recipe.refine.chain[-1], context.workspace
+
+    def work(sample: Sample) -> Problem | None:
+        maps = _load(context, sample)
+        mask = labeller.labels(
+            torch.from_numpy(maps.maps), torch.from_numpy(maps.classes), maps.image_size, threshold
+        )
+        workspace.save_mask(workspace.mask_path(sample.id), mask)
+        return None
+
+    return problems + each_image(
+        context.engine, samples, work, done=lambda sample: workspace.mask_path(sample.id).exists(),
+        progress=context.progress, description="pseudo masks",
+    )
+
+
+def _load(context: Context, sample: Sample) -> ActivationMaps:
+    stage = STAGE if len(context.recipe.refine.chain) > 1 else "localize"
+    return context.workspace.load_maps(sample.id, stage=stage)
+
+
+def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
+    workspace, chain = context.workspace, context.recipe.refine.chain[:-1]
+    loader = ImageLoader(STAGE, cache_bytes=0)
+
+    def work(sample: Sample) -> Problem | None:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        stored = workspace.load_maps(sample.id)
+        maps = torch.from_numpy(stored.maps).to(context.engine.device)
+        if len(maps):
+            for refiner in chain:
+                maps = refiner.refine(image, maps)
+        workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
+        return None
+
+    return each_image(
+        context.engine, samples, work, done=lambda sample: workspace.map_path(sample.id, stage=STAGE).exists(),
+        progress=context.progress, description="refine maps",
+    )
+
+
+def _threshold(context: Context) -> float:
+    """The labeller's threshold; 'auto' is chosen on train images and their maps alone, and written down."""
+    value = context.recipe.refine.chain[-1].value
+    if value != "auto":
+        record: dict[str, object] = {"value": value, "rule": "fixed"}
+    else:
+        statistic = _automatic(context)
+        value = statistic.choose()
+        record = {"value": value, "rule": "auto", "statistic": "colour mutual information",
+                  "curve": {"thresholds": [float(t) for t in statistic.thresholds],
+                            "statistic": [round(float(v), 6) for v in statistic.curve()]}}
+    if context.engine.is_main:
+        write_json(context.workspace.stage(STAGE) / "thresholds.json", record)
+        context.progress.message(f"background threshold {value:.2f} ({record['rule']})")
+    return float(value)
+
+
+def _automatic(context: Context) -> AutoThreshold:
+    samples = [s for s in located(context, TRAIN) if s.tags and refined_map_path(context, s.id).exists()]
+    if not samples:
+        msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
+        raise RunError(msg)
+    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
+    loader = ImageLoader(STAGE, cache_bytes=0)
+    statistic = AutoThreshold()
+
+    def work(sample: Sample) -> Problem | None:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        maps = _load(context, sample).maps
+        statistic.update(resize_image(image, (maps.shape[1], maps.shape[2])), torch.from_numpy(maps))
+        return None
+
+    each_image(
+        context.engine, [samples[index] for index in sorted(chosen)], work, done=lambda sample: False,
+        progress=context.progress, description="choose the threshold",
+    )
+    merged, *others = context.engine.gather(statistic)
+    for other in others:
+        merged.merge(other)
+    return merged

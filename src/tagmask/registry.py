@@ -1,0 +1,94 @@
+"""One mechanism for every kind of method: a table from name to where it lives, resolved when first used.
+
+A new method is one file and one line here. Other packages add theirs with :func:`register` or through the
+entry-point group ``tagmask.methods`` (entry-point name ``kind.name``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal, get_args
+
+from tagmask.errors import UnknownNameError
+
+Kind = Literal["data", "head", "localizer", "refiner", "network"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a method lives ('module:attribute'), what it does in a line, and its source."""
+
+    where: str
+    summary: str
+    paper: str = ""
+
+
+_TABLE: dict[Kind, dict[str, Entry]] = {
+    "data": {
+        "voc": Entry("tagmask.data.voc:VocSource", "PASCAL VOC layout (VOC 2007/2012, SBD, own data)",
+                     "Everingham et al., IJCV 2010"),
+        "table": Entry("tagmask.data.table:TableSource", "CSV or Parquet table of images and tags"),
+        "folders": Entry("tagmask.data.folders:FoldersSource", "one folder per class"),
+        "coco": Entry("tagmask.data.coco:CocoSource", "COCO instances JSON", "Lin et al., ECCV 2014"),
+        "partsworld": Entry("tagmask.data.partsworld:PartsWorldSource", "the embedded procedural data set"),
+    },
+    "head": {
+        "gap": Entry("tagmask.classify.gap:GapHead", "global average pooling, bias-free 1x1 convolution",
+                     "Zhou et al., CVPR 2016"),
+    },
+    "localizer": {
+        "cam": Entry("tagmask.localize.cam:Cam", "class activation maps, multi-scale and flip",
+                     "Zhou et al., CVPR 2016"),
+    },
+    "refiner": {
+        "threshold": Entry("tagmask.refine.threshold:Threshold",
+                           "one background threshold, fixed or chosen without any mask ('auto')"),
+        "colour_walk": Entry("tagmask.refine.colour_walk:ColourWalk",
+                             "random walk of the maps over colour affinities, nothing to train"),
+    },
+    "network": {
+        "deeplabv3plus": Entry("tagmask.segment.models:DeepLabV3Plus", "DeepLabV3+, any timm encoder",
+                               "Chen et al., ECCV 2018"),
+    },
+}
+_entry_points_read = False
+
+
+def _table(kind: Kind) -> dict[str, Entry]:
+    global _entry_points_read
+    if not _entry_points_read:
+        _entry_points_read = True
+        for point in entry_points(group="tagmask.methods"):
+            point_kind, _, name = point.name.partition(".")
+            if point_kind in get_args(Kind):
+                _TABLE[point_kind].setdefault(name, Entry(point.value, f"from {point.dist}"))  # type: ignore[index]
+    return _TABLE[kind]
+
+
+def register(kind: Kind, name: str, where: str, *, summary: str = "", paper: str = "") -> None:
+    """Add a method. ``where`` is 'module:attribute'; a name that is taken is an error."""
+    table = _table(kind)
+    if name in table and table[name].where != where:
+        msg = f"{kind} '{name}' is already registered at {table[name].where}"
+        raise ValueError(msg)
+    table[name] = Entry(where, summary, paper)
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """All methods of a kind by name."""
+    return dict(_table(kind))
+
+
+def get(kind: Kind, name: str, *, where: str = "") -> Any:
+    """The class behind a name; import errors of the method itself pass through untouched.
+
+    Raises:
+        UnknownNameError: no such method; the message offers the nearest right name.
+    """
+    table = _table(kind)
+    if name not in table:
+        raise UnknownNameError(kind, name, table, where)
+    module, _, attribute = table[name].where.partition(":")
+    return getattr(importlib.import_module(module), attribute)

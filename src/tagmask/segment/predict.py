@@ -1,0 +1,52 @@
+"""Prediction of one image: scales, flip, and the size of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagmask.interfaces import UInt8Array
+from tagmask.localize.multi_scale import image_and_mirror
+
+
+def predict_probabilities(
+    model: nn.Module, image: UInt8Array, *, scales: Sequence[float] = (1.0,), flip: bool = True,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Class probabilities of one image; call it under the autocast you want.
+
+    Args:
+        model: normalised images [B, 3, h, w] -> logits [B, C + 1, h, w].
+        image: uint8 [H, W, 3] RGB.
+        scales: factors on the image size; softmax is averaged over scales and flips.
+        flip: add the mirror of each scale.
+        device: where the model is.
+
+    Returns:
+        float32 [C + 1, H, W] on the CPU, summing to 1 over classes.
+    """
+    size = (image.shape[0], image.shape[1])
+    total: Tensor | None = None
+    with torch.inference_mode():
+        for scale in scales:
+            views = image_and_mirror(image, scale, flip=flip).to(device, memory_format=torch.channels_last)
+            logits = model(views).float()
+            if flip:
+                logits = torch.stack([logits[0], logits[1].flip(-1)])
+            if logits.shape[-2:] != size:
+                logits = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            probabilities = logits.softmax(dim=1).mean(dim=0)
+            total = probabilities if total is None else total + probabilities
+    if total is None:
+        msg = "no scales to predict at"
+        raise ValueError(msg)
+    return (total / len(scales)).cpu()
+
+
+def to_mask(probabilities: Tensor) -> UInt8Array:
+    """Most probable label per pixel: [C + 1, H, W] -> uint8 [H, W]."""
+    mask: UInt8Array = probabilities.argmax(dim=0).to(torch.uint8).numpy()
+    return mask

@@ -1,0 +1,346 @@
+"""The street: plan the stages, fingerprint them, skip, resume or redo, hand over artifacts, write the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tagmask.errors import InputError
+from tagmask.interfaces import DataSource, Problem
+from tagmask.memory import peak_megabytes, reset_peak
+from tagmask.progress import LogFile, Progress, SilentProgress
+from tagmask.recipe import Recipe, load_recipe
+from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
+
+STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or partly finished) run directory."""
+
+    path: Path
+    recipe: Recipe
+
+    @property
+    def workspace(self) -> Workspace:
+        """The run's artifacts."""
+        return Workspace(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json, or an empty mapping before evaluate has run."""
+        path = self.path / "metrics.json"
+        metrics: dict[str, Any] = read_json(path) if path.exists() else {}
+        return metrics
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One stage as planned: everything its result depends on."""
+
+    name: str
+    settings: Mapping[str, Any]
+    upstream: tuple[str, ...]
+    fingerprint: str
+
+
+def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
+    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
+    dumped = recipe.dump()
+    supervision = recipe.segment.supervision if recipe.segment else None
+    from_classifier = bool(recipe.segment and getattr(recipe.segment.network, "weights", None) == "classifier")
+    segment = {k: v for k, v in (dumped["segment"] or {}).items() if k != "supervision"}
+    common = {"seed": recipe.seed, "precision": precision}
+    wanted: list[tuple[str, Any, tuple[str, ...]]] = []
+    if supervision != "full" or from_classifier:
+        wanted.append(("classify", dumped["classify"], ()))
+    if supervision != "full":
+        wanted += [("localize", dumped["localize"], ("classify",)), ("refine", dumped["refine"], ("localize",))]
+    if supervision in ("weak", "both"):
+        wanted.append(("segment", segment, ("classify", "refine") if from_classifier else ("refine",)))
+    if supervision in ("full", "both"):
+        wanted.append(("segment/full", segment, ("classify",) if from_classifier else ()))
+    wanted.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in wanted)))
+    steps: list[_Step] = []
+    prints: dict[str, str] = {}
+    for name, settings, upstream in wanted:
+        own = {"settings": settings, **({} if name == "evaluate" else common)}
+        text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], source.fingerprint], sort_keys=True)
+        prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
+        steps.append(_Step(name, own, upstream, prints[name]))
+    return steps
+
+
+def run(
+    recipe: Recipe | str | Path | Mapping[str, Any], *, output: Path | str | None = None, devices: int | None = None,
+    reuse: Path | str | None = None, progress: Progress | None = None, until: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Walk a recipe from tags to masks, model and report; an existing run goes on where it stopped.
+
+    Args:
+        recipe: a recipe, its path, a mapping, or the directory of an existing run.
+        output: run directory; ``runs/NAME`` by default (``runs/NAME-seedN`` for seeds other than 0).
+        devices: processes to use, instead of ``engine.devices``.
+        reuse: another run directory; its stages with the same fingerprint are linked instead of redone.
+        progress: who to tell; silent by default.
+        until: last stage to do.
+        overrides: ``key=value`` texts on top of the recipe.
+
+    Raises:
+        InputError: recipe or data are wrong.
+        RunError: the run cannot go on (disk full, locked, every image unreadable).
+    """
+    if until is not None and until not in STAGES:
+        msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
+        raise InputError(msg)
+    resolved, root = _resolve(recipe, output, overrides)
+    if devices is not None:
+        engine = resolved.engine.model_copy(update={"devices": devices})
+        resolved = resolved.model_copy(update={"engine": engine})
+    source: DataSource = resolved.data.open()
+    from tagmask.engine import Engine  # torch is loaded only once recipe and data are known to be sound
+
+    engine = Engine(resolved.engine, seed=resolved.seed)
+    workspace = Workspace(root)
+    if not engine.is_main:
+        _walk(resolved, workspace, engine, source, SilentProgress(), None, until)
+        return Run(root, resolved)
+    with workspace.lock():
+        voice = LogFile(root / "log.txt", progress or SilentProgress())
+        _walk(resolved, workspace, engine, source, voice, Path(reuse) if reuse else None, until)
+    return Run(root, resolved)
+
+
+def _resolve(recipe: Any, output: Path | str | None, overrides: Sequence[str]) -> tuple[Recipe, Path]:
+    if isinstance(recipe, str | Path) and Path(recipe).is_dir():
+        stored = Path(recipe) / "recipe.yaml"
+        if not stored.exists():
+            msg = f"{recipe}: not a run directory (no recipe.yaml in it)"
+            raise InputError(msg)
+        return load_recipe(stored, overrides), Path(output or recipe)
+    loaded = load_recipe(recipe, overrides)
+    name = loaded.name if loaded.seed == 0 else f"{loaded.name}-seed{loaded.seed}"
+    return loaded, Path(output) if output else Path("runs") / name
+
+
+def _walk(
+    recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource, voice: Progress, reuse: Path | None,
+    until: str | None,
+) -> None:
+    steps = plan(recipe, source, engine.precision)
+    if engine.is_main:
+        _open_manifest(recipe, workspace, engine, source)
+        workspace.write_problems("data", source.problems)
+        if source.problems:
+            voice.warning(f"data: {len(source.problems)} entries were left out or repaired; problems.jsonl lists them")
+    for step in steps:
+        reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None
+        reason = engine.fabric.broadcast(reason)
+        if reason is not None:
+            _run_step(recipe, workspace, engine, source, voice, step, reason)
+        if step.name == until:
+            break
+    if engine.is_main and until in (None, "report", "evaluate"):
+        from tagmask.report import write_report
+
+        write_report(workspace, source)
+    engine.barrier()
+
+
+def _prepare(
+    workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path | None, voice: Progress
+) -> str | None:
+    """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
+    stored = workspace.manifest()["stages"].get(step.name)
+    same = stored is not None and stored["fingerprint"] == step.fingerprint
+    if same and stored["status"] == "done":
+        voice.stage(step.name, "up to date")
+        return None
+    if same:
+        reason = "resumed"
+    else:
+        reason = "new" if stored is None else _what_changed(workspace, step, stored)
+        _clear(workspace, step.name)
+        if reuse is not None and _link_stage(Workspace(reuse), workspace, step):
+            voice.stage(step.name, f"reused from {reuse}")
+            return None
+    voice.stage(step.name, reason)
+    entry = {"status": "running", "fingerprint": step.fingerprint, "settings": step.settings, "reason": reason,
+             "upstream": {s.name: s.fingerprint for s in steps if s.name in step.upstream}}
+    if same:
+        entry["seconds_before"] = stored.get("seconds_before", 0.0)
+    workspace.update_manifest(lambda manifest: manifest["stages"].update({step.name: entry}))
+    return reason
+
+
+def _run_step(
+    recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource, voice: Progress, step: _Step, reason: str
+) -> None:
+    from tagmask.context import Context
+
+    sees_truth = step.name in ("evaluate", "segment/full")
+    context = Context(recipe, workspace, engine, source if sees_truth else source.weak(), voice)
+    reset_peak()
+    begun = time.monotonic()
+    problems = _work(step.name)(context)
+    if not engine.is_main:
+        return
+    workspace.write_problems(step.name, problems)
+    context.report_skipped(step.name, problems)
+    seconds = time.monotonic() - begun
+
+    def done(manifest: dict[str, Any]) -> None:
+        manifest["stages"][step.name].update(
+            status="done", seconds=round(seconds, 2), peak_memory_mb=round(peak_megabytes(), 1),
+            problems=len(problems), finished=_now(), reason=reason,
+        )
+
+    workspace.update_manifest(done)
+    for checkpoint in workspace.stage(step.name).glob("state.ckpt"):
+        checkpoint.unlink()
+
+
+def _work(name: str) -> Callable[[Any], list[Problem]]:
+    """The function behind a stage; imported when it is needed."""
+    if name == "classify":
+        from tagmask.classify import stage as classify
+
+        return classify.run
+    if name == "localize":
+        from tagmask.classify.stage import trained_classifier
+        from tagmask.localize import stage as localize
+
+        return lambda context: localize.run(context, trained_classifier(context))
+    if name == "refine":
+        from tagmask.refine import stage as refine
+
+        return refine.run
+    if name.startswith("segment"):
+        from tagmask.segment import stage as segment
+
+        return lambda context: segment.run(context, name)
+    from tagmask.evaluate import stage as evaluate
+
+    return lambda context: evaluate.run(context) if context.engine.is_main else []
+
+
+def _what_changed(workspace: Workspace, step: _Step, stored: Mapping[str, Any]) -> str:
+    """In words: the first settings that differ, else what upstream brings."""
+    changes = _differences(stored.get("settings", {}), step.settings, "")
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        return "changed: " + ", ".join(changes[:3]) + more
+    now = workspace.manifest()["stages"]
+    for name, fingerprint in stored.get("upstream", {}).items():
+        if now.get(name, {}).get("fingerprint") != fingerprint:
+            return f"changed: {name} was redone"
+    return "changed: data"
+
+
+def _differences(old: Any, new: Any, prefix: str) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*new, *(key for key in old if key not in new)]
+        found = [_differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys]
+        return [change for part in found for change in part]
+    name = prefix.rstrip(".").removeprefix("settings.")
+    return [] if old == new else [f"{name} {old} -> {new}"]
+
+
+def _clear(workspace: Workspace, stage: str) -> None:
+    """Remove a stage's artifacts before it is redone (segment/full lives inside segment and stays)."""
+    folder = workspace.stage(stage)
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if stage == "segment" and entry.name == "full":
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
+    """Hard-link (or copy) a finished stage of another run if its fingerprint is the same."""
+    manifest = other.manifest()
+    stored = manifest["stages"].get(step.name, {})
+    if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == "evaluate":
+        return False
+    skip = shutil.ignore_patterns("full") if step.name == "segment" else None
+    shutil.copytree(other.stage(step.name), workspace.stage(step.name), dirs_exist_ok=True, ignore=skip,
+                    copy_function=_link_or_copy)
+    problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]
+    for stage in {problem.stage for problem in problems}:
+        workspace.write_problems(stage, [problem for problem in problems if problem.stage == stage])
+    workspace.update_manifest(lambda m: m["stages"].update({step.name: {**stored, "reason": f"reused from {other.root}"}}))
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # other file system, or links not supported
+        shutil.copy2(source, target)
+
+
+def _open_manifest(recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource) -> None:
+    import torch
+
+    import tagmask
+
+    environment = {
+        "tagmask": tagmask.__version__, "python": platform.python_version(), "torch": torch.__version__,
+        "device": str(engine.device), "precision": engine.precision, "threads": torch.get_num_threads(),
+        "processes": engine.fabric.world_size, "platform": platform.platform(),
+    }
+    data = {
+        "format": source.format, "fingerprint": source.fingerprint, "classes": list(source.classes.names),
+        "images": {split: len(samples) for split, samples in source.splits.items()},
+    }
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest.update(schema=SCHEMA, name=recipe.name, seed=recipe.seed, environment=environment, data=data)
+        manifest.setdefault("created", _now())
+
+    workspace.update_manifest(change)
+    with atomic_write(workspace.root / "recipe.yaml", "w") as stream:
+        stream.write(recipe.to_yaml())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status(path: Path | str) -> list[dict[str, Any]]:
+    """One row per stage of a run directory: name, status, seconds, reason, artifacts so far.
+
+    Raises:
+        InputError: not a run directory.
+    """
+    workspace = Workspace(path)
+    if not (workspace.root / "manifest.json").exists():
+        msg = f"{path}: not a run directory (no manifest.json in it)"
+        raise InputError(msg)
+    stages = workspace.manifest()["stages"]
+    rows = []
+    for name in STAGES[:-1]:
+        entry = stages.get(name)
+        if entry is not None:
+            keys = ("status", "seconds", "peak_memory_mb", "problems", "reason")
+            rows.append({"stage": name, **{key: entry.get(key) for key in keys}})
+    return rows
+
+

@@ -1,0 +1,49 @@
+"""Model weights on disk: safetensors with a JSON description inside, never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from tagmask.errors import InputError
+from tagmask.workspace import atomic_write
+
+
+def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> None:
+    """safetensors with a JSON description in its metadata, so that the file can be loaded alone."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with atomic_write(path) as stream:
+        stream.write(save(tensors, metadata={"tagmask": json.dumps(description)}))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description stored by :func:`save_weights`.
+
+    Raises:
+        InputError: no such file, or not one of tagmask's.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            description: dict[str, Any] = json.loads((stored.metadata() or {})["tagmask"])
+            return description
+    except FileNotFoundError as error:
+        msg = f"{path}: no such file"
+        raise InputError(msg) from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        msg = f"{path}: not a model saved by tagmask"
+        raise InputError(msg) from error
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a file of :func:`save_weights` into a model of the same shape."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        first = " ".join(str(error).split())[:200]
+        msg = f"{path}: does not fit this recipe's model ({first}). Delete the stage's folder to train it again."
+        raise InputError(msg) from error

@@ -1,0 +1,247 @@
+"""The run directory: names of artifacts, atomic writes, the manifest, the lock. The only reader and writer
+of maps and masks. It knows no maths and no settings.
+
+    runs/NAME/
+      recipe.yaml manifest.json log.txt report.html metrics.json problems.jsonl
+      classify/  model.safetensors state.ckpt history.jsonl
+      localize/  maps/ID.npz
+      refine/    masks/ID.png
+      segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png   (full/ the same, full supervision)
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from tagmask.errors import RunError
+from tagmask.interfaces import ActivationMaps, Problem, UInt8Array
+
+SCHEMA = 1
+_LONGEST_NAME = 150
+
+
+def artifact_name(sample_id: str) -> str:
+    """File name for a sample id: safe on every file system, inside its folder, unique.
+
+    Everything but letters, digits, '-', '_' and '.' is percent-encoded ('/' too, so no id can leave its
+    folder); long names keep a readable head and end in a hash.
+    """
+    name = quote(sample_id, safe="")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(sample_id.encode()).hexdigest()[:16]
+        name = f"{name[:_LONGEST_NAME]}~{digest}"
+    return name
+
+
+def voc_palette(n: int = 256) -> list[int]:
+    """The PASCAL VOC colour map as a flat list of 3 * n values, R G B of index 0 first."""
+    palette = []
+    for index in range(n):
+        rgb, rest = [0, 0, 0], index
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                rgb[channel] |= ((rest >> channel) & 1) << bit
+            rest >>= 3
+        palette.extend(rgb)
+    return palette
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path``; it takes the name only when the block ends well.
+
+    Raises:
+        RunError: disk full or folder not writable; says which path and what to do.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+        encoding = None if "b" in mode else "utf-8"
+        with os.fdopen(handle, mode, encoding=encoding) as stream:
+            yield stream
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> RunError:
+    """Translate an OSError of writing into one line with the remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"{path}: the disk is full. Free some space and start the same command again; "
+                        "the run goes on where it stopped.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return RunError(f"{path}: cannot write here ({error.strerror}). Choose another folder with --output DIR.")
+    return RunError(f"{path}: cannot write ({error.strerror or error}).")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: sorted as given, UTF-8, NaN not allowed."""
+    with atomic_write(path, "w") as stream:
+        json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON artifact; a broken one is a RunError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as JSON ({error}). Delete it to make it again."
+        raise RunError(msg) from error
+
+
+def save_palette_png(path: Path, mask: UInt8Array) -> None:
+    """Write uint8 [H, W] labels as an 8-bit palette PNG in VOC colours, atomically."""
+    image = Image.fromarray(mask, mode=None)
+    image.putpalette(voc_palette())
+    with atomic_write(path) as stream:
+        image.save(stream, format="PNG")
+
+
+class Workspace:
+    """Paths and artifacts of one run directory. Creating the object touches nothing."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    # -- names -------------------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> Path:
+        """Folder of one stage."""
+        return self.root / name
+
+    def map_path(self, sample_id: str, *, stage: str = "localize") -> Path:
+        """Activation maps of one image ('localize'), or its refined maps ('refine')."""
+        return self.root / stage / "maps" / f"{artifact_name(sample_id)}.npz"
+
+    def mask_path(self, sample_id: str) -> Path:
+        """Pseudo mask of one image."""
+        return self.root / "refine" / "masks" / f"{artifact_name(sample_id)}.png"
+
+    def prediction_path(self, sample_id: str, stage: str = "segment") -> Path:
+        """Predicted mask of one image; ``stage`` is 'segment' or 'segment/full'."""
+        return self.root / stage / "predictions" / f"{artifact_name(sample_id)}.png"
+
+    # -- maps and masks ----------------------------------------------------------------------------------
+
+    def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = "localize") -> None:
+        """Store maps as float16 npz without pickle."""
+        with atomic_write(self.map_path(sample_id, stage=stage)) as stream:
+            np.savez(
+                stream,
+                schema=np.int64(SCHEMA),
+                classes=maps.classes.astype(np.int64),
+                maps=maps.maps.astype(np.float16),
+                peak=maps.peak.astype(np.float32),
+                image_size=np.asarray(maps.image_size, dtype=np.int64),
+            )
+
+    def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
+        """Read maps back as float32; a broken file is a RunError that names it."""
+        path = self.map_path(sample_id, stage=stage)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                height, width = (int(side) for side in stored["image_size"])
+                return ActivationMaps(
+                    classes=stored["classes"],
+                    maps=stored["maps"].astype(np.float32),
+                    peak=stored["peak"],
+                    image_size=(height, width),
+                )
+        except (OSError, ValueError, KeyError) as error:
+            msg = f"{path}: not a readable maps file ({error}). Delete it and run again."
+            raise RunError(msg) from error
+
+    @staticmethod
+    def save_mask(path: Path, mask: UInt8Array) -> None:
+        """Store labels as an 8-bit palette PNG."""
+        save_palette_png(path, mask)
+
+    @staticmethod
+    def load_mask(path: Path) -> UInt8Array:
+        """Read a palette PNG written by :meth:`save_mask`, uint8 [H, W]."""
+        try:
+            with Image.open(path) as image:
+                return np.array(image, dtype=np.uint8)
+        except OSError as error:
+            msg = f"{path}: not a readable mask ({error}). Delete it and run again."
+            raise RunError(msg) from error
+
+    # -- manifest, problems, history -----------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, or an empty one for a new run."""
+        path = self.root / "manifest.json"
+        return read_json(path) if path.exists() else {"schema": SCHEMA, "stages": {}}
+
+    def update_manifest(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Read, change, write atomically."""
+        manifest = self.manifest()
+        change(manifest)
+        write_json(self.root / "manifest.json", manifest)
+
+    def write_problems(self, stage: str, problems: Sequence[Problem]) -> None:
+        """Replace one stage's lines in problems.jsonl (so that a resumed stage does not list twice)."""
+        kept = [problem for problem in self.problems() if problem.stage != stage]
+        with atomic_write(self.root / "problems.jsonl", "w") as stream:
+            for problem in [*kept, *problems]:
+                stream.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+
+    def problems(self) -> list[Problem]:
+        """All problems of the run so far."""
+        return [Problem(**line) for line in read_jsonl(self.root / "problems.jsonl")]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel releases it even after kill -9.
+
+        Raises:
+            RunError: another process works in this directory, or it is not writable.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            stream = (self.root / ".lock").open("a+")
+        except OSError as error:
+            raise write_error(self.root, error) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                msg = f"{self.root}: another tagmask process is working in this run. Wait for it, or use --output DIR."
+                raise RunError(msg) from None
+            yield
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; a torn last line (killed while appending) is dropped."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
