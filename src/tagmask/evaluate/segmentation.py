@@ -1,0 +1,281 @@
+"""Confusion matrices and the scores made of them: exact integer counts, absent classes never count as 0.
+
+Everything is accumulated over a whole split before anything is divided (never a mean of per-image IoUs).
+Labels: 0 = background, 1..C, 255 = void in the ground truth; a predicted 255 counts as background, as in the
+evaluation scripts of jiwoon-ahn/irn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tagmask.errors import DataError
+from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
+
+Array = NDArray[Any]
+Counts = NDArray[np.int64]
+Average = Literal["union", "occurring"]
+Void = Literal["ignored", "background"]
+
+CLASS_COUNT_GROUPS = ("1", "2", "3+")
+_PIXELS_AT_ONCE = 1 << 16
+
+
+def as_numpy(value: Array | Tensor) -> Array:
+    """The same values as a NumPy array; a tensor may live on any device."""
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def confusion_with_void(
+    prediction: Array | Tensor, target: Array | Tensor, n_classes: int, ignore_index: int = IGNORE_INDEX
+) -> Counts:
+    """Pixel counts by ground truth (rows 0..n_classes-1, then one row for void) and prediction.
+
+    Args:
+        prediction: integer labels of any shape; ``ignore_index`` counts as background.
+        target: integer labels 0..n_classes-1 and ``ignore_index``, same shape.
+        n_classes: number of classes, background included.
+        ignore_index: the label of void.
+
+    Returns:
+        int64 [n_classes + 1, n_classes].
+
+    Raises:
+        DataError: other shapes, or a label that is neither a class nor ``ignore_index``.
+    """
+    pred, gt = as_numpy(prediction), as_numpy(target)
+    if pred.shape != gt.shape:
+        msg = f"prediction {list(pred.shape)} and ground truth {list(gt.shape)} differ in size"
+        raise DataError(msg)
+    size = n_classes + 1
+    counts = np.zeros(size * size, np.int64)
+    pred, gt = pred.ravel(), gt.ravel()
+    for start in range(0, gt.size, _PIXELS_AT_ONCE):
+        part = slice(start, start + _PIXELS_AT_ONCE)
+        rows = label_rows(gt[part], n_classes, ignore_index, "ground truth")
+        columns = label_rows(pred[part], n_classes, ignore_index, "prediction")
+        counts += np.bincount(rows * size + columns, minlength=size * size)
+    confusion = counts.reshape(size, size)
+    confusion[:, BACKGROUND] += confusion[:, n_classes]
+    return confusion[:, :n_classes].copy()
+
+
+def label_rows(labels: Array, n_classes: int, ignore_index: int, what: str) -> NDArray[np.int64]:
+    """Labels as rows: a class keeps its number, ``ignore_index`` becomes ``n_classes``."""
+    rows = labels.astype(np.int64)
+    rows[labels == ignore_index] = n_classes
+    wrong = (rows < 0) | (rows > n_classes) | ((labels == n_classes) & (n_classes != ignore_index))
+    if wrong.any():
+        msg = (
+            f"the {what} holds label {int(labels[wrong][0])}; known are 0..{n_classes - 1} and "
+            f"{ignore_index} (ignore). Check the class list or the mask."
+        )
+        raise DataError(msg)
+    return rows
+
+
+def fold_void(counts: Counts, void: Void = "ignored") -> Counts:
+    """[..., n + 1, n] counts with a void row -> [..., n, n]: void dropped, or counted as background."""
+    confusion = counts[..., :-1, :].copy()
+    if void == "background":
+        confusion[..., BACKGROUND, :] += counts[..., -1, :]
+    return confusion
+
+
+def confusion_matrix(
+    prediction: Array | Tensor, target: Array | Tensor, n_classes: int, ignore_index: int = IGNORE_INDEX
+) -> Counts:
+    """Pixel counts ``confusion[ground truth, prediction]`` over pixels that are not void.
+
+    Args:
+        prediction: integer labels of any shape; ``ignore_index`` counts as background.
+        target: integer labels 0..n_classes-1, pixels with ``ignore_index`` are skipped; same shape.
+        n_classes: number of classes, background included.
+        ignore_index: the label of void.
+
+    Returns:
+        int64 [n_classes, n_classes]; sums of such matrices over images are exact.
+
+    Raises:
+        DataError: other shapes, or an unknown label.
+    """
+    return fold_void(confusion_with_void(prediction, target, n_classes, ignore_index))
+
+
+def _divide(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+    result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
+    return result
+
+
+def _diagonal(confusion: Array) -> Array:
+    diagonal: Array = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return diagonal
+
+
+def iou_per_class(confusion: Array) -> NDArray[np.float64]:
+    """IoU of each class, float64 [..., n]; NaN where a class is neither present nor predicted."""
+    hits = _diagonal(confusion)
+    return _divide(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
+
+
+def precision_per_class(confusion: Array) -> NDArray[np.float64]:
+    """Share of the predicted pixels of each class that are right, float64 [..., n]; NaN: never predicted."""
+    return _divide(_diagonal(confusion), confusion.sum(-2))
+
+
+def recall_per_class(confusion: Array) -> NDArray[np.float64]:
+    """Share of the true pixels of each class that are found, float64 [..., n]; NaN: class absent."""
+    return _divide(_diagonal(confusion), confusion.sum(-1))
+
+
+def pixel_accuracy(confusion: Array) -> float:
+    """Share of right pixels; NaN without any pixel."""
+    return float(_divide(np.trace(confusion), confusion.sum()))
+
+
+def mean_iou_curve(
+    confusions: Array, *, classes: Average = "union", background: bool = True
+) -> NDArray[np.float64]:
+    """Mean IoU of each of many confusion matrices [..., n, n] -> float64 [...]; see :func:`mean_iou`."""
+    iou = iou_per_class(confusions)
+    counted = ~np.isnan(iou)
+    if classes == "occurring":
+        counted &= confusions.sum(-1) > 0
+    elif classes != "union":
+        msg = f"classes must be 'union' or 'occurring', got {classes!r}"
+        raise ValueError(msg)
+    if not background:
+        counted = counted.copy()
+        counted[..., BACKGROUND] = False
+    return _divide(np.where(counted, iou, 0.0).sum(-1), counted.sum(-1))
+
+
+def mean_iou(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
+    """Mean of the class IoUs.
+
+    Args:
+        confusion: integer [n, n], ground truth by prediction, summed over the split.
+        classes: ``union`` averages over classes that are present or predicted (the published ``nanmean``);
+            ``occurring`` over classes that occur in the ground truth.
+        background: whether class 0 takes part.
+
+    Returns:
+        In [0, 1]; NaN if no class is left to average.
+    """
+    return float(mean_iou_curve(confusion, classes=classes, background=background))
+
+
+def error_decomposition(confusion: Array, *, classes: Average = "union") -> dict[str, float]:
+    """What is wrong: too much, too little, or the wrong class.
+
+    ``fp`` and ``fn`` are means over the foreground classes of 1 - gt/union and 1 - prediction/union; with the
+    mean foreground IoU they sum to 1 (LPCAM, CVPR 2023, Table 1). The other keys are shares of all
+    pixels: ``object_as_object`` (wrong class), ``object_as_background`` (missed), ``background_as_object``
+    (spill) and ``right`` (ReCAM, CVPR 2022, Table S3, normalised over all four).
+    """
+    hits, gt, pred = _diagonal(confusion), confusion.sum(-1), confusion.sum(-2)
+    union = gt + pred - hits
+    counted = (union > 0) if classes == "union" else (gt > 0)
+    counted = counted & (np.arange(len(hits)) != BACKGROUND)
+    n = counted.sum()
+    total = confusion.sum()
+    foreground = confusion[1:, 1:]
+    wrong_class = foreground.sum() - np.trace(foreground)
+    return {
+        "fp": float(_divide(_divide(pred - hits, union)[counted].sum(), n)),
+        "fn": float(_divide(_divide(gt - hits, union)[counted].sum(), n)),
+        "object_as_object": float(_divide(wrong_class, total)),
+        "object_as_background": float(_divide(confusion[1:, 0].sum(), total)),
+        "background_as_object": float(_divide(confusion[0, 1:].sum(), total)),
+        "right": float(_divide(np.trace(confusion), total)),
+    }
+
+
+class ConfusionCounter:
+    """Confusion counts of a split, void kept apart, by the number of classes in the image.
+
+    Integer sums, so that ranks merge to the same result in any order. ``counts`` is int64 [4, n + 1, n]:
+    images with 0, 1, 2 and 3 or more classes; its last row is void. ``n_images`` counts updates.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+        self.counts: Counts = np.zeros((4, n_classes + 1, n_classes), np.int64)
+        self.n_images = 0
+
+    def update(self, prediction: Array | Tensor, target: Array | Tensor, *, n_tags: int) -> None:
+        """Add one image; ``n_tags`` is the number of foreground classes it holds.
+
+        Raises:
+            DataError: sizes differ or a label is unknown; nothing is counted then.
+        """
+        self.counts[min(n_tags, 3)] += confusion_with_void(prediction, target, self.n_classes)
+        self.n_images += 1
+
+    def merge(self, other: ConfusionCounter) -> None:
+        """Add the counts of another rank."""
+        self.counts += other.counts
+        self.n_images += other.n_images
+
+    def confusion(self, void: Void = "ignored") -> Counts:
+        """int64 [n, n] over all images."""
+        return fold_void(self.counts.sum(0), void)
+
+    def by_class_count(self, void: Void = "ignored") -> dict[str, Counts]:
+        """Confusion matrices of the images with 1, 2 and 3+ classes."""
+        return dict(zip(CLASS_COUNT_GROUPS, fold_void(self.counts[1:], void), strict=True))
+
+
+def scores(
+    confusion: Counts,
+    class_names: Sequence[str],
+    *,
+    average: Average = "occurring",
+    n_images: int | None = None,
+    by_class_count: Mapping[str, Counts] | None = None,
+) -> dict[str, Any]:
+    """One *scores* object of metrics.json: JSON-ready, values in [0, 1], ``None`` where a class is absent.
+
+    Args:
+        confusion: int64 [n, n] of the split.
+        class_names: n names, background first.
+        average: over which classes the means go, see :func:`mean_iou`.
+        n_images: number of images counted, if known.
+        by_class_count: confusion matrices of the images with 1, 2, 3+ classes, if known.
+
+    Raises:
+        ValueError: not as many names as classes.
+    """
+
+    def named(values: NDArray[np.float64]) -> dict[str, float | None]:
+        return dict(zip(class_names, map(_json_number, values), strict=True))
+
+    result: dict[str, Any] = {
+        "miou": _json_number(mean_iou(confusion, classes=average)),
+        "miou_foreground": _json_number(mean_iou(confusion, classes=average, background=False)),
+        "pixel_accuracy": _json_number(pixel_accuracy(confusion)),
+        "n_images": n_images,
+        "average": average,
+        "iou": named(iou_per_class(confusion)),
+        "precision": named(precision_per_class(confusion)),
+        "recall": named(recall_per_class(confusion)),
+        "errors": {
+            key: _json_number(value) for key, value in error_decomposition(confusion, classes=average).items()
+        },
+        "confusion": confusion.tolist(),
+    }
+    if by_class_count is not None:
+        result["by_class_count"] = {
+            group: _json_number(mean_iou(matrix, classes=average)) for group, matrix in by_class_count.items()
+        }
+    return result
+
+
+def _json_number(value: float | np.floating[Any]) -> float | None:
+    return None if np.isnan(value) else float(value)
