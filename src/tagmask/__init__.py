@@ -30,7 +30,7 @@ _PUBLIC = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         # Read here and not on import: looking up installed metadata takes longer than all the rest.
-        value: Any = importlib.import_module("importlib.metadata").version("tagmask")
+        value: Any = _version()
     elif name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     else:
@@ -38,6 +38,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(msg)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return str(metadata.version("tagmask"))
+    except metadata.PackageNotFoundError:
+        return "0+source"  # a source tree on the path that was never installed
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,61 @@
+"""``tagmask data check`` and ``tagmask data make-partsworld``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tagmask.cli.recipes import OverrideArguments, find_recipe
+from tagmask.cli.runs import PlainOption
+
+
+def check(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE|RECIPE", help="Folder or table of data, a recipe, or a run.")
+    ],
+    overrides: OverrideArguments = None,
+) -> None:
+    """Report on the health of a data source.
+
+    Images and tags per class, sizes, duplicates, what cannot be read."""
+    from tagmask.data import health
+
+    for line in health.check(data_settings(source, overrides or ()).open()).lines():
+        typer.echo(line)
+
+
+def make_partsworld(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the data set (VOC layout).")],
+    overrides: OverrideArguments = None,
+    plain: PlainOption = False,
+) -> None:
+    """Write the embedded data set in VOC layout.
+
+    KEY=VALUE as below 'data:' in a recipe, such as train=100 or variant=single."""
+    from tagmask.data.partsworld import write_partsworld
+    from tagmask.recipe import load_recipe
+    from tagmask.terminal import terminal_progress
+
+    changes = [f"data.{override}" for override in overrides or ()]
+    settings = load_recipe({"data": {"format": "partsworld"}}, changes).data
+    with terminal_progress(plain=plain) as progress:
+        progress.start("draw", settings.train + settings.val)
+        write_partsworld(folder, settings, progress=lambda done, total: progress.advance())
+        progress.finish()
+    typer.echo(f"{folder}: written. Look at it with: tagmask data check {folder}")
+
+
+def data_settings(source: str, overrides: Sequence[str] = ()) -> Any:
+    """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source."""
+    from tagmask.recipe import load_recipe
+
+    path = Path(source)
+    is_data = path.suffix.lower() in {".csv", ".parquet"} or (
+        path.is_dir() and not (path / "recipe.yaml").exists()
+    )
+    if is_data:
+        return load_recipe({"data": {"root": source}}, overrides).data
+    return load_recipe(find_recipe(source).path, overrides).data

@@ -1,0 +1,67 @@
+"""The rim of every command: errors become one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
+
+import typer
+
+from tagmask.errors import TagmaskError
+
+P = ParamSpec("P")
+
+DEBUG_VARIABLE = "TAGMASK_DEBUG"
+INTERRUPTED = 130
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a command: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C; no traceback without --debug."""
+
+    @functools.wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except TagmaskError as error:
+            _leave(f"error: {error}", error.exit_code, error)
+        except KeyboardInterrupt:
+            _say("interrupted; start the same command again to continue")
+            raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of a pipe (head, less) has left: nobody wants a message. Python would complain
+            # while closing standard output, so it is pointed elsewhere first.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _leave(f"internal error ({what}); run again with --debug for the details", 1, error, rank=True)
+
+    return call
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted (--debug or TAGMASK_DEBUG=1)."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _leave(message: str, code: int, error: Exception, *, rank: bool = False) -> NoReturn:
+    if debugging():
+        traceback.print_exception(error)
+    _say(message, every_rank=rank)
+    raise SystemExit(code) from None
+
+
+def _say(message: str, *, every_rank: bool = False) -> None:
+    from tagmask.terminal import first_rank
+
+    if first_rank():
+        typer.echo(" ".join(message.split()), err=True)
+    elif every_rank:
+        # Bad input is the same on every rank and said once; a crash may happen on this one alone.
+        typer.echo(f"rank {os.environ.get('RANK', '?')}: {' '.join(message.split())}", err=True)

@@ -1,0 +1,136 @@
+"""Recipes on the command line: where they are found, and list, show, validate, copy."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagmask.errors import InputError, UnknownNameError
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe file, name of a shipped recipe, or folder of a run.")
+]
+OverrideArguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as classify.epochs=3.")
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recipe file, and the run it belongs to when the user named a run."""
+
+    path: Path
+    run: Path | None = None
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes that come with tagmask: name ('demo', 'msrc/cam') -> file."""
+    root = Path(str(resources.files("tagmask"))) / "recipes"
+    return {
+        path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))
+    }
+
+
+def find_recipe(source: str) -> Found:
+    """The recipe behind what the user typed: a file, a run's folder, or a shipped name.
+
+    Raises:
+        InputError: a folder that is no run.
+        UnknownNameError: nothing of that name; offers the nearest shipped recipe.
+    """
+    path = Path(source)
+    if path.is_file():
+        return Found(path)
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file():
+            return Found(path / "recipe.yaml", run=path)
+        msg = f"{source}: this folder is not a run (no recipe.yaml in it). Name a recipe file or a run."
+        raise InputError(msg)
+    names = shipped()
+    short = source.removeprefix("./").removeprefix("recipes/").removesuffix(".yaml").removesuffix(".yml")
+    if short in names:
+        return Found(names[short])
+    raise UnknownNameError("recipe", source, names)
+
+
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from tagmask.terminal import print_table
+
+    rows = [(name, _headline(path)) for name, path in shipped().items()]
+    print_table(("recipe", "what it is"), rows)
+
+
+def show(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
+    """Print a recipe as it would be run, every default written out."""
+    found = find_recipe(recipe)
+    from tagmask.recipe import load_recipe
+
+    sys.stdout.write(load_recipe(found.path, overrides or ()).to_yaml())
+
+
+def validate(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
+    """Check a recipe without running it (settings only; 'data check' looks at the data)."""
+    found = find_recipe(recipe)
+    from tagmask.recipe import load_recipe
+
+    checked = load_recipe(found.path, overrides or ())
+    typer.echo(f"{found.path}: ok, run name '{checked.name}'")
+
+
+def copy(
+    recipe: RecipeArgument,
+    destination: Annotated[Path, typer.Argument(help="File or folder to copy it to.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Copy a recipe to change it. Relative paths in it and what it extends are made to fit the new place."""
+    from tagmask.workspace import write_error
+
+    source = find_recipe(recipe).path
+    target = destination / source.name if destination.is_dir() else destination
+    if target.exists() and not force:
+        msg = f"{target}: exists already. Choose another name, or overwrite it with --force."
+        raise InputError(msg)
+    text = relocated(source, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise write_error(target, error) from error
+    typer.echo(f"{target}: copied. Edit it, then: tagmask run {target}")
+
+
+def relocated(source: Path, target: Path) -> str:
+    """The recipe text; each relative path that leads somewhere is rewritten to lead there from ``target``."""
+    here, there = source.resolve().parent, target.resolve().parent
+
+    def moved(line: re.Match[str]) -> str:
+        value = line["value"].strip("'\"")
+        looks_like_path = "/" in value or "." in value
+        if not looks_like_path or os.path.isabs(value) or not (here / value).exists():
+            return line[0]
+        return f"{line['key']}{Path(os.path.relpath(here / value, there)).as_posix()}"
+
+    return re.sub(
+        r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)",
+        moved,
+        source.read_text(encoding="utf-8"),
+        flags=re.M,
+    )
+
+
+def _headline(path: Path) -> str:
+    """The first comment of a recipe file says what it is."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").strip()
+        if line.strip():
+            break
+    return ""

@@ -1,0 +1,86 @@
+"""``tagmask run`` and ``tagmask status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tagmask.cli.recipes import OverrideArguments, RecipeArgument, find_recipe
+
+if TYPE_CHECKING:
+    from tagmask.street import Run
+
+PlainOption = Annotated[bool, typer.Option("--plain", help="Plain progress lines instead of bars.")]
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: OverrideArguments = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of the run (default: runs/NAME)."),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, metavar="N", help="Number of processes or GPUs.")
+    ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option("--reuse", metavar="RUN", help="Take finished stages from this run where they fit."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    plain: PlainOption = False,
+) -> None:
+    """Run a recipe, or go on with a run.
+
+    Tags in; masks, model and report out. Started again, it goes on where it stopped; after a change
+    only what depends on it is redone.
+    """
+    found = find_recipe(recipe)
+    from tagmask.recipe import load_recipe
+    from tagmask.street import run as walk
+    from tagmask.terminal import first_rank, terminal_progress
+
+    loaded = load_recipe(found.path, overrides or ())
+    with terminal_progress(plain=plain) as progress:
+        result = walk(
+            loaded, output=output or found.run, devices=devices, reuse=reuse, progress=progress, until=until
+        )
+    if first_rank():
+        print_result(result)
+
+
+def print_result(result: Run) -> None:
+    """The scores of a run and where its report is, on standard output."""
+    from tagmask.report.summary import SUMMARY_HEADER, summary_rows
+    from tagmask.terminal import print_table
+
+    metrics = result.metrics
+    if metrics:
+        print_table(SUMMARY_HEADER, summary_rows(metrics))
+        if metrics.get("without_masks"):
+            typer.echo(str(metrics["without_masks"]))
+    typer.echo(f"run:    {result.path}")
+    if Path(result.report).is_file():
+        typer.echo(f"report: {result.report}")
+
+
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+) -> None:
+    """Show what each stage of a run has done."""
+    from tagmask.street import status as stages_of
+    from tagmask.terminal import print_table
+
+    rows = stages_of(run)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    print_table(columns, [[_cell(row.get(column)) for column in columns] for row in rows], title=str(run))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,66 @@
+"""Fixtures for all tests: real data where it lies beside the repository, goldens, one cache, one thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data, weights and goldens; they are not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs real data in '{SHARED.name}' beside the repository, which is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], Mapping[str, np.ndarray[Any, Any]]]:
+    """``golden("pamr")``: arrays made by a published implementation, by name."""
+
+    def load(name: str) -> Mapping[str, np.ndarray[Any, Any]]:
+        path = shared / "golden" / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"{path.name} is not among the goldens")
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    return load
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for the session: PartsWorld is drawn once, and nobody's real cache is touched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The order of floating-point sums depends on the number of threads; tests want one order."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is itself started by a launcher or with debugging on must not inherit either."""
+    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "TAGMASK_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
