@@ -1,0 +1,63 @@
+"""From maps to labels: the background plane rule that every published system uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tagmask.errors import DataError
+from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, UInt8Array
+
+
+def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Stretch maps [K, h, w] bilinearly (align_corners=False) to [K, *size], float32; K = 0 is allowed."""
+    maps = maps.float()
+    if maps.shape[0] == 0:
+        return maps.new_zeros((0, *size))
+    return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def maps_to_labels(
+    maps: Tensor | NDArray[np.float32],
+    labels: Tensor | ArrayLike,
+    threshold: float | tuple[float, float],
+) -> UInt8Array:
+    """Label of the highest map where it exceeds the background threshold.
+
+    A plane of the threshold stands in front of the maps and the first maximum wins: a tie between a map and
+    the threshold is background, a tie between maps goes to the first. Compared in float32.
+
+    Args:
+        maps: float [K, H, W], K >= 0.
+        labels: int [K] mask labels (1..254) of the maps.
+        threshold: one value, or (low, high): scores in (low, high] become 255 (ignore).
+
+    Returns:
+        uint8 [H, W]: 0, values of ``labels``, and 255 inside the band.
+
+    Raises:
+        DataError: shapes do not fit, or a label does not fit into a mask.
+        ValueError: low > high.
+    """
+    stack = torch.as_tensor(maps).detach().to("cpu", torch.float32).numpy()
+    names = np.asarray(torch.as_tensor(labels).cpu()).astype(np.int64).reshape(-1)
+    if stack.ndim != 3 or len(stack) != len(names):
+        msg = f"maps {list(stack.shape)} and {len(names)} labels do not fit: wanted [K, H, W] and [K]"
+        raise DataError(msg)
+    if names.size and not (names.min() > BACKGROUND and names.max() < IGNORE_INDEX):
+        msg = f"mask labels must be 1..{IGNORE_INDEX - 1}, got {names.tolist()}"
+        raise DataError(msg)
+    low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    if low > high:
+        msg = f"the lower threshold {low} is above the upper one {high}"
+        raise ValueError(msg)
+    if not names.size:
+        return np.zeros(stack.shape[1:], np.uint8)
+    score = stack.max(axis=0)
+    result: UInt8Array = names.astype(np.uint8)[stack.argmax(axis=0)]
+    result[~(score > np.float32(high))] = IGNORE_INDEX
+    result[~(score > np.float32(low))] = BACKGROUND
+    return result
