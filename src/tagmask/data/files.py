@@ -1,0 +1,170 @@
+"""The files of an image folder: listed once per directory, found by name with or without suffix.
+
+Loading a source never opens an image; it lists directories and reads file sizes, nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from tagmask.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # no JPEG: its values bleed into each other
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file: its place, its name relative to the folder ('/' between parts, NFC), its size in bytes."""
+
+    path: Path
+    relative: str
+    n_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Relative name without its image suffix."""
+        return without_suffix(self.relative)
+
+
+def without_suffix(name: str) -> str:
+    """Drop a known image suffix only, so that 'v1.5_cow' keeps its dot."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
+def inside(name: str) -> str:
+    """Clean a relative name: '/' between parts, no '.', NFC.
+
+    Raises:
+        DataError: empty, absolute, or with '..': such a name could leave its folder.
+    """
+    text = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not parts:
+        msg = "the file name is empty"
+        raise DataError(msg)
+    if text.startswith("/") or PureWindowsPath(text).drive or ".." in parts:
+        msg = f"'{name}' points outside the folder. Write file names relative to the folder, without '..'"
+        raise DataError(msg)
+    return "/".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    files: dict[str, os.DirEntry[str]]
+    stems: dict[str, str]
+    folders: tuple[str, ...]
+
+
+class ImageFolder:
+    """Lookup in one folder tree. Each directory is read once, when first asked for.
+
+    Args:
+        root: the folder; it need not exist, then nothing is found.
+        suffixes: which files count, in order of preference when a name is given without suffix.
+    """
+
+    def __init__(self, root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> None:
+        self.root = root
+        self.suffixes = suffixes
+        self._listings: dict[str, _Listing] = {}
+
+    def find(self, name: str) -> Found:
+        """The file called ``name``, with or without suffix.
+
+        Raises:
+            DataError: no such file below the folder, or the name points outside; its text is the reason.
+        """
+        relative = inside(name)
+        directory, _, base = relative.rpartition("/")
+        listing = self._list(directory)
+        actual = base if base in listing.files else listing.stems.get(base)
+        if actual is None:
+            msg = f"no file '{name}' in {self.root}"
+            raise DataError(msg)
+        return _found(directory, actual, listing.files[actual])
+
+    def path_of(self, name: str) -> Path | None:
+        """Path of the file called ``name``, None when there is none."""
+        try:
+            return self.find(name).path
+        except DataError:
+            return None
+
+    def walk(self) -> Iterator[Found]:
+        """Every image below the folder in a fixed order; hidden files and folders are left out."""
+        seen: set[tuple[int, int]] = set()
+        pending = [""]
+        while pending:
+            directory = pending.pop()
+            status = self._place(directory).stat()
+            # Links may point to other disks (they are followed) or back up (then this ends it).
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            listing = self._list(directory)
+            pending.extend(_join(directory, name) for name in reversed(listing.folders))
+            for base in sorted(listing.files):
+                if _wanted(base) and os.path.splitext(base)[1].lower() in self.suffixes:
+                    yield _found(directory, base, listing.files[base])
+
+    def _place(self, directory: str) -> Path:
+        """The folder on disk: names are kept composed (NFC), macOS may have stored them decomposed."""
+        place = self.root / directory
+        decomposed = self.root / unicodedata.normalize("NFD", directory)
+        return decomposed if not os.path.isdir(place) and os.path.isdir(decomposed) else place
+
+    def _list(self, directory: str) -> _Listing:
+        if directory not in self._listings:
+            files: dict[str, os.DirEntry[str]] = {}
+            folders: list[str] = []
+            try:
+                with os.scandir(self._place(directory)) as entries:
+                    for entry in entries:
+                        name = unicodedata.normalize("NFC", entry.name)
+                        if not entry.is_dir():
+                            files[name] = entry
+                        elif _wanted(name):
+                            folders.append(name)
+            except (FileNotFoundError, NotADirectoryError):
+                files = {}  # a missing folder holds no file; the caller names the file it wanted
+            except OSError as error:
+                msg = f"{self.root / directory}: cannot be listed ({error.strerror or error})"
+                raise DataError(msg) from error
+            self._listings[directory] = _Listing(files, self._by_stem(files), tuple(sorted(folders)))
+        return self._listings[directory]
+
+    def _by_stem(self, names: Iterable[str]) -> dict[str, str]:
+        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
+        stems: dict[str, str] = {}
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in rank:
+                continue
+            taken = stems.get(stem)
+            if taken is None or rank[suffix.lower()] < rank[os.path.splitext(taken)[1].lower()]:
+                stems[stem] = name
+        return stems
+
+
+def _found(directory: str, base: str, entry: os.DirEntry[str]) -> Found:
+    try:
+        n_bytes = entry.stat().st_size
+    except OSError as error:
+        msg = f"'{entry.path}' cannot be read ({error.strerror or error})"
+        raise DataError(msg) from error
+    return Found(Path(entry.path), _join(directory, base), n_bytes)
+
+
+def _join(directory: str, name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
+    return f"{directory}/{name}" if directory else name
+
+
+def _wanted(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"

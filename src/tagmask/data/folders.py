@@ -1,0 +1,71 @@
+"""One folder per class: ``root/CLASS/*.jpg``, or ``root/train/CLASS/*.jpg`` beside ``root/val/CLASS/*.jpg``.
+
+The images of a folder called ``background`` or ``none`` have no tag. Ids are paths below ``root``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
+from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
+from tagmask.data.tags import TagResolver, is_background, make_classes
+from tagmask.errors import DataError
+from tagmask.interfaces import DataSource
+
+
+class FoldersSource(SourceSettings):
+    """One folder per class. Where the top level holds ``train_split``, the class folders are inside it."""
+
+    format: Literal["folders"] = "folders"
+    masks: str | None = Field(None, description="folder with masks, named and nested as the images are")
+
+    def open(self) -> DataSource:
+        """Load the samples; no image is opened.
+
+        Raises:
+            DataError: no class folder, or no image in any.
+            UnknownNameError: not one folder is a class of the given class list.
+        """
+        root = self.folder()
+        collector = Collector(self, "folders")
+        placed: list[tuple[str | None, str, Found]] = []
+        for found in self._images(root):
+            parts = found.relative.split("/")
+            split, parts = self._split(root, parts)
+            if len(parts) < 2:
+                collector.skip(found.id, found.path, "lies in no class folder. Move it into one")
+            else:
+                placed.append((split, parts[0], found))
+        names = sorted({name for _, name, _ in placed if not is_background(name)})
+        if not names:
+            msg = f"{root}: no class folder with images. Expected {root.name}/CLASS/IMAGE.jpg."
+            raise DataError(msg)
+        classes = self.given_classes([root / "classes.txt"]) or make_classes(names, str(root))
+        resolver = TagResolver(classes, str(root), collector.problems)
+        masks = ImageFolder(root / self.masks, MASK_SUFFIXES) if self.masks else None
+        for split, name, found in placed:
+            tags = resolver.resolve([name], found.id, str(found.path))
+            collector.add(split, found, tags, mask_path=masks.path_of(found.id) if masks else None)
+        resolver.check()
+        return collector.finish(classes)
+
+    def _images(self, root: Path) -> list[Found]:
+        mask_folder = root / self.masks if self.masks else None
+        return [
+            found
+            for found in ImageFolder(root).walk()
+            if mask_folder is None or not found.path.is_relative_to(mask_folder)
+        ]
+
+    def _split(self, root: Path, parts: list[str]) -> tuple[str | None, list[str]]:
+        """The split that the first folder names (None: to be divided) and the remaining parts."""
+        if not (root / self.train_split).is_dir():
+            return None, parts
+        val = next((name for name in self.val_names if (root / name).is_dir()), None)
+        if parts[0] == self.train_split:
+            return (TRAIN if val else None), parts[1:]
+        return (VAL if parts[0] == val else parts[0]), parts[1:]

@@ -1,0 +1,216 @@
+"""Reading one image or one mask from disk: every kind a camera or a tool writes, or one clear line.
+
+Pillow's LOAD_TRUNCATED_IMAGES is never set: half an image with a grey rest would be trained on silently.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from tagmask.errors import DataError, UnreadableImageError, UnreadableMaskError
+from tagmask.interfaces import IGNORE_INDEX, UInt8Array
+
+MAX_PIXELS = 100_000_000
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow stretches 2- and 4-bit grey to 0..255; a mask holds labels, so the stretch is taken back.
+_GREY_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+    """Read any image as uint8 [H, W, 3] RGB, 0..255, turned the way its EXIF orientation says.
+
+    16-bit grey is divided by 257 (not clipped), 32-bit integers too unless they hold larger values, then by
+    their maximum; floats must lie in [0, 1]. Transparent pixels are laid over white. Of animations and
+    multi-page files the first frame is read.
+
+    Raises:
+        UnreadableImageError: missing, empty, truncated, no image, or more than ``max_pixels`` pixels (this is
+            decided from the header, before anything is decoded).
+    """
+    path = Path(path)
+    with _one_line(path, UnreadableImageError), _open(path, max_pixels) as image:
+        turn = _TURNS.get(_orientation(image))
+        image.load()
+        upright = image if turn is None else image.transpose(turn)
+        return _rgb(upright, path)
+
+
+def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(H, W) of the image as :func:`read_image` returns it, from the header alone.
+
+    Raises:
+        UnreadableImageError: as for :func:`read_image`, as far as the header shows it.
+    """
+    path = Path(path)
+    with _one_line(path, UnreadableImageError), _open(path, max_pixels) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_mask_png(path: Path | str, image_size: tuple[int, int], n_classes: int) -> UInt8Array:
+    """Read a palette or grey mask as uint8 [H, W] labels: 0 .. n_classes - 1, and 255 = ignore.
+
+    The stored numbers count, not the colours; 1-, 2- and 4-bit files hold labels too.
+
+    Args:
+        path: the mask.
+        image_size: (H, W) of its image, as :func:`image_size` gives it.
+        n_classes: number of classes with the background.
+
+    Raises:
+        UnreadableMaskError: broken, a colour picture, of another size, or with a label that is no class.
+    """
+    path = Path(path)
+    with _one_line(path, UnreadableMaskError), _open(path, None) as image:
+        _check_mask_size(path, (image.height, image.width), image_size)
+        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
+            msg = (
+                f"{path}: a mask must be a palette or grey PNG of class numbers, this one is a colour picture "
+                f"(mode {image.mode}). Save it with one number per pixel."
+            )
+            raise UnreadableMaskError(msg)
+        stretch = _grey_stretch(image)
+        labels = np.array(image).astype(np.int64) // stretch
+    allowed = (labels >= 0) & (labels < n_classes) | (labels == IGNORE_INDEX)
+    if not allowed.all():
+        unknown = np.unique(labels[~allowed])
+        msg = (
+            f"{path}: holds the unknown class number {', '.join(str(value) for value in unknown[:5])}; there are "
+            f"{n_classes} classes (0 to {n_classes - 1}) and 255 = ignore. Correct the mask or add the class to "
+            "the class list."
+        )
+        raise UnreadableMaskError(msg)
+    return labels.astype(np.uint8)
+
+
+def _grey_stretch(image: Image.Image) -> int:
+    tiles = getattr(image, "tile", None)
+    raw_mode = tiles[0][3] if tiles else ""
+    return _GREY_STRETCH.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
+
+
+def _check_mask_size(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    if size == wanted:
+        return
+    turned = size == wanted[::-1]
+    remedy = (
+        "It seems to belong to the image before its EXIF rotation: rotate the mask."
+        if turned
+        else "Save it in the size of the image (nearest neighbour, never smooth)."
+    )
+    msg = f"{path}: the mask is {size[1]}x{size[0]}, its image is {wanted[1]}x{wanted[0]} (width x height). {remedy}"
+    raise UnreadableMaskError(msg)
+
+
+@contextmanager
+def _one_line(path: Path, kind: type[DataError]) -> Iterator[None]:
+    """Turn whatever a decoder raises into one line of ``kind``; broken files raise nearly anything."""
+    try:
+        yield
+    except DataError as error:
+        if isinstance(error, kind):
+            raise
+        raise kind(str(error)) from error.__cause__
+    except FileNotFoundError as error:
+        msg = f"{path}: does not exist. Correct the name or restore the file."
+        raise kind(msg) from error
+    except UnidentifiedImageError as error:
+        msg = f"{path}: is not an image that can be read ({_beginning(path)}). Export it as PNG or JPEG, or remove it."
+        raise kind(msg) from error
+    except MemoryError as error:
+        msg = f"{path}: does not fit into memory. Make it smaller, or lower data.max_pixels."
+        raise kind(msg) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: cannot be decoded ({reason}). Copy it again from its source, or remove it."
+        raise kind(msg) from error
+
+
+def _open(path: Path, max_pixels: int | None) -> Image.Image:
+    """Open and read the header only. ``max_pixels`` None means: the caller checks the size."""
+    if path.stat().st_size == 0:
+        msg = f"{path}: is empty (0 bytes). Copy it again from its source, or remove it."
+        raise DataError(msg)
+    # Our own limit decides; Pillow's must not be below it, and its warning would only precede our line.
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        limit = max_pixels or Image.MAX_IMAGE_PIXELS
+        msg = f"{path}: is too large ({error}). Make it smaller, or raise data.max_pixels (now {limit})."
+        raise DataError(msg) from error
+    width, height = image.size
+    if max_pixels is not None and width * height > max_pixels:
+        image.close()
+        msg = (
+            f"{path}: {width}x{height} = {width * height} pixels, more than the limit of {max_pixels}. "
+            "Make it smaller, or raise data.max_pixels."
+        )
+        raise DataError(msg)
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8 from the header; 1 for TIFF, which Pillow turns by itself.
+
+    The base class's getexif is called on purpose: PNG's own would decode the whole image first.
+    """
+    if image.format == "TIFF":
+        return 1
+    try:
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return 1  # a damaged EXIF block says nothing about the picture, which may be perfectly good
+    return value if value in _TURNS else 1
+
+
+def _rgb(image: Image.Image, path: Path) -> UInt8Array:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = _eight_bit(np.array(image), path)
+        return np.ascontiguousarray(np.stack([grey] * 3, axis=2))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _eight_bit(values: NDArray[Any], path: Path) -> UInt8Array:
+    """Scale deep grey [H, W] to uint8 by its type's range, not by clipping."""
+    levels: NDArray[np.float64] = values.astype(np.float64)
+    if values.dtype.kind == "f":
+        if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() <= 1):
+            msg = f"{path}: holds floating-point values outside [0, 1]. Save it with 8 or 16 bits."
+            raise DataError(msg)
+        return np.rint(levels * 255).astype(np.uint8)
+    if levels.min() < 0:
+        msg = f"{path}: holds negative values. Save it with 8 or 16 bits."
+        raise DataError(msg)
+    return np.rint(levels * (255 / max(65535, levels.max()))).astype(np.uint8)
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    text = head.decode("ascii", errors="replace")
+    shown = text if text.isprintable() else head.hex(" ")
+    return f"it begins with '{shown}'"

@@ -1,0 +1,211 @@
+"""What all data formats share: settings, splits, the collecting of samples, the fingerprint, PNG masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagmask.data.files import Found
+from tagmask.data.images import MAX_PIXELS, image_size, read_mask_png
+from tagmask.data.tags import make_classes, read_classes
+from tagmask.errors import DataError, UnreadableMaskError
+from tagmask.interfaces import Box, ClassList, DataSource, MaskReader, Problem, Sample, UInt8Array
+
+log = logging.getLogger(__name__)
+TRAIN, VAL = "train", "val"
+
+
+class SourceSettings(BaseModel, ABC):
+    """Settings of every data format. All file names but ``root`` are relative to ``root`` (or absolute)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: Path = Field(description="folder of the data set")
+    classes: str | tuple[str, ...] | None = Field(
+        None, description="file with one class name per line, or the names; null: what the format knows"
+    )
+    train_split: str = Field(TRAIN, description="name of the training split in the data")
+    val_split: str = Field(VAL, description="name of the validation split in the data")
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="share held out for validation where the data has no validation split"
+    )
+    seed: int = Field(0, description="changes which images are held out")
+    max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
+
+    @abstractmethod
+    def open(self) -> DataSource:
+        """Load the samples; no image is opened."""
+
+    @property
+    def val_names(self) -> tuple[str, ...]:
+        """Names under which the validation split is looked for."""
+        return (VAL, "valid", "validation") if self.val_split == VAL else (self.val_split,)
+
+    def folder(self) -> Path:
+        """``root``, which must be a folder; raises DataError."""
+        root = self.root.expanduser()
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.is_file() else "does not exist"
+            msg = f"data.root: {root} {what}. Name the folder of the data set."
+            raise DataError(msg)
+        return root
+
+    def given_classes(self, candidates: Sequence[Path] = ()) -> ClassList | None:
+        """The class list of the settings, else of the first candidate file that exists, else None."""
+        if isinstance(self.classes, str):
+            return read_classes(self.folder() / self.classes)
+        if self.classes is not None:
+            return make_classes(self.classes, "data.classes")
+        return next((read_classes(path) for path in candidates if path.is_file()), None)
+
+
+def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[str]:
+    """Ids for validation, chosen by hash: the same on every machine, and stable when images are added.
+
+    At least one image is held out when there are two and ``fraction`` > 0; a class whose images were all
+    chosen gets one back for training.
+    """
+    if fraction <= 0 or len(samples) < 2:
+        return set()
+
+    def place(sample: Sample) -> int:
+        digest = hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big")
+
+    places = {sample.id: place(sample) for sample in samples}
+    limit = int(fraction * 2**64)
+    chosen = {key for key, value in places.items() if value < limit}
+    if not chosen:
+        chosen = {min(places, key=lambda key: places[key])}
+    left = Counter(tag for sample in samples if sample.id not in chosen for tag in sample.tags)
+    for sample in sorted(samples, key=lambda sample: -places[sample.id]):
+        if sample.id in chosen and any(not left[tag] for tag in sample.tags):
+            chosen.discard(sample.id)
+            left.update(sample.tags)
+    if len(chosen) == len(samples):  # only untagged images: any of them may stay
+        chosen.discard(max(places, key=lambda key: places[key]))
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class PngMasks:
+    """Mask reader of all formats that keep masks as files."""
+
+    n_classes: int
+    max_pixels: int
+
+    def __call__(self, sample: Sample) -> UInt8Array:
+        """uint8 [H, W]; raises UnreadableMaskError, or UnreadableImageError when the image has no size."""
+        if sample.mask_path is None:
+            msg = f"{sample.image_path}: has no mask. Add one, or leave the image out of the evaluation."
+            raise UnreadableMaskError(msg)
+        size = image_size(sample.image_path, max_pixels=self.max_pixels)
+        return read_mask_png(sample.mask_path, size, self.n_classes)
+
+
+@dataclass(slots=True)
+class Collector:
+    """Gathers samples and problems of one source. A split of None means: to be divided at the end."""
+
+    settings: SourceSettings
+    format: str
+    problems: list[Problem] = field(default_factory=list)
+    _rows: list[tuple[str | None, Sample, Found]] = field(init=False, default_factory=list)
+    _places: dict[str, Path] = field(init=False, default_factory=dict)
+
+    def add(
+        self,
+        split: str | None,
+        found: Found,
+        tags: tuple[int, ...],
+        *,
+        sample_id: str | None = None,
+        mask_path: Path | None = None,
+        boxes: tuple[Box, ...] = (),
+    ) -> bool:
+        """Take one image; False when it is a double or has a name that no artifact could carry."""
+        key = found.id if sample_id is None else sample_id
+        if not _encodable(key):
+            self.skip(_shown(key), _shown(str(found.path)), "the file name is not valid UTF-8. Rename the file")
+            return False
+        if key in self._places:
+            reason = f"image id '{key}' occurs again (first: {self._places[key]}); only the first one is used"
+            self.skip(key, found.path, reason)
+            return False
+        self._places[key] = found.path
+        self._rows.append((split, Sample(key, found.path, tags, mask_path, boxes), found))
+        return True
+
+    def skip(self, sample_id: str, path: Path | str, reason: str) -> None:
+        """List an image that is left out."""
+        self.problems.append(Problem("data", sample_id, str(path), reason))
+
+    def finish(
+        self,
+        classes: ClassList,
+        *,
+        masks: MaskReader | None = None,
+        has_mask: Callable[[Sample], bool] | None = None,
+    ) -> DataSource:
+        """The source. Without ``masks``, PNG masks are read when any sample has one.
+
+        Raises:
+            DataError: no training image is left; names the first problem.
+        """
+        if masks is None and any(sample.mask_path for _, sample, _ in self._rows):
+            masks = PngMasks(len(classes.names), self.settings.max_pixels)
+        splits = self._divide()
+        if not splits[TRAIN]:
+            first = f" First problem: {self.problems[0].reason}" if self.problems else ""
+            msg = f"{self.settings.root}: no usable training image (format {self.format}).{first}"
+            raise DataError(msg)
+        extra = {} if has_mask is None else {"has_mask": has_mask}
+        fingerprint = self._fingerprint(classes, splits)
+        return DataSource(self.format, classes, splits, fingerprint, tuple(self.problems), masks, **extra)
+
+    def _divide(self) -> dict[str, tuple[Sample, ...]]:
+        open_samples = [sample for split, sample, _ in self._rows if split is None]
+        held = hold_out(open_samples, self.settings.val_fraction, self.settings.seed)
+        if open_samples:
+            log.info("no validation split in the data: %d of %d images held out", len(held), len(open_samples))
+        splits: dict[str, list[Sample]] = {TRAIN: [], VAL: []}
+        for split, sample, _ in self._rows:
+            name = split if split is not None else (VAL if sample.id in held else TRAIN)
+            splits.setdefault(name, []).append(sample)
+        return {name: tuple(samples) for name, samples in splits.items()}
+
+    def _fingerprint(self, classes: ClassList, splits: dict[str, tuple[Sample, ...]]) -> str:
+        """sha256 of format, classes, splits, ids, tags, relative paths and sizes in bytes.
+
+        No times and no absolute paths: a copy of the data set on another disk is the same data set.
+        """
+        digest = hashlib.sha256(json.dumps([self.format, classes.names], ensure_ascii=False).encode())
+        files = {sample.id: found for _, sample, found in self._rows}
+        for name, samples in splits.items():
+            digest.update(f"\n\n{name}".encode())
+            for sample in samples:
+                found = files[sample.id]
+                row = f"\n{sample.id}\0{sample.tags}\0{found.relative}\0{found.n_bytes}"
+                digest.update(row.encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,99 @@
+"""Class lists and tags: names on the user's side, mask labels on ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tagmask.errors import DataError, UnknownNameError, nearest
+from tagmask.interfaces import ClassList, Problem
+
+#: Names that mean "no object" wherever a class or tag is expected.
+BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__", "bg", "none"})
+_NO_CLASS = "__ignore__"
+
+
+def is_background(name: str) -> bool:
+    """Whether a name says "no object"."""
+    return name.strip().casefold() in BACKGROUND_NAMES
+
+
+def make_classes(names: Sequence[str], where: str) -> ClassList:
+    """A class list; the background is put in front unless the first name already says so.
+
+    Raises:
+        DataError: fewer than one class, more than 254, or a name twice; ``where`` names the place.
+    """
+    kept = [name.strip() for name in names if name.strip() and name.strip() != _NO_CLASS]
+    if not kept or not is_background(kept[0]):
+        kept.insert(0, "background")
+    try:
+        return ClassList(tuple(kept))
+    except DataError as error:
+        msg = f"{where}: {error}"
+        raise DataError(msg) from error
+
+
+def read_classes(path: Path) -> ClassList:
+    """Read a class list file: one name per line, line number - 1 = mask label.
+
+    Raises:
+        DataError: missing, not UTF-8, or an impossible list.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        msg = f"{path}: no such class list. Correct data.classes, or write one class name per line there."
+        raise DataError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read as UTF-8 text ({error}). Write one class name per line."
+        raise DataError(msg) from error
+    return make_classes(text.splitlines(), str(path))
+
+
+@dataclass(slots=True)
+class TagResolver:
+    """Tag names to sorted mask labels. An unknown tag costs the tag, not the image, and is listed."""
+
+    classes: ClassList
+    where: str
+    problems: list[Problem] = field(default_factory=list)
+    _labels: dict[str, int] = field(init=False)
+    _advice: dict[str, str] = field(init=False, default_factory=dict)
+    _tagged: int = field(init=False, default=0)
+    _understood: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._labels = {name: label for label, name in enumerate(self.classes.names)}
+
+    def resolve(self, names: Iterable[str], sample_id: str, path: str) -> tuple[int, ...]:
+        """Labels 1..C, ascending, each once; names of the background and empty names are no tag."""
+        labels: set[int] = set()
+        given = known = False
+        for name in names:
+            label = self._labels.get(name)
+            if label is None and (not name or is_background(name)):
+                continue
+            if label == 0:
+                continue
+            given = True
+            if label is None:
+                self.problems.append(Problem("data", sample_id, path, self._reason(name)))
+            else:
+                known = True
+                labels.add(label)
+        self._tagged += given
+        self._understood += known
+        return tuple(sorted(labels))
+
+    def check(self) -> None:
+        """Raise UnknownNameError when there were tags and not a single one was known."""
+        if self._tagged and not self._understood:
+            first = next(iter(self._advice))
+            raise UnknownNameError("tag", first, self.classes.foreground, f"{self.where}: not one tag is known:")
+
+    def _reason(self, name: str) -> str:
+        if name not in self._advice:
+            self._advice[name] = nearest(name, self.classes.foreground)
+        return f"unknown tag '{name}' left out. {self._advice[name]} Correct it or add it to the class list."

@@ -1,0 +1,203 @@
+"""PASCAL VOC layout: VOC 2007/2012, SBD's train_aug lists, and own data in that layout with a classes.txt.
+
+Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010; Hariharan et al., "Semantic Contours
+from Inverse Detectors" (SBD), ICCV 2011.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tagmask.data.columns import read_columns
+from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder, inside, without_suffix
+from tagmask.data.images import image_size, read_mask_png
+from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
+from tagmask.data.tag_table import TableLayout, read_tag_table
+from tagmask.data.tags import TagResolver, make_classes
+from tagmask.data.voc_layout import ListEntry, around, find_base, list_file, read_list, split_lists
+from tagmask.data.voc_xml import VocObject, read_objects
+from tagmask.errors import DataError
+from tagmask.interfaces import IGNORE_INDEX, Box, DataSource
+
+log = logging.getLogger(__name__)
+
+#: The 20 classes in the order of the mask labels 1..20 (methods.md 0.3).
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+Origin = Literal["table", "xml", "masks"]
+
+
+class VocSource(SourceSettings):
+    """VOC layout. ``root`` holds JPEGImages itself, or VOCdevkit/VOC2012, or VOC2012.
+
+    Tags: ``table`` = ``tags_file``; ``xml`` = Annotations, all objects; ``masks`` = every class that has a pixel
+    (opens the masks while loading: a documented source of tags); ``auto`` = the first of these that exists.
+    """
+
+    format: Literal["voc"] = "voc"
+    year: int | None = Field(None, description="2007 or 2012, where both are there")
+    images: str = "JPEGImages"
+    masks: str = Field("SegmentationClass", description="SegmentationClassAug for SBD's masks")
+    annotations: str = "Annotations"
+    train_list: str | None = Field(None, description="file, or name in ImageSets/Segmentation; null: train_split")
+    val_list: str | None = Field(None, description="the same; null: val_split")
+    tags: Literal["auto", "table", "xml", "masks"] = "auto"
+    tags_file: str = Field("labels.csv", description="table with an image and a tags column")
+    separator: Annotated[str, Field(min_length=1, description="between the tags of one image")] = "|"
+
+    def open(self) -> DataSource:
+        """Load the samples; no image is decoded, and no mask opened unless tags come from masks.
+
+        Raises:
+            DataError: not this layout, a table that is missing, no usable image.
+            UnknownNameError: a list that does not exist, or tags of which none is a class.
+        """
+        root = self.folder()
+        base = find_base(root, self.images, self.year)
+        places = around(base)
+        classes = self.given_classes([folder / "classes.txt" for folder in places])
+        classes = classes or make_classes(VOC_CLASSES, "PASCAL VOC")
+        images, masks = ImageFolder(base / self.images), ImageFolder(base / self.masks, MASK_SUFFIXES)
+        listed_masks = ImageFolder(base, MASK_SUFFIXES)
+        collector = Collector(self, "voc")
+        origin, where = self._origin(root, base, places)
+        log.info("%s: tags come from %s", root, where)
+        rows = self._rows(where, collector) if origin == "table" else {}
+        annotations = base / self.annotations
+        resolver = TagResolver(classes, str(where), collector.problems)
+        tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, self.max_pixels)
+        for split, entry in self._entries(root, base, images):
+            try:
+                found = images.find(entry.image)
+            except DataError as error:
+                collector.skip(entry.image, base / self.images, f"{error}; image left out")
+                continue
+            mask = listed_masks.path_of(entry.mask) if entry.mask else masks.path_of(found.id)
+            try:
+                tags, boxes = tagger.read(found, mask)
+            except DataError as error:
+                collector.skip(found.id, found.path, f"no tags: {error}; image left out")
+                continue
+            collector.add(split, found, tags, mask_path=mask, boxes=boxes)
+        resolver.check()
+        return collector.finish(classes)
+
+    def _origin(self, root: Path, base: Path, places: list[Path]) -> tuple[Origin, Path]:
+        """Where tags come from: the chosen kind, or the first that exists."""
+        tables = (folder / self.tags_file for folder in (root, *places))
+        table = next((path for path in tables if path.is_file()), None)
+        candidates: dict[Origin, Path | None] = {
+            "table": table,
+            "xml": base / self.annotations if (base / self.annotations).is_dir() else None,
+            "masks": base / self.masks if (base / self.masks).is_dir() else None,
+        }
+        for origin, path in candidates.items():
+            if path is not None and self.tags in ("auto", origin):
+                return origin, path
+        names = {"table": self.tags_file, "xml": f"{self.annotations}/", "masks": f"{self.masks}/"}
+        missing = ", ".join(names.values()) if self.tags == "auto" else names[self.tags]
+        msg = f"{base}: no tags (data.tags={self.tags}): {missing} not found. Add it, or set data.tags_file."
+        raise DataError(msg)
+
+    def _rows(self, path: Path, collector: Collector) -> dict[str, tuple[str, ...]]:
+        """Tag names by image id out of the table; the first row of an image counts."""
+        table = read_tag_table(read_columns(path), TableLayout(separator=self.separator))
+        collector.problems.extend(table.problems)
+        rows: dict[str, tuple[str, ...]] = {}
+        for row in table.rows:
+            try:
+                key = without_suffix(inside(row.image))
+            except DataError as error:
+                collector.skip(row.image, path, f"line {row.line}: {error}; row left out")
+                continue
+            if key in rows:
+                reason = f"line {row.line}: image id '{key}' occurs again; only its first row is used"
+                collector.skip(key, path, reason)
+            else:
+                rows[key] = row.tags
+        return rows
+
+    def _entries(self, root: Path, base: Path, images: ImageFolder) -> list[tuple[str | None, ListEntry]]:
+        """Lines of the lists with their split; all images, to be divided, where there is no list at all."""
+        available = split_lists(base)
+        if not available and self.train_list is None:
+            return [(None, ListEntry(found.relative)) for found in images.walk()]
+        train = list_file(root, self.train_list or self.train_split, available)
+        usual = next((name for name in self.val_names if name in available), None)
+        if usual is None and self.val_list is None and self.val_split != VAL:
+            usual = self.val_split  # asked for by name, so its absence is an error
+        val_name = self.val_list or usual
+        val = list_file(root, val_name, available) if val_name else None
+
+        def exists(name: str) -> bool:
+            return images.path_of(name) is not None
+
+        split = TRAIN if val else None
+        entries: list[tuple[str | None, ListEntry]] = [
+            (split, entry) for entry in read_list(train, self.images, exists)
+        ]
+        if val:
+            entries.extend((VAL, entry) for entry in read_list(val, self.images, exists))
+        return entries
+
+
+@dataclass(slots=True)
+class _Tagger:
+    """Tags and boxes of one image, from wherever they come."""
+
+    origin: Origin
+    where: Path
+    rows: Mapping[str, tuple[str, ...]]
+    annotations: Path | None
+    resolver: TagResolver
+    max_pixels: int
+    _labels: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        foreground = self.resolver.classes.foreground
+        self._labels = {name: label for label, name in enumerate(foreground, start=1)}
+
+    def read(self, found: Found, mask: Path | None) -> tuple[tuple[int, ...], tuple[Box, ...]]:
+        """(tags, boxes); raises DataError with the reason when the image has no tags to be read."""
+        objects = self._objects(found)
+        boxes = tuple(
+            Box(self._labels[item.name], *item.box)
+            for item in objects
+            if item.box is not None and item.name in self._labels
+        )
+        if self.origin == "masks":
+            return self._from_mask(found, mask), boxes
+        if self.origin == "xml":
+            names: tuple[str, ...] = tuple(dict.fromkeys(item.name for item in objects))
+        elif found.id in self.rows:
+            names = self.rows[found.id]
+        else:
+            msg = f"no row for '{found.id}' in {self.where}"
+            raise DataError(msg)
+        return self.resolver.resolve(names, found.id, str(found.path)), boxes
+
+    def _objects(self, found: Found) -> tuple[VocObject, ...]:
+        if self.annotations is None:
+            return ()
+        path = self.annotations / f"{found.id}.xml"
+        if self.origin != "xml" and not path.is_file():
+            return ()  # boxes are an extra where tags come from elsewhere
+        return read_objects(path)
+
+    def _from_mask(self, found: Found, mask: Path | None) -> tuple[int, ...]:
+        if mask is None:
+            msg = "no mask to take them from"
+            raise DataError(msg)
+        size = image_size(found.path, max_pixels=self.max_pixels)
+        labels = np.unique(read_mask_png(mask, size, len(self.resolver.classes.names)))
+        return tuple(int(label) for label in labels if label not in (0, IGNORE_INDEX))
