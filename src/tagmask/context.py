@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tagmask.engine import Engine
 from tagmask.interfaces import DataSource, Sample
 from tagmask.progress import Progress
-from tagmask.recipe import Recipe
+from tagmask.settings import Recipe
 from tagmask.workspace import Workspace
 
 TRAIN, VAL = "train", "val"

@@ -1,31 +1,21 @@
-"""Device, precision, seed, ranks, checkpoints, and THE training loop that every trainable stage shares.
-
-Exact resume without saving generator states: the order of an epoch, the augmentation of a sample and the
-dropout of a step are functions of (seed, epoch), (seed, epoch, index) and (seed, step).
-"""
+"""Device, precision, ranks, and the loop over images that every image-wise stage shares (training.py: over steps)."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from tagmask.errors import RunError
 from tagmask.interfaces import Problem
 from tagmask.progress import Progress
-from tagmask.recipe import EngineSettings
-from tagmask.workspace import atomic_write, read_jsonl
+from tagmask.settings import EngineSettings
 
 Item = TypeVar("Item")
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -78,7 +68,11 @@ class Engine:
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks; the same tensor on each."""
-        return self.fabric.all_reduce(values, reduce_op="sum") if self.fabric.world_size > 1 else values
+        if self.fabric.world_size == 1:
+            return values
+        total = self.fabric.all_reduce(values, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
 
     def gather(self, value: Item) -> list[Item]:
         """One Python value of every rank, on every rank."""
@@ -90,7 +84,9 @@ class Engine:
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model for inference: channels last is 1.4x on CPUs and no loss on GPUs."""
-        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        model.to(self.device)
+        model.to(memory_format=torch.channels_last)
+        return model.eval()
 
 
 def _accelerator(device: str) -> str:
@@ -112,190 +108,14 @@ def _best_precision(accelerator: str) -> str:
     return "float32"
 
 
-class TrainingSet(Protocol):
-    """Random access with all randomness in the arguments; a bad input comes back as a Problem."""
-
-    def __len__(self) -> int: ...
-
-    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
-        """One augmented training item."""
-        ...
-
-
-class Task(Protocol):
-    """What a trainable stage supplies to :func:`train`."""
-
-    model: nn.Module
-    dataset: TrainingSet
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups, each with its peak 'lr'."""
-        ...
-
-    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser over those groups."""
-        ...
-
-    def rate(self, step: int, total: int) -> float:
-        """Factor on every group's rate at a step."""
-        ...
-
-    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named loss terms; 'loss' is minimised."""
-        ...
-
-    def validate(self, epoch: int) -> dict[str, Any] | None:
-        """Figures for the history after an epoch, or None."""
-        ...
-
-
-class _Items(Dataset[Any]):
-    def __init__(self, source: TrainingSet, seed: int) -> None:
-        self.source, self.seed = source, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | Problem:
-        epoch, index = key
-        return self.source.item(index, np.random.default_rng([self.seed, epoch, index]))
-
-
-def _collate(items: list[dict[str, Tensor] | Problem]) -> tuple[dict[str, Tensor], list[Problem]]:
-    good = [item for item in items if not isinstance(item, Problem)]
-    batch = {name: torch.stack([item[name] for item in good]) for name in good[0]} if good else {}
-    return batch, [item for item in items if isinstance(item, Problem)]
-
-
-def train(
-    engine: Engine, task: Task, *, epochs: int, batch_size: int, folder: Path, progress: Progress,
-    clip_norm: float | None = None, description: str = "train",
-) -> list[Problem]:
-    """Train ``task.model`` in place; resume from ``folder/state.ckpt`` if there is one.
-
-    The global batch is split over the ranks. Returns the problems met (unreadable inputs, left out).
-
-    Raises:
-        RunError: the loss is not finite, or no input could be read.
-    """
-    fabric = engine.fabric
-    n_items = len(task.dataset)
-    per_epoch = max(1, n_items // batch_size)
-    total = per_epoch * epochs
-    task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = task.optimizer(task.parameter_groups())
-    model, optimizer = fabric.setup(task.model, optimizer)
-    state = _Checkpoint(folder, task.model, optimizer, engine)
-    start = state.load()
-    loader = DataLoader(
-        _Items(task.dataset, engine.seed), collate_fn=_collate, num_workers=engine.settings.workers,
-        batch_sampler=_Batches(engine, n_items, batch_size, per_epoch, start, total),  # type: ignore[arg-type]
-    )
-    problems: dict[str, Problem] = {}
-    progress.start(description, total, start)
-    for step, (batch, bad) in enumerate(loader, start=start):
-        problems.update({problem.id: problem for problem in bad})
-        torch.manual_seed(hash((engine.seed, step, fabric.global_rank)) & 0x7FFFFFFF)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * task.rate(step, total)
-        figures = _step(engine, task, model, optimizer, batch, clip_norm)
-        record = {"step": step + 1, "epoch": round((step + 1) / per_epoch, 3), **figures,
-                  "lr": optimizer.param_groups[0]["lr"]}
-        if figures:
-            state.record(record)
-        epoch_done = (step + 1) % per_epoch == 0
-        if epoch_done and (validation := task.validate((step + 1) // per_epoch)) is not None:
-            state.record({"step": step + 1, "epoch": (step + 1) // per_epoch, **validation})
-        state.save(step + 1, force=step + 1 == total)
-        progress.advance(1, **figures)
-    progress.finish()
-    if len(problems) == n_items:
-        msg = f"{description}: none of the {n_items} inputs could be read; see problems.jsonl"
-        raise RunError(msg)
-    return list(problems.values())
-
-
-def _step(
-    engine: Engine, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor],
-    clip_norm: float | None,
-) -> dict[str, float]:
-    """One update; an empty batch still takes part in the collectives of the other ranks."""
-    if batch:
-        terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
-    else:
-        terms = {"loss": torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum() * 0}
-    if not torch.isfinite(terms["loss"]):
-        msg = "the loss is not finite. Lower the learning rate, or use engine.precision=float32."
-        raise RunError(msg)
-    engine.fabric.backward(terms["loss"])
-    if clip_norm is not None:
-        engine.fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {name: round(float(value.detach()), 6) for name, value in terms.items()} if batch else {}
-
-
-class _Batches:
-    """Lists of (epoch, index) of this rank from a given step on."""
-
-    def __init__(self, engine: Engine, n_items: int, batch_size: int, per_epoch: int, start: int, total: int) -> None:
-        self.engine, self.n_items, self.batch_size = engine, n_items, batch_size
-        self.per_epoch, self.start, self.total = per_epoch, start, total
-
-    def __len__(self) -> int:
-        return self.total - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, of_epoch = np.empty(0, dtype=np.int64), -1
-        for step in range(self.start, self.total):
-            epoch, place = divmod(step, self.per_epoch)
-            if epoch != of_epoch:
-                order, of_epoch = np.random.default_rng([self.engine.seed, epoch]).permutation(self.n_items), epoch
-            chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in self.engine.share(chosen)]  # type: ignore[arg-type]
-
-
-class _Checkpoint:
-    """state.ckpt and history.jsonl of one training, kept in step with each other."""
-
-    def __init__(self, folder: Path, model: nn.Module, optimizer: Any, engine: Engine) -> None:
-        self.path, self.history = folder / "state.ckpt", folder / "history.jsonl"
-        self.model, self.optimizer, self.engine = model, optimizer, engine
-        self.lines: list[dict[str, Any]] = []
-        self.cost, self.saved_at = 0.0, time.monotonic()
-
-    def load(self) -> int:
-        """Step to go on from; history after it is dropped."""
-        if not self.path.exists():
-            return 0
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            msg = f"{self.path}: not a readable checkpoint. Delete it to train this stage again."
-            raise RunError(msg) from error
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        step = int(state["step"])
-        self.lines = [line for line in read_jsonl(self.history) if line["step"] <= step]
-        return step
-
-    def record(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-
-    def save(self, step: int, *, force: bool) -> None:
-        """Save if the time since the last save keeps the overhead below its bound, or at the end."""
-        since = time.monotonic() - self.saved_at
-        if not self.engine.is_main or not (force or since * self.engine.settings.checkpoint_overhead >= self.cost):
-            return
-        begun = time.monotonic()
-        with atomic_write(self.history, "w") as stream:
-            stream.writelines(json.dumps(line) + "\n" for line in self.lines)
-        with atomic_write(self.path) as stream:
-            torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}, stream)
-        self.saved_at = time.monotonic()
-        self.cost = self.saved_at - begun
-
-
 def each_image(
-    engine: Engine, items: Sequence[Item], work: Callable[[Item], Problem | None], *, done: Callable[[Item], bool],
-    progress: Progress, description: str,
+    engine: Engine,
+    items: Sequence[Item],
+    work: Callable[[Item], Problem | None],
+    *,
+    done: Callable[[Item], bool],
+    progress: Progress,
+    description: str,
 ) -> list[Problem]:
     """Run ``work`` on this rank's items that are not done; image-wise stages supply the work, not a loop.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tagmask.recipe import OptimizerSettings
+from tagmask.settings import OptimizerSettings
 
 
 def parameter_groups(

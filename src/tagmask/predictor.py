@@ -13,9 +13,9 @@ from tagmask.data.images import read_image
 from tagmask.engine import Engine
 from tagmask.errors import InputError
 from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.recipe import EngineSettings
 from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.segment.stage import load_segmenter
+from tagmask.settings import EngineSettings
 from tagmask.weights import read_description
 
 if TYPE_CHECKING:
@@ -89,5 +89,3 @@ def load(run_or_file: Path | str, *, device: str = "auto") -> Predictor:
             return Predictor(path / folder / "model.safetensors", device=device)
     msg = f"{path}: no trained segmentation model in this folder; run its recipe to the end first"
     raise InputError(msg)
-
-

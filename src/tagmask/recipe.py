@@ -1,192 +1,24 @@
-"""The typed recipe: one settings model per stage, methods resolved through the registry, YAML in and out.
+"""Recipes in YAML: reading, ``extends``, ``key=value`` overrides.
 
 Unknown keys, methods and values are errors of one line that offer the nearest right name. Relative paths in
-a recipe file are relative to that file; those in ``key=value`` overrides to the current folder.
+a recipe file are relative to that file; those in overrides to the current folder.
 """
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel
 
 from tagmask import registry
+from tagmask.building import OverrideText, absolute, build_method, validate_settings
 from tagmask.errors import RecipeError, nearest
-from tagmask.method import Method
+from tagmask.settings import LocalizeSettings, Recipe, Settings
 
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Base of all stage settings: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-def _method_field(kind: registry.Kind) -> Any:
-    def check(value: Any) -> Any:
-        return value if isinstance(value, BaseModel) else build_method(kind, value, where=kind, base=Path())
-
-    return Annotated[Any, BeforeValidator(check), PlainSerializer(_dump_method)]
-
-
-def _dump_method(value: Any) -> Any:
-    return value.dump() if isinstance(value, Method) else value.model_dump(mode="json")
-
-
-class EngineSettings(Settings):
-    """Where and how to compute. Results do not depend on ``devices`` in image-wise stages."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: Positive = 1
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    threads: Positive | None = Field(None, description="CPU threads per process; null: torch's default")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes per rank")
-    checkpoint_overhead: Fraction = Field(
-        0.05, description="share of training time spent on checkpoints; small models save at every step"
-    )
-
-
-class OptimizerSettings(Settings):
-    """Optimiser, parameter groups and schedule (methods.md 1.1).
-
-    ``momentum: null`` with ``sgd`` is the published code's quirk: its helper passes the weight decay into the
-    momentum slot, so the effective momentum equals ``weight_decay``.
-    """
-
-    kind: Literal["adamw", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
-    head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
-    schedule: Literal["poly", "one_cycle", "constant"] = "poly"
-    power: Annotated[float, Field(gt=0)] = 0.9
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-
-
-class AugmentSettings(Settings):
-    """Training augmentation.
-
-    ``resized_crop``: a random part of the image (area share ``scale``, aspect ``ratio``) resized to ``crop``.
-    ``long_side``: the long side resized to a random length in ``long_side``, then a random ``crop`` with the
-    missing area filled with the mean colour (IRNet and all that build on it).
-    ``scale_crop``: the image scaled by a random factor of ``scale``, then a random ``crop`` (segmentation).
-    """
-
-    kind: Literal["resized_crop", "long_side", "scale_crop"] = "resized_crop"
-    crop: Positive = 224
-    scale: tuple[float, float] = (0.5, 1.0)
-    ratio: tuple[float, float] = (0.8, 1.25)
-    long_side: tuple[int, int] = (320, 640)
-    flip: bool = True
-    colour_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.2
-
-
-class ClassifySettings(Settings):
-    """The tag classifier."""
-
-    backbone: str = Field("resnet10t", description="any timm model with features_only")
-    backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
-    weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
-    output_stride: Literal[8, 16, 32] = 16
-    dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
-    head: _method_field("head") = Field(default="gap", validate_default=True)
-    epochs: Positive = 5
-    batch_size: Positive = 16
-    batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
-    freeze: Annotated[int, Field(ge=0)] = Field(
-        0, description="number of first backbone stages that get no gradient (1: stem, 3: up to layer2)"
-    )
-    validations: Positive = Field(5, description="how often to validate over the training")
-    augment: AugmentSettings = AugmentSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-
-
-class LocalizeSettings(Settings):
-    """Activation maps; scales and flip serve every localizer."""
-
-    method: _method_field("localizer") = Field(default="cam", validate_default=True)
-    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
-    flip: bool = True
-
-
-class RefineSettings(Settings):
-    """A chain of refiners; the last one makes labels."""
-
-    chain: tuple[_method_field("refiner"), ...] = Field(default=("threshold",), validate_default=True, min_length=1)
-
-
-class SegmentSettings(Settings):
-    """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
-
-    network: _method_field("network") = Field(default="deeplabv3plus", validate_default=True)
-    supervision: Literal["weak", "full", "both"] = "weak"
-    epochs: Positive = 10
-    batch_size: Positive = 8
-    batch_norm: Literal["eval", "train"] = "train"
-    augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
-    optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
-    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
-    flip: bool = True
-
-
-class EvaluateSettings(Settings):
-    """What is measured where; ground truth is opened here only."""
-
-    thresholds: Annotated[int, Field(ge=2, le=4096)] = 100
-    average: Literal["occurring", "union"] = Field(
-        "occurring", description="mean over classes in the split's ground truth, or in truth or prediction"
-    )
-    full_run: Path | None = Field(None, description="a run with full supervision, for the ratio")
-
-
-class Recipe(Settings):
-    """Everything that determines a run."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.-]+$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 0
-    data: _method_field("data") = Field(default="partsworld", validate_default=True)
-    engine: EngineSettings = Field(default_factory=EngineSettings)
-    classify: ClassifySettings = Field(default_factory=ClassifySettings)
-    localize: LocalizeSettings = Field(default_factory=LocalizeSettings)
-    refine: RefineSettings = Field(default_factory=RefineSettings)
-    segment: SegmentSettings | None = Field(default_factory=SegmentSettings)
-    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
-
-    def dump(self) -> dict[str, Any]:
-        """The recipe as plain YAML/JSON values with every default written out, in the form it is read."""
-        values = self.model_dump(mode="json")
-        localize = values["localize"]
-        values["localize"] = {**localize.pop("method"), **localize}
-        values["refine"] = values["refine"]["chain"]
-        if values["segment"]:
-            segment = values["segment"]
-            network = segment.pop("network")
-            values["segment"] = {"network": network, **segment}
-        values["data"] = {"format": _format_name(self.data), **values["data"]}
-        return values
-
-    def to_yaml(self) -> str:
-        """The recipe as YAML."""
-        return yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
-
-
-def _format_name(data: Any) -> str:
-    where = f"{type(data).__module__}:{type(data).__name__}"
-    return next((name for name, entry in registry.entries("data").items() if entry.where == where), where)
-
-
-# -- reading ------------------------------------------------------------------------------------------------
-
-
-class _OverrideText(str):
-    """Text that came from the command line: as a path it is relative to the current folder."""
+__all__ = ["Recipe", "load_recipe"]
 
 
 def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
@@ -261,7 +93,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError:
         value = text
-    value = _OverrideText(value) if isinstance(value, str) else value
+    value = OverrideText(value) if isinstance(value, str) else value
     node: Any = raw
     for depth, part in enumerate(keys[:-1]):
         node = _step_into(node, part, ".".join(keys[: depth + 1]))
@@ -296,9 +128,6 @@ def _list_index(items: list[Any], part: str, so_far: str) -> int:
     raise RecipeError(msg)
 
 
-# -- building -----------------------------------------------------------------------------------------------
-
-
 def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
     values = dict(raw)
     for key in values:
@@ -312,7 +141,9 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
         chain = values["refine"]
         values["refine"] = {"chain": chain if isinstance(chain, list) else [chain]}
     kinds: tuple[tuple[str, str, registry.Kind], ...] = (
-        ("classify", "head", "head"), ("localize", "method", "localizer"), ("segment", "network", "network"),
+        ("classify", "head", "head"),
+        ("localize", "method", "localizer"),
+        ("segment", "network", "network"),
     )
     for section, key, kind in kinds:
         block = values.get(section)
@@ -321,10 +152,13 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
             built = build_method(kind, block[key], where=f"{where}: {prefix}", base=base)
             values[section] = {**block, key: built}
     if "refine" in values:
-        values["refine"] = {"chain": tuple(
-            build_method("refiner", item, where=f"{where}: refine", base=base) for item in values["refine"]["chain"]
-        )}
-    return _validate(Recipe, values, base, where, "")
+        values["refine"] = {
+            "chain": tuple(
+                build_method("refiner", item, where=f"{where}: refine", base=base) for item in values["refine"]["chain"]
+            )
+        }
+    recipe: Recipe = validate_settings(Recipe, values, base, where, "")
+    return recipe
 
 
 def _split_method(value: Any, settings: type[Settings], key: str) -> dict[str, Any]:
@@ -349,73 +183,5 @@ def _build_data(value: Any, base: Path, where: str) -> Any:
         if root is None:
             msg = f"{where}: data.root is missing; name the folder of your images, or data.format=partsworld"
             raise RecipeError(msg)
-        chosen = detect_format(_absolute(root, base))
+        chosen = detect_format(absolute(root, base))
     return build_method("data", {"name": chosen, **settings}, where=f"{where}: data", base=base)
-
-
-def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> Any:
-    """Make a method from its recipe form: a name, or a mapping with ``name`` and its settings.
-
-    Raises:
-        UnknownNameError: no such method.
-        RecipeError: a setting is unknown or wrong.
-    """
-    if isinstance(value, BaseModel):
-        return value
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        msg = f"{where}: expected the name of a {kind} or a mapping with 'name', got {value!r}"
-        raise RecipeError(msg)
-    settings = {key: item for key, item in value.items() if key != "name"}
-    return _validate(registry.get(kind, str(value["name"]), where=where), settings, base, where, "")
-
-
-def _validate(model: Any, values: dict[str, Any], base: Path, where: str, prefix: str) -> Any:
-    _check_keys(values, model, where, prefix)
-    try:
-        return model.model_validate(_absolute_paths(model, values, base))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = prefix + ".".join(str(part) for part in first["loc"])
-        given = f" (got {first['input']!r})" if first["type"] != "missing" else ""
-        msg = f"{where}: {key or 'recipe'}: {first['msg']}{given}"
-        raise RecipeError(msg) from error
-
-
-def _check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str) -> None:
-    """Unknown keys at any depth, before types are looked at: a typo should be called a typo."""
-    for key, value in values.items():
-        if key not in model.model_fields:
-            msg = f"{where}: unknown key '{prefix}{key}'. {nearest(key, model.model_fields)}"
-            raise RecipeError(msg)
-        inner = _settings_type(model.model_fields[key].annotation)
-        if inner is not None and isinstance(value, Mapping):
-            _check_keys(value, inner, where, f"{prefix}{key}.")
-
-
-def _settings_type(annotation: Any) -> type[BaseModel] | None:
-    for option in (annotation, *typing.get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
-
-
-def _absolute(value: Any, base: Path) -> Path:
-    start = Path.cwd() if isinstance(value, _OverrideText) else base
-    path = Path(value).expanduser()
-    return path if path.is_absolute() else Path(start / path).resolve()
-
-
-def _absolute_paths(model: type[BaseModel], values: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Join relative paths to their base wherever a field takes a Path (and the text is no other choice of it)."""
-    result = dict(values)
-    for key, value in values.items():
-        annotation = model.model_fields[key].annotation if key in model.model_fields else None
-        options = {annotation, *typing.get_args(annotation)}
-        literals = {choice for option in options for choice in typing.get_args(option) if isinstance(choice, str)}
-        if isinstance(value, str | Path) and Path in options and str(value) not in literals:
-            result[key] = str(_absolute(value, base))
-        elif isinstance(value, Mapping) and (inner := _settings_type(annotation)) is not None:
-            result[key] = _absolute_paths(inner, value, base)
-    return result

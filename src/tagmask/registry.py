@@ -27,30 +27,44 @@ class Entry:
 
 _TABLE: dict[Kind, dict[str, Entry]] = {
     "data": {
-        "voc": Entry("tagmask.data.voc:VocSource", "PASCAL VOC layout (VOC 2007/2012, SBD, own data)",
-                     "Everingham et al., IJCV 2010"),
+        "voc": Entry(
+            "tagmask.data.voc:VocSource",
+            "PASCAL VOC layout (VOC 2007/2012, SBD, own data)",
+            "Everingham et al., IJCV 2010",
+        ),
         "table": Entry("tagmask.data.table:TableSource", "CSV or Parquet table of images and tags"),
         "folders": Entry("tagmask.data.folders:FoldersSource", "one folder per class"),
         "coco": Entry("tagmask.data.coco:CocoSource", "COCO instances JSON", "Lin et al., ECCV 2014"),
         "partsworld": Entry("tagmask.data.partsworld:PartsWorldSource", "the embedded procedural data set"),
     },
     "head": {
-        "gap": Entry("tagmask.classify.gap:GapHead", "global average pooling, bias-free 1x1 convolution",
-                     "Zhou et al., CVPR 2016"),
+        "gap": Entry(
+            "tagmask.classify.gap:GapHead",
+            "global average pooling, bias-free 1x1 convolution",
+            "Zhou et al., CVPR 2016",
+        ),
     },
     "localizer": {
-        "cam": Entry("tagmask.localize.cam:Cam", "class activation maps, multi-scale and flip",
-                     "Zhou et al., CVPR 2016"),
+        "cam": Entry(
+            "tagmask.localize.cam:Cam",
+            "class activation maps, multi-scale and flip",
+            "Zhou et al., CVPR 2016",
+        ),
     },
     "refiner": {
-        "threshold": Entry("tagmask.refine.threshold:Threshold",
-                           "one background threshold, fixed or chosen without any mask ('auto')"),
-        "colour_walk": Entry("tagmask.refine.colour_walk:ColourWalk",
-                             "random walk of the maps over colour affinities, nothing to train"),
+        "threshold": Entry(
+            "tagmask.refine.threshold:Threshold",
+            "one background threshold, fixed or chosen without any mask ('auto')",
+        ),
+        "colour_walk": Entry(
+            "tagmask.refine.colour_walk:ColourWalk",
+            "random walk of the maps over colour affinities, nothing to train",
+        ),
     },
     "network": {
-        "deeplabv3plus": Entry("tagmask.segment.models:DeepLabV3Plus", "DeepLabV3+, any timm encoder",
-                               "Chen et al., ECCV 2018"),
+        "deeplabv3plus": Entry(
+            "tagmask.segment.models:DeepLabV3Plus", "DeepLabV3+, any timm encoder", "Chen et al., ECCV 2018"
+        ),
     },
 }
 _entry_points_read = False

@@ -1,4 +1,4 @@
-"""The street: plan the stages, fingerprint them, skip, resume or redo, hand over artifacts, write the manifest."""
+"""The street: plan the stages, fingerprint them, skip, resume or redo them, write the manifest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
     if supervision != "full" or from_classifier:
         wanted.append(("classify", dumped["classify"], ()))
     if supervision != "full":
-        wanted += [("localize", dumped["localize"], ("classify",)), ("refine", dumped["refine"], ("localize",))]
+        wanted += [
+            ("localize", dumped["localize"], ("classify",)),
+            ("refine", dumped["refine"], ("localize",)),
+        ]
     if supervision in ("weak", "both"):
         wanted.append(("segment", segment, ("classify", "refine") if from_classifier else ("refine",)))
     if supervision in ("full", "both"):
@@ -87,8 +90,13 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
 
 
 def run(
-    recipe: Recipe | str | Path | Mapping[str, Any], *, output: Path | str | None = None, devices: int | None = None,
-    reuse: Path | str | None = None, progress: Progress | None = None, until: str | None = None,
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    output: Path | str | None = None,
+    devices: int | None = None,
+    reuse: Path | str | None = None,
+    progress: Progress | None = None,
+    until: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
     """Walk a recipe from tags to masks, model and report; an existing run goes on where it stopped.
@@ -111,8 +119,8 @@ def run(
         raise InputError(msg)
     resolved, root = _resolve(recipe, output, overrides)
     if devices is not None:
-        engine = resolved.engine.model_copy(update={"devices": devices})
-        resolved = resolved.model_copy(update={"engine": engine})
+        changed = resolved.engine.model_copy(update={"devices": devices})
+        resolved = resolved.model_copy(update={"engine": changed})
     source: DataSource = resolved.data.open()
     from tagmask.engine import Engine  # torch is loaded only once recipe and data are known to be sound
 
@@ -140,7 +148,12 @@ def _resolve(recipe: Any, output: Path | str | None, overrides: Sequence[str]) -
 
 
 def _walk(
-    recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource, voice: Progress, reuse: Path | None,
+    recipe: Recipe,
+    workspace: Workspace,
+    engine: Any,
+    source: DataSource,
+    voice: Progress,
+    reuse: Path | None,
     until: str | None,
 ) -> None:
     steps = plan(recipe, source, engine.precision)
@@ -163,9 +176,7 @@ def _walk(
     engine.barrier()
 
 
-def _prepare(
-    workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path | None, voice: Progress
-) -> str | None:
+def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path | None, voice: Progress) -> str | None:
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
     stored = workspace.manifest()["stages"].get(step.name)
     same = stored is not None and stored["fingerprint"] == step.fingerprint
@@ -181,8 +192,13 @@ def _prepare(
             voice.stage(step.name, f"reused from {reuse}")
             return None
     voice.stage(step.name, reason)
-    entry = {"status": "running", "fingerprint": step.fingerprint, "settings": step.settings, "reason": reason,
-             "upstream": {s.name: s.fingerprint for s in steps if s.name in step.upstream}}
+    entry = {
+        "status": "running",
+        "fingerprint": step.fingerprint,
+        "settings": step.settings,
+        "reason": reason,
+        "upstream": {s.name: s.fingerprint for s in steps if s.name in step.upstream},
+    }
     if same:
         entry["seconds_before"] = stored.get("seconds_before", 0.0)
     workspace.update_manifest(lambda manifest: manifest["stages"].update({step.name: entry}))
@@ -190,7 +206,13 @@ def _prepare(
 
 
 def _run_step(
-    recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource, voice: Progress, step: _Step, reason: str
+    recipe: Recipe,
+    workspace: Workspace,
+    engine: Any,
+    source: DataSource,
+    voice: Progress,
+    step: _Step,
+    reason: str,
 ) -> None:
     from tagmask.context import Context
 
@@ -207,8 +229,12 @@ def _run_step(
 
     def done(manifest: dict[str, Any]) -> None:
         manifest["stages"][step.name].update(
-            status="done", seconds=round(seconds, 2), peak_memory_mb=round(peak_megabytes(), 1),
-            problems=len(problems), finished=_now(), reason=reason,
+            status="done",
+            seconds=round(seconds, 2),
+            peak_memory_mb=round(peak_megabytes(), 1),
+            problems=len(problems),
+            finished=_now(),
+            reason=reason,
         )
 
     workspace.update_manifest(done)
@@ -280,12 +306,19 @@ def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
     if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == "evaluate":
         return False
     skip = shutil.ignore_patterns("full") if step.name == "segment" else None
-    shutil.copytree(other.stage(step.name), workspace.stage(step.name), dirs_exist_ok=True, ignore=skip,
-                    copy_function=_link_or_copy)
+    shutil.copytree(
+        other.stage(step.name),
+        workspace.stage(step.name),
+        dirs_exist_ok=True,
+        ignore=skip,
+        copy_function=_link_or_copy,
+    )
     problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]
     for stage in {problem.stage for problem in problems}:
         workspace.write_problems(stage, [problem for problem in problems if problem.stage == stage])
-    workspace.update_manifest(lambda m: m["stages"].update({step.name: {**stored, "reason": f"reused from {other.root}"}}))
+    workspace.update_manifest(
+        lambda m: m["stages"].update({step.name: {**stored, "reason": f"reused from {other.root}"}})
+    )
     return True
 
 
@@ -302,12 +335,19 @@ def _open_manifest(recipe: Recipe, workspace: Workspace, engine: Any, source: Da
     import tagmask
 
     environment = {
-        "tagmask": tagmask.__version__, "python": platform.python_version(), "torch": torch.__version__,
-        "device": str(engine.device), "precision": engine.precision, "threads": torch.get_num_threads(),
-        "processes": engine.fabric.world_size, "platform": platform.platform(),
+        "tagmask": tagmask.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(engine.device),
+        "precision": engine.precision,
+        "threads": torch.get_num_threads(),
+        "processes": engine.fabric.world_size,
+        "platform": platform.platform(),
     }
     data = {
-        "format": source.format, "fingerprint": source.fingerprint, "classes": list(source.classes.names),
+        "format": source.format,
+        "fingerprint": source.fingerprint,
+        "classes": list(source.classes.names),
         "images": {split: len(samples) for split, samples in source.splits.items()},
     }
 
@@ -342,5 +382,3 @@ def status(path: Path | str) -> list[dict[str, Any]]:
             keys = ("status", "seconds", "peak_memory_mb", "problems", "reason")
             rows.append({"stage": name, **{key: entry.get(key) for key in keys}})
     return rows
-
-

@@ -45,5 +45,5 @@ def load_weights(path: Path, model: nn.Module) -> None:
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         first = " ".join(str(error).split())[:200]
-        msg = f"{path}: does not fit this recipe's model ({first}). Delete the stage's folder to train it again."
+        msg = f"{path}: does not fit this recipe's model ({first}). Delete its folder to train again."
         raise InputError(msg) from error

@@ -6,7 +6,7 @@ of maps and masks. It knows no maths and no settings.
       classify/  model.safetensors state.ckpt history.jsonl
       localize/  maps/ID.npz
       refine/    masks/ID.png
-      segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png   (full/ the same, full supervision)
+      segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same)
 """
 
 from __future__ import annotations
@@ -89,8 +89,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def write_error(path: Path, error: OSError) -> RunError:
     """Translate an OSError of writing into one line with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunError(f"{path}: the disk is full. Free some space and start the same command again; "
-                        "the run goes on where it stopped.")
+        return RunError(
+            f"{path}: the disk is full. Free some space and start the same command again; "
+            "the run goes on where it stopped."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RunError(f"{path}: cannot write here ({error.strerror}). Choose another folder with --output DIR.")
     return RunError(f"{path}: cannot write ({error.strerror or error}).")
@@ -229,7 +231,7 @@ class Workspace:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                msg = f"{self.root}: another tagmask process is working in this run. Wait for it, or use --output DIR."
+                msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
                 raise RunError(msg) from None
             yield
 

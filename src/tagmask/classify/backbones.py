@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from tagmask.errors import InputError, UnknownNameError
 
 
 def build_backbone(
-    name: str, *, args: dict[str, Any] | None = None, weights: Path | str | None = None, output_stride: int = 16,
+    name: str,
+    *,
+    args: dict[str, Any] | None = None,
+    weights: Path | str | None = None,
+    output_stride: int = 16,
     dilate: bool = True,
 ) -> Backbone:
     """Create a feature extractor.
@@ -40,6 +45,7 @@ def build_backbone(
         options.update(pretrained=weights == "timm")
     if output_stride != 32:
         options["output_stride"] = output_stride
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the unused classifier weights every time
     try:
         model = timm.create_model(name, features_only=True, **options)
     except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
@@ -64,12 +70,12 @@ def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
         raise InputError(msg) from error
     with torch.device("meta"):
         full = timm.create_model(name, **{k: v for k, v in args.items() if k != "output_stride"})
-    head = full.get_classifier()
+    head: Any = full.get_classifier()  # type: ignore[operator]
     heads = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
     wanted = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}
     missing = [key for key in wanted if key not in found]
     if missing:
-        msg = f"{path}: not weights of {name}: {len(missing)} of {len(wanted)} tensors are missing, such as {missing[0]}"
+        msg = f"{path}: not weights of {name}: {len(missing)} of {len(wanted)} tensors missing, such as {missing[0]}"
         raise InputError(msg)
     wrong = [key for key in wanted if found[key] != wanted[key]]
     if wrong:
@@ -102,10 +108,12 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images [B, 3, H, W] -> {stage: features [B, D, h, w]}."""
         features = self.model(images)
-        return {stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)}
+        return {
+            stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)
+        }
 
     def parameters_up_to(self, stage: int) -> list[nn.Parameter]:
-        """Parameters that the features of ``stage`` depend on: those a detached output of it leaves without gradient."""
+        """Parameters that the features of ``stage`` depend on: without gradient once its output is detached."""
         if stage == 0:
             return []
         probe = torch.zeros(1, 3, 64, 64)

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from tagmask.classify.backbones import Backbone, build_backbone
 from tagmask.interfaces import ClassifierOutput, ClassList
-from tagmask.recipe import ClassifySettings
+from tagmask.settings import ClassifySettings
 from tagmask.weights import load_weights
 
 
 class Classifier(nn.Module):
     """Images [B, 3, H, W], normalised -> ClassifierOutput."""
 
-    def __init__(self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval") -> None:
+    def __init__(
+        self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval"
+    ) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
         self.batch_norm = batch_norm
@@ -55,8 +57,11 @@ def keep_statistics(model: nn.Module) -> None:
 def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: bool = True) -> Classifier:
     """The classifier of a recipe; ``pretrained=False`` skips the weights (they are about to be loaded)."""
     backbone = build_backbone(
-        settings.backbone, args=settings.backbone_args, weights=settings.weights if pretrained else None,
-        output_stride=settings.output_stride, dilate=settings.dilate,
+        settings.backbone,
+        args=settings.backbone_args,
+        weights=settings.weights if pretrained else None,
+        output_stride=settings.output_stride,
+        dilate=settings.dilate,
     )
     head = settings.head.build(backbone.channels[-1], n_classes)
     return Classifier(backbone, head, frozen_stages=settings.freeze, batch_norm=settings.batch_norm)

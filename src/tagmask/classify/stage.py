@@ -14,9 +14,9 @@ from tagmask.classify.model import Classifier, build_classifier, load_classifier
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import augment_image, normalise
-from tagmask.engine import train
 from tagmask.interfaces import Problem, Sample
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
+from tagmask.training import train
 from tagmask.weights import save_weights
 
 STAGE = "classify"
@@ -47,7 +47,10 @@ class TagSet:
         if isinstance(image, Problem):
             return image
         options = self.augment.model_dump()
-        return {"image": augment_image(image, rng=rng, **options), "tags": multi_hot(sample.tags, self.n_classes)}
+        return {
+            "image": augment_image(image, rng=rng, **options),
+            "tags": multi_hot(sample.tags, self.n_classes),
+        }
 
 
 class TagTask:
@@ -119,7 +122,9 @@ class TagTask:
         )
         names = context.source.classes.foreground
         occurs = targets.sum(dim=0) > 0
-        precision = {n: round(float(v), 6) if o else None for n, v, o in zip(names, values, occurs, strict=True)}
+        precision = {
+            n: round(float(v), 6) if o else None for n, v, o in zip(names, values, occurs, strict=True)
+        }
         known = [value for value in precision.values() if value is not None]
         return {"val_map": round(sum(known) / len(known), 6) if known else None, "val_ap": precision}
 
@@ -144,12 +149,21 @@ def run(context: Context) -> list[Problem]:
     task = TagTask(context, model)
     folder = context.workspace.stage(STAGE)
     problems = train(
-        engine, task, epochs=settings.epochs, batch_size=settings.batch_size, folder=folder,
-        progress=context.progress, clip_norm=settings.optimizer.clip_norm, description="train the tag classifier",
+        engine,
+        task,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        folder=folder,
+        progress=context.progress,
+        clip_norm=settings.optimizer.clip_norm,
+        description="train the tag classifier",
     )
     if engine.is_main:
-        description = {"kind": "classifier", "classes": list(context.source.classes.names),
-                       "settings": settings.model_dump(mode="json")}
+        description = {
+            "kind": "classifier",
+            "classes": list(context.source.classes.names),
+            "settings": settings.model_dump(mode="json"),
+        }
         save_weights(folder / "model.safetensors", model, description)
     engine.barrier()
     return problems

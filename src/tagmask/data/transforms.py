@@ -58,7 +58,11 @@ def jitter(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt
 
 
 def random_resized_crop(
-    image: UInt8Array, crop: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+    image: UInt8Array,
+    crop: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
 ) -> UInt8Array:
     """A random part (area share in ``scale``, width / height in ``ratio``) resized to crop x crop."""
     height, width = image.shape[:2]
@@ -74,7 +78,9 @@ def random_resized_crop(
     return resize_image(image[top : top + h, left : left + w], (crop, crop))
 
 
-def random_window(size: tuple[int, int], crop: int, rng: np.random.Generator) -> tuple[slice, slice, slice, slice]:
+def random_window(
+    size: tuple[int, int], crop: int, rng: np.random.Generator
+) -> tuple[slice, slice, slice, slice]:
     """Random crop of an image of ``size``, or random place of it inside a larger canvas.
 
     Returns (rows, columns) of the canvas of crop x crop and (rows, columns) of the image.
@@ -99,8 +105,16 @@ def place(image: Tensor, crop: int, window: tuple[slice, slice, slice, slice], f
 
 
 def augment_image(
-    image: UInt8Array, kind: str, *, crop: int, scale: tuple[float, float], ratio: tuple[float, float],
-    long_side: tuple[int, int], flip: bool, colour_jitter: float, rng: np.random.Generator,
+    image: UInt8Array,
+    kind: str,
+    *,
+    crop: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    long_side: tuple[int, int],
+    flip: bool,
+    colour_jitter: float,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Training view of one image, float32 [3, crop, crop]; see AugmentSettings for the kinds."""
     if flip and rng.random() < 0.5:
@@ -119,7 +133,13 @@ def augment_image(
 
 
 def augment_pair(
-    image: UInt8Array, mask: UInt8Array, *, crop: int, scale: tuple[float, float], flip: bool, colour_jitter: float,
+    image: UInt8Array,
+    mask: UInt8Array,
+    *,
+    crop: int,
+    scale: tuple[float, float],
+    flip: bool,
+    colour_jitter: float,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """One random scale, window and mirror for image and mask: float32 [3, crop, crop], int64 [crop, crop].

@@ -14,13 +14,17 @@ from tagmask.data.loading import ImageLoader
 from tagmask.engine import each_image
 from tagmask.interfaces import ActivationMaps, ClassifierOutput, Problem, Sample, UInt8Array
 from tagmask.localize.multi_scale import multi_scale_maps, strided_size, sum_scales
-from tagmask.recipe import LocalizeSettings
+from tagmask.settings import LocalizeSettings
 
 STAGE = "localize"
 
 
 def activation_maps(
-    model: torch.nn.Module, image: UInt8Array, labels: tuple[int, ...], settings: LocalizeSettings, *,
+    model: torch.nn.Module,
+    image: UInt8Array,
+    labels: tuple[int, ...],
+    settings: LocalizeSettings,
+    *,
     device: torch.device | str = "cpu",
 ) -> ActivationMaps:
     """Maps of one image for the given labels (1..C); call it under the autocast you want.
@@ -65,6 +69,10 @@ def run(context: Context, model: torch.nn.Module) -> list[Problem]:
         return None
 
     return each_image(
-        engine, context.samples(TRAIN, VAL), work, done=lambda sample: workspace.map_path(sample.id).exists(),
-        progress=context.progress, description="activation maps",
+        engine,
+        context.samples(TRAIN, VAL),
+        work,
+        done=lambda sample: workspace.map_path(sample.id).exists(),
+        progress=context.progress,
+        description="activation maps",
     )

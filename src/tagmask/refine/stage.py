@@ -52,8 +52,12 @@ def run(context: Context) -> list[Problem]:
         return None
 
     return problems + each_image(
-        context.engine, samples, work, done=lambda sample: workspace.mask_path(sample.id).exists(),
-        progress=context.progress, description="pseudo masks",
+        context.engine,
+        samples,
+        work,
+        done=lambda sample: workspace.mask_path(sample.id).exists(),
+        progress=context.progress,
+        description="pseudo masks",
     )
 
 
@@ -79,8 +83,12 @@ def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
         return None
 
     return each_image(
-        context.engine, samples, work, done=lambda sample: workspace.map_path(sample.id, stage=STAGE).exists(),
-        progress=context.progress, description="refine maps",
+        context.engine,
+        samples,
+        work,
+        done=lambda sample: workspace.map_path(sample.id, stage=STAGE).exists(),
+        progress=context.progress,
+        description="refine maps",
     )
 
 
@@ -92,9 +100,15 @@ def _threshold(context: Context) -> float:
     else:
         statistic = _automatic(context)
         value = statistic.choose()
-        record = {"value": value, "rule": "auto", "statistic": "colour mutual information",
-                  "curve": {"thresholds": [float(t) for t in statistic.thresholds],
-                            "statistic": [round(float(v), 6) for v in statistic.curve()]}}
+        record = {
+            "value": value,
+            "rule": "auto",
+            "statistic": "colour mutual information",
+            "curve": {
+                "thresholds": [float(t) for t in statistic.thresholds],
+                "statistic": [round(float(v), 6) for v in statistic.curve()],
+            },
+        }
     if context.engine.is_main:
         write_json(context.workspace.stage(STAGE) / "thresholds.json", record)
         context.progress.message(f"background threshold {value:.2f} ({record['rule']})")
@@ -119,8 +133,12 @@ def _automatic(context: Context) -> AutoThreshold:
         return None
 
     each_image(
-        context.engine, [samples[index] for index in sorted(chosen)], work, done=lambda sample: False,
-        progress=context.progress, description="choose the threshold",
+        context.engine,
+        [samples[index] for index in sorted(chosen)],
+        work,
+        done=lambda sample: False,
+        progress=context.progress,
+        description="choose the threshold",
     )
     merged, *others = context.engine.gather(statistic)
     for other in others:

@@ -55,7 +55,9 @@ class DeepLabV3Plus(Method):
     atrous_rates: tuple[int, int, int] = (6, 12, 18)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
-    def build(self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None) -> SegmentationModel:
+    def build(
+        self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None
+    ) -> SegmentationModel:
         """The network with ``n_labels`` = C + 1 outputs; ``classifier`` is the file behind 'classifier'.
 
         Raises:
@@ -83,20 +85,32 @@ class DeepLabV3Plus(Method):
     def _load_timm(self, encoder: nn.Module, path: Path) -> None:
         check_weights(path, self.encoder, self.encoder_args)
         full = timm.create_model(
-            self.encoder, features_only=True, pretrained=True, pretrained_cfg_overlay={"file": str(path)},
-            output_stride=self.output_stride, **self.encoder_args,
+            self.encoder,
+            features_only=True,
+            pretrained=True,
+            pretrained_cfg_overlay={"file": str(path)},
+            output_stride=self.output_stride,
+            **self.encoder_args,
         )
         encoder.load_state_dict(full.state_dict())
 
     def _load_classifier(self, encoder: nn.Module, path: Path | None) -> None:
         if path is None:
-            msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
+            msg = (
+                "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
+            )
             raise InputError(msg)
         prefix = "backbone.model."
-        weights = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+        weights = {
+            key.removeprefix(prefix): value
+            for key, value in load_file(path).items()
+            if key.startswith(prefix)
+        }
         try:
             encoder.load_state_dict(weights)
         except RuntimeError as error:
-            msg = (f"segment.network.weights=classifier: encoder '{self.encoder}' is not the classifier's backbone; "
-                   "set segment.network.encoder and encoder_args to classify.backbone and backbone_args")
+            msg = (
+                f"segment.network.weights=classifier: '{self.encoder}' is not the classifier's backbone; "
+                "set segment.network.encoder and encoder_args to classify.backbone and backbone_args"
+            )
             raise InputError(msg) from error

@@ -13,7 +13,11 @@ from tagmask.localize.multi_scale import image_and_mirror
 
 
 def predict_probabilities(
-    model: nn.Module, image: UInt8Array, *, scales: Sequence[float] = (1.0,), flip: bool = True,
+    model: nn.Module,
+    image: UInt8Array,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Class probabilities of one image; call it under the autocast you want.

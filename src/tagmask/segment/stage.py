@@ -13,14 +13,15 @@ from tagmask.classify.model import keep_statistics
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import augment_pair
-from tagmask.engine import each_image, train
+from tagmask.engine import each_image
 from tagmask.errors import RunError, TagmaskError
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.recipe import SegmentSettings
 from tagmask.segment.losses import cross_entropy
 from tagmask.segment.models import SegmentationModel
 from tagmask.segment.predict import predict_probabilities, to_mask
+from tagmask.settings import SegmentSettings
+from tagmask.training import train
 from tagmask.weights import load_weights, read_description, save_weights
 
 WEAK, FULL = "segment", "segment/full"
@@ -30,7 +31,11 @@ class MaskSet:
     """Augmented images and label masks."""
 
     def __init__(
-        self, stage: str, samples: list[Sample], settings: SegmentSettings, read_mask: Callable[[Sample], UInt8Array]
+        self,
+        stage: str,
+        samples: list[Sample],
+        settings: SegmentSettings,
+        read_mask: Callable[[Sample], UInt8Array],
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
         self.stage, self.augment = stage, settings.augment
@@ -49,11 +54,18 @@ class MaskSet:
         try:
             mask = self.read_mask(sample)
         except TagmaskError as error:
-            return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
+            return Problem(
+                stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error)
+            )
         augment = self.augment
         pixels, labels = augment_pair(
-            image, mask, crop=augment.crop, scale=augment.scale, flip=augment.flip,
-            colour_jitter=augment.colour_jitter, rng=rng,
+            image,
+            mask,
+            crop=augment.crop,
+            scale=augment.scale,
+            flip=augment.flip,
+            colour_jitter=augment.colour_jitter,
+            rng=rng,
         )
         return {"image": pixels, "labels": labels}
 
@@ -115,8 +127,11 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Prob
         samples = [s for s in context.samples(TRAIN) if context.source.has_mask(s)]
         read_mask = context.source.read_mask
     if not samples:
-        msg = f"{stage}: no train image has a mask; full supervision needs real masks" if stage == FULL else (
-            f"{stage}: there are no pseudo masks to train on; see problems.jsonl")
+        msg = (
+            f"{stage}: no train image has a mask; full supervision needs real masks"
+            if stage == FULL
+            else (f"{stage}: there are no pseudo masks to train on; see problems.jsonl")
+        )
         raise RunError(msg)
     torch.manual_seed(context.recipe.seed)
     classifier = workspace.stage("classify") / "model.safetensors"
@@ -127,14 +142,23 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Prob
         keep_statistics(model.encoder)
     dataset = MaskSet(f"{stage} (training)", samples, settings, read_mask)
     problems = train(
-        context.engine, SegmentationTask(settings, model, dataset), epochs=settings.epochs,
-        batch_size=settings.batch_size, folder=workspace.stage(stage), progress=context.progress,
+        context.engine,
+        SegmentationTask(settings, model, dataset),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        folder=workspace.stage(stage),
+        progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
         description="train the segmentation network" + (" on real masks" if stage == FULL else ""),
     )
     if context.engine.is_main:
-        description = {"kind": "segmenter", "classes": list(names), "network": settings.network.dump(),
-                       "scales": list(settings.scales), "flip": settings.flip}
+        description = {
+            "kind": "segmenter",
+            "classes": list(names),
+            "network": settings.network.dump(),
+            "scales": list(settings.scales),
+            "flip": settings.flip,
+        }
         save_weights(workspace.stage(stage) / "model.safetensors", model, description)
     return problems
 
@@ -165,6 +189,10 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
         return None
 
     return each_image(
-        engine, context.samples(VAL), work, done=lambda s: workspace.prediction_path(s.id, stage).exists(),
-        progress=context.progress, description="predict val",
+        engine,
+        context.samples(VAL),
+        work,
+        done=lambda s: workspace.prediction_path(s.id, stage).exists(),
+        progress=context.progress,
+        description="predict val",
     )

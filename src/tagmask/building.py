@@ -1,0 +1,87 @@
+"""Make a method or a settings model from plain recipe values; typos get the nearest right name."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tagmask import registry
+from tagmask.errors import RecipeError, nearest
+
+
+class OverrideText(str):
+    """Text that came from the command line: as a path it is relative to the current folder."""
+
+
+def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> Any:
+    """Make a method from its recipe form: a name, or a mapping with ``name`` and its settings.
+
+    Raises:
+        UnknownNameError: no such method.
+        RecipeError: a setting is unknown or wrong.
+    """
+    if isinstance(value, BaseModel):
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        msg = f"{where}: expected the name of a {kind} or a mapping with 'name', got {value!r}"
+        raise RecipeError(msg)
+    settings = {key: item for key, item in value.items() if key != "name"}
+    return validate_settings(registry.get(kind, str(value["name"]), where=where), settings, base, where, "")
+
+
+def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str, prefix: str) -> Any:
+    """Build ``model`` from recipe values; unknown keys and wrong values are RecipeErrors with the full key."""
+    check_keys(values, model, where, prefix)
+    try:
+        return model.model_validate(absolute_paths(model, values, base))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        given = f" (got {first['input']!r})" if first["type"] != "missing" else ""
+        msg = f"{where}: {key or 'recipe'}: {first['msg']}{given}"
+        raise RecipeError(msg) from error
+
+
+def check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str) -> None:
+    """Unknown keys at any depth, before types are looked at: a typo should be called a typo."""
+    for key, value in values.items():
+        if key not in model.model_fields:
+            msg = f"{where}: unknown key '{prefix}{key}'. {nearest(key, model.model_fields)}"
+            raise RecipeError(msg)
+        inner = _settings_type(model.model_fields[key].annotation)
+        if inner is not None and isinstance(value, Mapping):
+            check_keys(value, inner, where, f"{prefix}{key}.")
+
+
+def _settings_type(annotation: Any) -> type[BaseModel] | None:
+    for option in (annotation, *typing.get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def absolute(value: Any, base: Path) -> Path:
+    """Resolve a recipe path against its file's folder, or the current one if it came from the command line."""
+    start = Path.cwd() if isinstance(value, OverrideText) else base
+    path = Path(value).expanduser()
+    return path if path.is_absolute() else Path(start / path).resolve()
+
+
+def absolute_paths(model: type[BaseModel], values: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Join relative paths to their base wherever a field takes a Path (and the text is no other choice of it)."""
+    result = dict(values)
+    for key, value in values.items():
+        annotation = model.model_fields[key].annotation if key in model.model_fields else None
+        options = {annotation, *typing.get_args(annotation)}
+        literals = {choice for option in options for choice in typing.get_args(option) if isinstance(choice, str)}
+        if isinstance(value, str | Path) and Path in options and str(value) not in literals:
+            result[key] = str(absolute(value, base))
+        elif isinstance(value, Mapping) and (inner := _settings_type(annotation)) is not None:
+            result[key] = absolute_paths(inner, value, base)
+    return result

@@ -1,0 +1,185 @@
+"""The typed recipe: one settings model per stage; methods are resolved through the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from tagmask import registry
+from tagmask.building import build_method
+from tagmask.method import Method
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all stage settings: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _built(kind: registry.Kind) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        return value if isinstance(value, BaseModel) else build_method(kind, value, where=kind, base=Path())
+
+    return BeforeValidator(check)
+
+
+def _dump_method(value: Any) -> Any:
+    return value.dump() if isinstance(value, Method) else value.model_dump(mode="json")
+
+
+# Any: a plugin's class is as good as ours; the validator makes sure that it is a registered one.
+Head = Annotated[Any, _built("head"), PlainSerializer(_dump_method)]
+Localizer = Annotated[Any, _built("localizer"), PlainSerializer(_dump_method)]
+Refiner = Annotated[Any, _built("refiner"), PlainSerializer(_dump_method)]
+Network = Annotated[Any, _built("network"), PlainSerializer(_dump_method)]
+Data = Annotated[Any, _built("data"), PlainSerializer(_dump_method)]
+
+
+class EngineSettings(Settings):
+    """Where and how to compute. Results do not depend on ``devices`` in image-wise stages."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Positive = 1
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    threads: Positive | None = Field(None, description="CPU threads per process; null: torch's default")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes per rank")
+    checkpoint_overhead: Fraction = Field(
+        0.05, description="share of training time spent on checkpoints; small models save at every step"
+    )
+
+
+class OptimizerSettings(Settings):
+    """Optimiser, parameter groups and schedule (methods.md 1.1).
+
+    ``momentum: null`` with ``sgd`` is the published code's quirk: its helper passes the weight decay into the
+    momentum slot, so the effective momentum equals ``weight_decay``.
+    """
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
+    head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
+    schedule: Literal["poly", "one_cycle", "constant"] = "poly"
+    power: Annotated[float, Field(gt=0)] = 0.9
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class AugmentSettings(Settings):
+    """Training augmentation.
+
+    ``resized_crop``: a random part of the image (area share ``scale``, aspect ``ratio``) resized to ``crop``.
+    ``long_side``: the long side resized to a random length in ``long_side``, then a random ``crop`` with the
+    missing area filled with the mean colour (IRNet and all that build on it).
+    ``scale_crop``: the image scaled by a random factor of ``scale``, then a random ``crop`` (segmentation).
+    """
+
+    kind: Literal["resized_crop", "long_side", "scale_crop"] = "resized_crop"
+    crop: Positive = 224
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (0.8, 1.25)
+    long_side: tuple[int, int] = (320, 640)
+    flip: bool = True
+    colour_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+
+
+class ClassifySettings(Settings):
+    """The tag classifier."""
+
+    backbone: str = Field("resnet10t", description="any timm model with features_only")
+    backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
+    weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
+    output_stride: Literal[8, 16, 32] = 16
+    dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
+    head: Head = Field(default="gap", validate_default=True)
+    epochs: Positive = 5
+    batch_size: Positive = 16
+    batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
+    freeze: Annotated[int, Field(ge=0)] = Field(
+        0, description="number of first backbone stages that get no gradient (1: stem, 3: up to layer2)"
+    )
+    validations: Positive = Field(5, description="how often to validate over the training")
+    augment: AugmentSettings = AugmentSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+class LocalizeSettings(Settings):
+    """Activation maps; scales and flip serve every localizer."""
+
+    method: Localizer = Field(default="cam", validate_default=True)
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
+    flip: bool = True
+
+
+class RefineSettings(Settings):
+    """A chain of refiners; the last one makes labels."""
+
+    chain: tuple[Refiner, ...] = Field(default=("threshold",), validate_default=True, min_length=1)
+
+
+class SegmentSettings(Settings):
+    """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
+
+    network: Network = Field(default="deeplabv3plus", validate_default=True)
+    supervision: Literal["weak", "full", "both"] = "weak"
+    epochs: Positive = 10
+    batch_size: Positive = 8
+    batch_norm: Literal["eval", "train"] = "train"
+    augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
+    optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
+    flip: bool = True
+
+
+class EvaluateSettings(Settings):
+    """What is measured where; ground truth is opened here only."""
+
+    thresholds: Annotated[int, Field(ge=2, le=4096)] = 100
+    average: Literal["occurring", "union"] = Field(
+        "occurring", description="mean over classes in the split's ground truth, or in truth or prediction"
+    )
+    full_run: Path | None = Field(None, description="a run with full supervision, for the ratio")
+
+
+class Recipe(Settings):
+    """Everything that determines a run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.-]+$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Field(default="partsworld", validate_default=True)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    classify: ClassifySettings = Field(default_factory=ClassifySettings)
+    localize: LocalizeSettings = Field(default_factory=LocalizeSettings)
+    refine: RefineSettings = Field(default_factory=RefineSettings)
+    segment: SegmentSettings | None = Field(default_factory=SegmentSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+    def dump(self) -> dict[str, Any]:
+        """The recipe as plain YAML/JSON values with every default written out, in the form it is read."""
+        values = self.model_dump(mode="json")
+        localize = values["localize"]
+        values["localize"] = {**localize.pop("method"), **localize}
+        values["refine"] = values["refine"]["chain"]
+        if values["segment"]:
+            segment = values["segment"]
+            network = segment.pop("network")
+            values["segment"] = {"network": network, **segment}
+        values["data"] = {"format": _format_name(self.data), **values["data"]}
+        return values
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML."""
+        text: str = yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
+        return text
+
+
+def _format_name(data: Any) -> str:
+    where = f"{type(data).__module__}:{type(data).__name__}"
+    return next((name for name, entry in registry.entries("data").items() if entry.where == where), where)
