@@ -101,7 +101,7 @@ def _devices() -> list[Finding]:
 
 def _precision() -> Finding:
     from tagmask.engine import Engine
-    from tagmask.recipe import EngineSettings
+    from tagmask.settings import EngineSettings
 
     engine = Engine(EngineSettings(), seed=0)
     return Finding("engine.precision=auto", f"{engine.precision} on {engine.device.type}")

@@ -173,9 +173,7 @@ class LogFile:
                 stream.write(f"{stamp}  {line}\n")
         except OSError as error:
             self._broken = True
-            self._inner.warning(
-                f"{self._path}: cannot write the log ({error.strerror or error}); going on without."
-            )
+            self._inner.warning(f"{self._path}: cannot write the log ({error.strerror or error}); going on without.")
 
 
 def printable(text: str) -> str:

@@ -37,7 +37,7 @@ def test_the_written_set_is_checked_as_a_folder_and_as_a_recipe(
         assert leave("data", "check", str(source)) == 0
         reports.append(capsys.readouterr().out)
     assert reports[0] == reports[1]
-    assert "9" in reports[0]
+    assert "6 train, 3 val" in reports[0]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,8 @@ def test_a_wrong_override_is_one_line_and_exit_code_2(
 
 def test_copy_refuses_to_overwrite_and_the_copy_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert leave("recipe", "copy", "demo", str(tmp_path)) == 0
+    assert leave("recipe", "copy", "demo", str(tmp_path / "shop.yaml")) == 0
+    assert "name: shop\n" in (tmp_path / "shop.yaml").read_text(encoding="utf-8")
     assert leave("recipe", "copy", "demo", str(tmp_path / "demo.yaml")) == 2
     assert leave("recipe", "copy", "demo", str(tmp_path / "demo.yaml"), "--force") == 0
     assert leave("recipe", "validate", str(tmp_path / "demo.yaml")) == 0

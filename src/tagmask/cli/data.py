@@ -53,9 +53,7 @@ def data_settings(source: str, overrides: Sequence[str] = ()) -> Any:
     from tagmask.recipe import load_recipe
 
     path = Path(source)
-    is_data = path.suffix.lower() in {".csv", ".parquet"} or (
-        path.is_dir() and not (path / "recipe.yaml").exists()
-    )
+    is_data = path.suffix.lower() in {".csv", ".parquet"} or (path.is_dir() and not (path / "recipe.yaml").exists())
     if is_data:
         return load_recipe({"data": {"root": source}}, overrides).data
     return load_recipe(find_recipe(source).path, overrides).data

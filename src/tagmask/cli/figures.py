@@ -78,9 +78,7 @@ def report(run: RunArgument) -> None:
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown here.")
-    ] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown here.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write CSV here.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write HTML here.")] = None,
 ) -> None:

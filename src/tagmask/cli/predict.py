@@ -16,14 +16,10 @@ if TYPE_CHECKING:
     from tagmask.predictor import Predictor
     from tagmask.progress import Progress
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
 
 def predict(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_FILE", help="A run's folder, or its model file.")],
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, or quoted globs.")
-    ],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, or quoted globs.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the masks go.")],
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Also write the image with the mask over it.")
@@ -60,21 +56,21 @@ def collect(patterns: list[str]) -> dict[str, Path]:
     Raises:
         InputError: a path that does not exist, or nothing found at all.
     """
+    from tagmask.data.files import IMAGE_SUFFIXES
+
     found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             if not inside:
-                msg = f"{pattern}: no image in this folder (looked for {', '.join(sorted(SUFFIXES))})"
+                msg = f"{pattern}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
                 raise InputError(msg)
             found.update({image: image.relative_to(path) for image in inside})
         elif path.is_file():
             found[path] = Path(path.name)
         else:
-            matches = sorted(
-                Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()
-            )
+            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
             if not matches:
                 msg = f"{pattern}: no such image or folder, and no file matches it as a pattern"
                 raise InputError(msg)

@@ -33,9 +33,7 @@ class Found:
 def shipped() -> dict[str, Path]:
     """Recipes that come with tagmask: name ('demo', 'msrc/cam') -> file."""
     root = Path(str(resources.files("tagmask"))) / "recipes"
-    return {
-        path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))
-    }
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
 def find_recipe(source: str) -> Found:
@@ -90,7 +88,10 @@ def copy(
     destination: Annotated[Path, typer.Argument(help="File or folder to copy it to.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Copy a recipe to change it. Relative paths in it and what it extends are made to fit the new place."""
+    """Copy a recipe to change it.
+
+    The copy is named after its file; its relative paths still lead to the same files.
+    """
     from tagmask.workspace import write_error
 
     source = find_recipe(recipe).path
@@ -108,7 +109,7 @@ def copy(
 
 
 def relocated(source: Path, target: Path) -> str:
-    """The recipe text; each relative path that leads somewhere is rewritten to lead there from ``target``."""
+    """The recipe under the target's name, each relative path that leads somewhere rewritten to lead there."""
     here, there = source.resolve().parent, target.resolve().parent
 
     def moved(line: re.Match[str]) -> str:
@@ -118,12 +119,10 @@ def relocated(source: Path, target: Path) -> str:
             return line[0]
         return f"{line['key']}{Path(os.path.relpath(here / value, there)).as_posix()}"
 
-    return re.sub(
-        r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)",
-        moved,
-        source.read_text(encoding="utf-8"),
-        flags=re.M,
-    )
+    text = source.read_text(encoding="utf-8")
+    if re.fullmatch(r"[\w.-]+", target.stem):  # else the copy's run would go into the folder of the original's
+        text = re.sub(r"^name:.*$", f"name: {target.stem}", text, count=1, flags=re.M)
+    return re.sub(r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)", moved, text, flags=re.M)
 
 
 def _headline(path: Path) -> str:

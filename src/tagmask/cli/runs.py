@@ -29,9 +29,7 @@ def run(
         Path | None,
         typer.Option("--reuse", metavar="RUN", help="Take finished stages from this run where they fit."),
     ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
-    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
     plain: PlainOption = False,
 ) -> None:
     """Run a recipe, or go on with a run.
@@ -46,9 +44,7 @@ def run(
 
     loaded = load_recipe(found.path, overrides or ())
     with terminal_progress(plain=plain) as progress:
-        result = walk(
-            loaded, output=output or found.run, devices=devices, reuse=reuse, progress=progress, until=until
-        )
+        result = walk(loaded, output=output or found.run, devices=devices, reuse=reuse, progress=progress, until=until)
     if first_rank():
         print_result(result)
 

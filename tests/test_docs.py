@@ -1,0 +1,129 @@
+"""What the pages say is true: commands parse, recipes exist, settings and defaults are those of the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tagmask import cli, registry, settings
+from tagmask.cli.recipes import find_recipe
+from tagmask.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(page, words after 'tagmask') of every tagmask command in a bash block."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if "tagmask" in words:
+                    found.append((page.name, words[words.index("tagmask") + 1 :]))
+    return found
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """Parse a command without running it; usage errors pass through."""
+    command: Any = typer.main.get_command(cli.app)
+    rest = words
+    while hasattr(command, "commands"):
+        assert rest, "a group without a command"
+        assert rest[0] in command.commands, f"no command '{rest[0]}'"
+        command, rest = command.commands[rest[0]], rest[1:]
+    context = command.make_context("tagmask", list(rest))
+    return dict(context.params)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 25
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: " ".join(value) if value else "")
+def test_every_command_of_the_pages_parses(page: str, words: list[str]) -> None:
+    values = parse(words)
+    recipe = values.get("recipe")
+    if recipe is None or recipe.startswith("runs/") or recipe in ("shop.yaml", "mine.yaml"):
+        return  # made by an earlier command of the page
+    overrides = [text for text in values.get("overrides") or () if not text.startswith("data.root")]
+    load_recipe(find_recipe(recipe).path, overrides)
+
+
+def test_links_lead_somewhere() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Key -> default of each table of recipes.md, by heading, or by the method in the first column."""
+    tables: dict[str, dict[str, str]] = {}
+    heading = method = ""
+    for line in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading, method = line.lstrip("# "), ""
+        cells = [cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 4 and not cells[0].startswith("-") and cells[1] != "key":
+            method = cells[0] or method
+            tables.setdefault(method, {})[cells[1]] = cells[2].replace("\\|", "|")
+        elif len(cells) == 3 and not cells[0].startswith("-") and cells[0] != "key":
+            tables.setdefault(heading, {})[cells[0]] = cells[1]
+    return tables
+
+
+def default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def expected(model: type[BaseModel], *leave_out: str) -> dict[str, str]:
+    return {key: default(field) for key, field in model.model_fields.items() if key not in leave_out}
+
+
+def test_recipes_page_names_every_setting_and_its_default() -> None:
+    from tagmask.data.source import SourceSettings
+
+    tables = documented()
+    assert tables["engine"] == expected(settings.EngineSettings)
+    assert tables["classify"] == expected(settings.ClassifySettings)
+    assert tables["optimizer"] == expected(settings.OptimizerSettings)
+    assert tables["augment"] == expected(settings.AugmentSettings)
+    assert tables["localize"] == {"name": "cam", **expected(settings.LocalizeSettings, "method")}
+    assert tables["segment"] == expected(settings.SegmentSettings)
+    assert tables["evaluate"] == expected(settings.EvaluateSettings)
+    assert set(tables["The recipe"]) == set(settings.Recipe.model_fields)
+    shared = expected(SourceSettings)
+    assert tables["data"] == shared
+    for name in registry.entries("data"):
+        own = registry.get("data", name)
+        common = () if name == "partsworld" else tuple(shared)
+        assert tables[name] == expected(own, "format", *common), name
+    for name in registry.entries("refiner"):
+        assert tables[name] == expected(registry.get("refiner", name)), name
+
+
+def test_readme_lists_the_registered_methods() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for kind in ("head", "localizer", "refiner", "network"):
+        for name in registry.entries(kind):
+            assert re.search(rf"\| {kind} \| \[?`{name}`", readme), f"{kind} {name}"
+    for name in registry.entries("data"):
+        assert f"`{name}`" in readme
