@@ -1,0 +1,181 @@
+"""The charts of the page: from the facts of a run to figures with a title and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tagmask.report.facts import TRAINED, Facts, History
+from tagmask.report.figures import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
+from tagmask.report.headline import COLOURS
+from tagmask.report.scores import MEASURES, dig, number, percent, rules, scores, splits
+
+_SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
+_OTHER_SPLIT = "var(--other)"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """An SVG with its title and legend entries (CSS colour, text)."""
+
+    title: str
+    svg: str
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def threshold_chart(facts: Facts) -> Chart | None:
+    """mIoU of the maps over the background threshold, one line per split, best and chosen marked."""
+    shown = rules(facts.metrics)
+    series, markers, legend = [], [], []
+    for split in splits(facts.metrics) if shown else ():
+        curve = scores(facts.metrics, split, "maps", shown[0])
+        pairs = _pairs(dig(curve, "threshold_curve", "thresholds"), dig(curve, "threshold_curve", "miou"))
+        if not pairs:
+            continue
+        x, y = [a for a, _ in pairs], [100 * b for _, b in pairs]
+        colour = _SPLIT_COLOURS.get(split, _OTHER_SPLIT)
+        series.append(Series(split, x, y, colour))
+        best = max(range(len(y)), key=y.__getitem__)
+        markers.append(Marker(x[best], f"best on {split}: {y[best]:.1f} at {x[best]:.2f}", colour, y[best]))
+        legend.append((colour, f"{split}: best {y[best]:.1f} at {x[best]:.2f}"))
+    chosen = number(dig(facts.metrics, "threshold", "value"))
+    if series and chosen is not None:
+        rule = str(dig(facts.metrics, "threshold", "rule") or "chosen")
+        markers.append(Marker(chosen, f"{rule} {chosen:.2f}", "var(--ink-2)"))
+    if not series:
+        return None
+    svg = line_chart(
+        series,
+        label="mIoU of the activation maps at each threshold",
+        x_label="background threshold",
+        y_label="mIoU",
+        markers=markers,
+        y_range=(0.0, max(max(line.y) for line in series) * 1.12),
+    )
+    return Chart("Threshold of the maps", svg, tuple(legend))
+
+
+def _pairs(xs: Any, ys: Any) -> list[tuple[float, float]]:
+    """Points with both numbers present."""
+    if not isinstance(xs, list) or not isinstance(ys, list):
+        return []
+    both = ((number(x), number(y)) for x, y in zip(xs, ys, strict=False))
+    return [(x, y) for x, y in both if x is not None and y is not None]
+
+
+def training_charts(facts: Facts) -> list[Chart]:
+    """Loss of every trained stage, and the classifier's validation mAP."""
+    made = []
+    colours = {"classify": "tags", "segment": "segmentation", "segment/full": "segmentation_full"}
+    for stage, title in TRAINED.items():
+        history = facts.histories.get(stage, ())
+        colour = COLOURS[colours[stage]]
+        chart = _loss_chart(history, f"{title}: loss", colour)
+        if chart is not None:
+            made.append(chart)
+        if stage == "classify":
+            points = _points(history, "val_map")
+            x, y = [step for step, _ in points], [100 * value for _, value in points]
+            svg = line_chart(
+                [Series("val mAP", x, y, colour)],
+                label="mean average precision of the tags on val over training",
+                x_label="step",
+                y_label="mAP (%)",
+                markers=[Marker(a, f"step {a:g}: {b:.1f}", colour, b) for a, b in zip(x, y, strict=True)][-40:],
+            )
+            if svg:
+                made.append(Chart(f"{title}: val mAP", svg, ((colour, f"last {y[-1]:.1f}"),)))
+    return made
+
+
+def _points(history: History, key: str) -> list[tuple[float, float]]:
+    found = ((number(line.get("step")), number(line.get(key))) for line in history)
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def _loss_chart(history: History, title: str, colour: str) -> Chart | None:
+    points = _points(history, "loss")
+    if not points:
+        return None
+    x, y = [step for step, _ in points], [value for _, value in points]
+    series = [Series("smoothed", *thin(x, smooth(y)), colour)]
+    if len(x) > 1:
+        series.append(Series("loss", *thin(x, y), colour, faint=True))
+    svg = line_chart(series, label=title, x_label="step", y_label="loss", digits=4)
+    tail = y[-max(len(y) // 20, 1) :]
+    return Chart(title, svg, ((colour, f"smoothed; mean of the last {len(tail)}: {sum(tail) / len(tail):.3f}"),))
+
+
+def count_chart(facts: Facts) -> Chart | None:
+    """Mean IoU by the number of classes in the image, every measure of the split that has most of them."""
+    shown = rules(facts.metrics)
+    best: tuple[str, list[tuple[str, str, Sequence[float | None]]], list[str]] | None = None
+    for split in reversed(splits(facts.metrics)) if shown else ():
+        tables = {m: dig(scores(facts.metrics, split, m, shown[0]), "by_class_count") for m in MEASURES}
+        known = [table for table in tables.values() if isinstance(table, dict)]
+        groups = [
+            group
+            for group in dict.fromkeys(group for table in known for group in table)
+            if any(number(table.get(group)) is not None for table in known)
+        ]
+        rows: list[tuple[str, str, Sequence[float | None]]] = []
+        for measure, table in tables.items():
+            values = [number(dig(table, group)) for group in groups]
+            if any(value is not None for value in values):
+                in_percent = [None if value is None else 100 * value for value in values]
+                rows.append((MEASURES[measure], COLOURS[measure], in_percent))
+        if rows and (best is None or len(rows) > len(best[1])):
+            best = split, rows, groups
+    if best is None:
+        return None
+    split, rows, groups = best
+    label = f"mIoU by number of classes in the image, {split}"
+    svg = grouped_bars(groups, rows, label=label, x_label="classes in the image", y_label="mIoU")
+    legend = tuple((colour, name) for name, colour, _ in rows)
+    return Chart(f"By number of classes in the image ({split})", svg, legend)
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """The heat map and the most frequent mistakes (true class, predicted class, percent of the true area)."""
+
+    what: str
+    svg: str
+    mistakes: tuple[tuple[str, str, str], ...]
+
+
+def confusion(facts: Facts) -> Confusion | None:
+    """Confusion of the furthest measure that has one, each row as shares of the true class."""
+    shown = rules(facts.metrics)
+    for measure in ("segmentation", "pseudo_masks", "maps", "segmentation_full") if shown else ():
+        for split in reversed(splits(facts.metrics)):
+            rows = _shares(scores(facts.metrics, split, measure, shown[0]).get("confusion"))
+            names = facts.classes
+            if not rows or len(rows) != len(names):
+                continue
+            wrong = sorted(
+                (
+                    (share, i, j)
+                    for i, row in enumerate(rows)
+                    for j, share in enumerate(row)
+                    if share is not None and i != j and share >= 0.01
+                ),
+                reverse=True,
+            )
+            mistakes = tuple((names[i], names[j], percent(share)) for share, i, j in wrong[:8])
+            label = f"confusion matrix of {MEASURES[measure].lower()} on {split}"
+            return Confusion(f"{MEASURES[measure]}, {split}", heat_matrix(rows, names, label=label), mistakes)
+    return None
+
+
+def _shares(matrix: Any) -> list[list[float | None]]:
+    """Rows of counts divided by their sums, [] unless it is a square of numbers."""
+    if not isinstance(matrix, list) or not all(isinstance(r, list) and len(r) == len(matrix) for r in matrix):
+        return []
+    rows: list[list[float | None]] = []
+    for row in matrix:
+        counts = [number(value) or 0.0 for value in row]
+        total = sum(counts)
+        rows.append([count / total if total > 0 else None for count in counts])
+    return rows

@@ -1,0 +1,147 @@
+"""The first thing on the page: the figures as cards, and what they mean in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tagmask.report.facts import Facts
+from tagmask.report.scores import MEASURES, RULES, dig, miou, number, percent, rules, scores, splits
+
+COLOURS = {
+    "tags": "var(--tags)",
+    "maps": "var(--maps)",
+    "pseudo_masks": "var(--pseudo)",
+    "segmentation": "var(--seg)",
+    "segmentation_full": "var(--full)",
+    "full_ratio": "var(--ink-2)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One headline figure: ``values`` are (split, percent) pairs, ``beside`` the same under other rules."""
+
+    title: str
+    colour: str
+    values: tuple[tuple[str, str], ...]
+    note: str = ""
+    beside: tuple[str, ...] = ()
+
+
+def cards(facts: Facts) -> list[Card]:
+    """Tags, then every measure that was scored, then the ratio to full supervision."""
+    metrics = facts.metrics
+    made = []
+    tag_map = number(dig(metrics, "tags", "map"))
+    if tag_map is not None:
+        made.append(Card("Tags", COLOURS["tags"], (("val", percent(tag_map)),), "mean average precision"))
+    shown = rules(metrics)
+    for measure, title in MEASURES.items():
+        values = _values(metrics, measure, shown[0]) if shown else ()
+        if values:
+            beside = tuple(_beside(metrics, measure, rule) for rule in shown[1:])
+            made.append(Card(title, COLOURS[measure], values, _note(metrics, measure), beside))
+    ratio = number(dig(metrics, "ratio_to_full", shown[0])) if shown else None
+    if ratio is not None:
+        others = ((RULES[rule], number(dig(metrics, "ratio_to_full", rule))) for rule in shown[1:])
+        beside = tuple(f"{name}: {percent(value)} %" for name, value in others if value is not None)
+        value = (("", f"{percent(ratio)} %"),)
+        made.append(Card("Ratio to full", COLOURS["full_ratio"], value, "of full supervision's mIoU", beside))
+    return made
+
+
+def _values(metrics: Any, measure: str, rule: str) -> tuple[tuple[str, str], ...]:
+    found = ((split, miou(metrics, split, measure, rule)) for split in splits(metrics))
+    return tuple((split, percent(value)) for split, value in found if value is not None)
+
+
+def _beside(metrics: Any, measure: str, rule: str) -> str:
+    values = " / ".join(value for _, value in _values(metrics, measure, rule)) or "n/a"
+    return f"{RULES[rule]}: {values}"
+
+
+def _note(metrics: Any, measure: str) -> str:
+    return "mIoU at best threshold" if measure == "maps" else "mIoU"
+
+
+def no_masks(facts: Facts) -> str:
+    """Why there is no mIoU, '' if there is one."""
+    if rules(facts.metrics):
+        return ""
+    said = facts.metrics.get("without_masks")
+    if said:
+        return f"No masks, no mIoU. {said}"
+    if not facts.metrics:
+        return "This run has not been evaluated yet, so there are no scores."
+    return "No masks, no mIoU: there was nothing to compare the results with."
+
+
+def sentences(facts: Facts) -> list[str]:
+    """What the figures mean, for someone who has not read the papers."""
+    metrics, shown = facts.metrics, rules(facts.metrics)
+    if not shown:
+        tag_map = number(dig(metrics, "tags", "map"))
+        if tag_map is None:
+            return []
+        return [
+            f"The tags of val images are ranked with a mean average precision of {percent(tag_map)}; 100 is perfect."
+        ]
+    rule = shown[0]
+    said = _result(metrics, rule)
+    measure, split = _furthest(metrics, rule)
+    said += _extremes(scores(metrics, split, measure, rule), split)
+    beside = [r for r in shown if r != rule]
+    if beside:
+        strict = miou(metrics, split, measure, beside[0])
+        usual = miou(metrics, split, measure, rule)
+        if strict is not None and usual is not None and usual - strict > 0.02:
+            said.append(
+                f"Counting unlabelled pixels as background costs {100 * (usual - strict):.1f} points: part of what "
+                "is marked lies where nobody drew a label."
+            )
+    return said
+
+
+def _result(metrics: Any, rule: str) -> list[str]:
+    model, full = (miou(metrics, "val", measure, rule) for measure in ("segmentation", "segmentation_full"))
+    start = miou(metrics, "val", "maps", rule)
+    said = []
+    if model is not None:
+        text = f"From image tags alone, the segmentation model reaches {percent(model)} mIoU on val"
+        if full is not None and full > 0:
+            text += f", {100 * model / full:.0f} % of the {percent(full)} that the same network reaches with real masks"
+        said.append(text + ".")
+        if start is not None:
+            gain = 100 * (model - start)
+            said.append(f"That is {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the maps it grew from.")
+    else:
+        measure, split = _furthest(metrics, rule)
+        value = percent(miou(metrics, split, measure, rule))
+        said.append(f"{MEASURES[measure]} reach {value} mIoU on {split}; no segmentation model was scored.")
+    said.append("mIoU says how well found and true areas overlap, averaged over classes: 100 is perfect.")
+    return said
+
+
+def _furthest(metrics: Any, rule: str) -> tuple[str, str]:
+    """The last measure of the street that was scored, and a split it was scored on (val if possible)."""
+    for measure in ("segmentation", "pseudo_masks", "maps", "segmentation_full"):
+        for split in ("val", *splits(metrics)):
+            if miou(metrics, split, measure, rule) is not None:
+                return measure, split
+    return "segmentation", "val"
+
+
+def _extremes(found: Mapping[str, Any], split: str) -> list[str]:
+    iou = found.get("iou")
+    if not isinstance(iou, Mapping):
+        return []
+    names = [(number(value), str(name)) for name, value in list(iou.items())[1:]]
+    ranked = sorted((value, name) for value, name in names if value is not None)
+    if len(ranked) < 2:
+        return []
+    count = min(3, len(ranked) // 2)
+    best = ", ".join(f"{name} ({percent(value)})" for value, name in ranked[::-1][:count])
+    worst = ", ".join(f"{name} ({percent(value)})" for value, name in ranked[:count])
+    return [f"Easiest on {split}: {best}. Hardest: {worst}."]

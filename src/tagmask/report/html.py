@@ -1,0 +1,209 @@
+"""report.html: one self-contained page from what a run left in its directory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tagmask.interfaces import DataSource
+from tagmask.report import charts, headline, tables
+from tagmask.report.facts import Facts, read_facts
+from tagmask.report.gallery import Gallery, build_gallery
+from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, splits
+from tagmask.workspace import Workspace, atomic_write, voc_palette
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST_PROBLEMS = 200
+_YAML_LINE = re.compile(r"^(\s*(?:- )?)([^\s:#'\"]+)(:)(.*)$")
+
+
+def write_report(workspace: Workspace, source: DataSource | None, *, gallery_images: int = 48, seed: int = 0) -> Path:
+    """Write report.html of a run, complete or not.
+
+    Args:
+        workspace: the run directory; whatever is missing in it is left out of the page.
+        source: where the gallery takes images and real masks from; None leaves the gallery out.
+        gallery_images: images in the gallery, 0 for none.
+        seed: which images the gallery draws.
+
+    Returns:
+        Path of the page, written atomically.
+
+    Raises:
+        RunError: the page cannot be written.
+    """
+    facts = read_facts(workspace, source)
+    gallery = None
+    if source is not None and gallery_images > 0:
+        threshold = number(dig(facts.metrics, "threshold", "value"))
+        gallery = build_gallery(workspace, source, threshold=threshold, images=gallery_images, seed=seed)
+    page = environment().get_template("report.html.j2").render(page_values(facts, source, gallery))
+    path = workspace.root / "report.html"
+    with atomic_write(path, "w") as stream:
+        stream.write(page)
+    return path
+
+
+def environment() -> Environment:
+    """Templates with everything escaped; an unknown name is an error."""
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def page_css() -> Markup:
+    """The style sheet of all pages (ours, so it is not escaped)."""
+    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
+
+
+def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None) -> dict[str, Any]:
+    """Everything the template names."""
+    panels = tables.class_panels(facts)
+    tags = tables.tag_rows(facts, source)
+    training, threshold, counts = (
+        charts.training_charts(facts), charts.threshold_chart(facts), charts.count_chart(facts)
+    )  # fmt: skip
+    errors, confusion = tables.error_rows(facts), charts.confusion(facts)
+    shown = {
+        "figures": ("Figures", True),
+        "gallery": ("Gallery", True),
+        "classes": ("Per class", bool(panels)),
+        "maps": ("Threshold and errors", bool(threshold or counts or errors)),
+        "training": ("Training", bool(training or tags)),
+        "confusion": ("Confusion", confusion is not None),
+        "run": ("The run", True),
+        "problems": (f"Problems ({len(facts.problems)})" if facts.problems else "Problems", True),
+    }
+    colours = class_colours()
+    return {
+        "facts": facts,
+        "names": facts.classes,
+        "colours": colours,
+        "tag_colours": dict(zip(facts.classes, colours, strict=False)),
+        "percent": percent,
+        "meta": _meta(facts),
+        "sections": [(key, title) for key, (title, present) in shown.items() if present],
+        "cards": headline.cards(facts),
+        "no_masks": headline.no_masks(facts),
+        "sentences": headline.sentences(facts),
+        "warnings": _warnings(facts, tags),
+        "panels": panels,
+        "panel_data": [asdict(panel) for panel in panels],
+        "panel_choices": _panel_choices(facts, panels),
+        "threshold": threshold,
+        "counts": counts,
+        "errors": errors,
+        "training": training,
+        "tags": tags,
+        "confusion": confusion,
+        "stages": tables.stage_rows(facts),
+        "environment": [("seed", str(facts.manifest.get("seed", "unknown"))), *_rows(facts, "environment")],
+        "data": _data_rows(facts),
+        "recipe": recipe_markup(facts.recipe),
+        "problems": facts.problems[:_MOST_PROBLEMS],
+        "n_problems": len(facts.problems),
+        "notes": [*facts.notes, *dict.fromkeys(gallery.notes if gallery else ())],
+        "version": str(dig(facts.manifest, "environment", "tagmask") or ""),
+        "css": page_css(),
+        "script": Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        **_gallery_values(facts, source, gallery),
+    }
+
+
+def class_colours() -> list[str]:
+    """CSS colours of mask labels 0..255, PASCAL VOC's."""
+    flat = voc_palette()
+    return [f"rgb({flat[i]} {flat[i + 1]} {flat[i + 2]})" for i in range(0, len(flat), 3)]
+
+
+def recipe_markup(text: str) -> Markup:
+    """YAML with keys and comments marked; everything else escaped as it is."""
+    lines = []
+    for line in text.splitlines():
+        found = _YAML_LINE.match(line)
+        if line.lstrip().startswith("#"):
+            lines.append(Markup('<span class="c">{}</span>').format(line))
+        elif found:
+            lead, key, colon, rest = found.groups()
+            lines.append(Markup('{}<span class="k">{}</span>{}{}').format(lead, key, colon, rest))
+        else:
+            lines.append(escape(line))
+    return Markup("\n").join(lines)
+
+
+def _meta(facts: Facts) -> list[str]:
+    """The line below the title."""
+    created = str(facts.manifest.get("created") or "").replace("T", " ").removesuffix("Z")
+    kind = dig(facts.manifest, "data", "format")
+    images = ", ".join(f"{count} {split}" for split, count in facts.splits.items())
+    items = [
+        created and f"{created} UTC",
+        kind and f"data: {kind}",
+        images and f"images: {images}",
+        len(facts.classes) > 1 and f"{len(facts.classes) - 1} classes",
+        dig(facts.manifest, "environment", "device"),
+        "seed" in facts.manifest and f"seed {facts.manifest['seed']}",
+    ]
+    return [str(item) for item in items if item]
+
+
+def _warnings(facts: Facts, tags: list[tables.TagRow]) -> list[str]:
+    lost = [row.name for row in tags if row.warning == "never learnt"]
+    said = []
+    if lost:
+        one = len(lost) == 1
+        said.append(
+            f"{', '.join(lost)}: the classifier never learnt {'this class' if one else 'these classes'}, so "
+            f"{'its' if one else 'their'} maps and masks mean nothing. More images or longer training help."
+        )
+    open_stages = [name for name, e in mapping(facts.manifest.get("stages")).items() if dig(e, "status") != "done"]
+    if open_stages:
+        said.append(f"This run is not finished: {', '.join(map(str, open_stages))}. Start it again to go on.")
+    return said
+
+
+def _panel_choices(facts: Facts, panels: list[tables.Panel]) -> dict[str, list[tuple[str, str]]]:
+    """Buttons above the class bars: only what exists, in the order of the street."""
+    return {
+        "measure": [(m, title) for m, title in MEASURES.items() if any(p.measure == m for p in panels)],
+        "split": [(split, split) for split in splits(facts.metrics) if any(p.split == split for p in panels)],
+        "rule": [(rule, RULES[rule]) for rule in rules(facts.metrics)],
+    }
+
+
+def _rows(facts: Facts, part: str) -> list[tuple[str, str]]:
+    return tables.flat(mapping(facts.manifest.get(part)))
+
+
+def _data_rows(facts: Facts) -> list[tuple[str, str]]:
+    rows = [(key, value) for key, value in _rows(facts, "data") if key != "classes"]
+    return [*rows, ("classes", ", ".join(facts.classes[1:]))] if facts.classes else rows
+
+
+def _gallery_values(facts: Facts, source: DataSource | None, gallery: Gallery | None) -> dict[str, Any]:
+    """The gallery, the choices of its filters, and why it is empty if it is."""
+    shots = gallery.shots if gallery else []
+    groups = [group for group in ("best", "worst", "random") if any(shot.group == group for shot in shots)]
+    labels = sorted({tag for shot in shots for tag in shot.tags})
+    if source is None:
+        why = "The data source was not at hand when this page was made, so there are no pictures."
+    elif gallery is None:
+        why = "The gallery was switched off for this page."
+    else:
+        why = "No maps, masks or predictions have been written yet, so there is nothing to show."
+    return {
+        "gallery": gallery,
+        "no_gallery": why,
+        "shot_groups": ["all", *groups],
+        "shot_splits": ["all", *dict.fromkeys(shot.split for shot in shots)],
+        "shot_classes": [(x, facts.classes[x] if x < len(facts.classes) else f"class {x}") for x in labels],
+    }

@@ -1,0 +1,41 @@
+"""The table at the end of a run: what was scored, on which split, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tagmask.report.scores import ABSENT, MEASURES, RULES, dig, miou, number, percent
+
+SUMMARY_HEADER = ("what", "void pixels", "train", "val")
+
+_ROW_NAMES = {
+    "maps": "activation maps, mIoU at best threshold",
+    "pseudo_masks": "pseudo masks, mIoU",
+    "segmentation": "segmentation, mIoU",
+    "segmentation_full": "full supervision, mIoU",
+}
+_RULE_NAMES = {"void_ignored": "ignored", "void_background": "background"}
+
+
+def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Rows (what, void rule, train, val) of the closing table, see ``SUMMARY_HEADER``.
+
+    Args:
+        metrics: content of metrics.json; any part may be missing.
+
+    Returns:
+        Percent with one decimal, 'n/a' for what was not scored. The tags' row always; each measure under
+        both void rules if it was scored anywhere; the ratio to full supervision in the val column.
+    """
+    rows = [("tags, mAP", "", ABSENT, percent(number(dig(metrics, "tags", "map"))))]
+    for rule in RULES:
+        for measure in MEASURES:
+            train, val = (miou(metrics, split, measure, rule) for split in ("train", "val"))
+            other_rules = (miou(metrics, split, measure, r) for split in ("train", "val") for r in RULES)
+            if any(value is not None for value in other_rules):
+                rows.append((_ROW_NAMES[measure], _RULE_NAMES[rule], percent(train), percent(val)))
+        ratio = number(dig(metrics, "ratio_to_full", rule))
+        if ratio is not None:
+            rows.append(("segmentation / full supervision", _RULE_NAMES[rule], ABSENT, percent(ratio)))
+    return rows
