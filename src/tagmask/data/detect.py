@@ -42,10 +42,12 @@ def detect_format(root: Path | str) -> str:
         return "coco"
     if any(path.suffix.lower() in TABLE_FILES for path in root.iterdir()):
         return "table"
-    first = next(iter(ImageFolder(root).walk()), None)
-    if first is not None and any("/" in found.relative for found in ImageFolder(root).walk()):
-        return "folders"
-    if first is not None:
+    images = False
+    for image in ImageFolder(root).walk([]):
+        if "/" in image.relative:
+            return "folders"
+        images = True
+    if images:
         found = "only images, and nothing that says what is on them; add a labels.csv with the columns image,tags"
     else:
         found = f"no images; it holds {', '.join(_names(root)[:8]) or 'nothing'}"

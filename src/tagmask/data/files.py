@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from tagmask.errors import DataError
+from tagmask.interfaces import Problem
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # no JPEG: its values bleed into each other
@@ -96,8 +97,11 @@ class ImageFolder:
         except DataError:
             return None
 
-    def walk(self) -> Iterator[Found]:
-        """Every image below the folder in a fixed order; hidden files and folders are left out."""
+    def walk(self, problems: list[Problem]) -> Iterator[Found]:
+        """Every image below the folder in a fixed order; hidden files and folders are left out.
+
+        Links that lead nowhere are added to ``problems``.
+        """
         seen: set[tuple[int, int]] = set()
         pending = [""]
         while pending:
@@ -111,7 +115,12 @@ class ImageFolder:
             pending.extend(_join(directory, name) for name in reversed(listing.folders))
             for base in sorted(listing.files):
                 if _wanted(base) and os.path.splitext(base)[1].lower() in self.suffixes:
-                    yield _found(directory, base, listing.files[base])
+                    try:
+                        found = _found(directory, base, listing.files[base])
+                    except DataError as error:
+                        problems.append(Problem("data", _join(directory, base), listing.files[base].path, str(error)))
+                    else:
+                        yield found
 
     def _place(self, directory: str) -> Path:
         """The folder on disk: names are kept composed (NFC), macOS may have stored them decomposed."""

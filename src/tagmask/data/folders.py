@@ -14,7 +14,7 @@ from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import TagResolver, is_background, make_classes
 from tagmask.errors import DataError
-from tagmask.interfaces import DataSource
+from tagmask.interfaces import DataSource, Problem
 
 
 class FoldersSource(SourceSettings):
@@ -33,7 +33,7 @@ class FoldersSource(SourceSettings):
         root = self.folder()
         collector = Collector(self, "folders")
         placed: list[tuple[str | None, str, Found]] = []
-        for found in self._images(root):
+        for found in self._images(root, collector.problems):
             parts = found.relative.split("/")
             split, parts = self._split(root, parts)
             if len(parts) < 2:
@@ -53,11 +53,11 @@ class FoldersSource(SourceSettings):
         resolver.check()
         return collector.finish(classes)
 
-    def _images(self, root: Path) -> list[Found]:
+    def _images(self, root: Path, problems: list[Problem]) -> list[Found]:
         mask_folder = root / self.masks if self.masks else None
         return [
             found
-            for found in ImageFolder(root).walk()
+            for found in ImageFolder(root).walk(problems)
             if mask_folder is None or not found.path.is_relative_to(mask_folder)
         ]
 

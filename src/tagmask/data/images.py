@@ -205,12 +205,13 @@ def _eight_bit(values: NDArray[Any], path: Path) -> UInt8Array:
     if levels.min() < 0:
         msg = f"{path}: holds negative values. Save it with 8 or 16 bits."
         raise DataError(msg)
-    return np.rint(levels * (255 / max(65535, levels.max()))).astype(np.uint8)
+    top = max(65535.0, float(levels.max()))
+    return np.rint(levels * (255 / top)).astype(np.uint8)
 
 
 def _beginning(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(12)
-    text = head.decode("ascii", errors="replace")
-    shown = text if text.isprintable() else head.hex(" ")
+    text = head.decode("latin-1")
+    shown = text if text.isascii() and text.isprintable() else head.hex(" ")
     return f"it begins with '{shown}'"

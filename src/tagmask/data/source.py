@@ -71,28 +71,22 @@ class SourceSettings(BaseModel, ABC):
 def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[str]:
     """Ids for validation, chosen by hash: the same on every machine, and stable when images are added.
 
-    At least one image is held out when there are two and ``fraction`` > 0; a class whose images were all
-    chosen gets one back for training.
+    At least one image is held out where ``fraction`` > 0, but never the last training image of a class.
     """
-    if fraction <= 0 or len(samples) < 2:
+    if fraction <= 0:
         return set()
 
     def place(sample: Sample) -> int:
-        digest = hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big")
+        return int.from_bytes(hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()[:8], "big")
 
-    places = {sample.id: place(sample) for sample in samples}
-    limit = int(fraction * 2**64)
-    chosen = {key for key, value in places.items() if value < limit}
-    if not chosen:
-        chosen = {min(places, key=lambda key: places[key])}
-    left = Counter(tag for sample in samples if sample.id not in chosen for tag in sample.tags)
-    for sample in sorted(samples, key=lambda sample: -places[sample.id]):
-        if sample.id in chosen and any(not left[tag] for tag in sample.tags):
-            chosen.discard(sample.id)
-            left.update(sample.tags)
-    if len(chosen) == len(samples):  # only untagged images: any of them may stay
-        chosen.discard(max(places, key=lambda key: places[key]))
+    left = Counter(tag for sample in samples for tag in sample.tags)
+    chosen: set[str] = set()
+    for position, sample in sorted(((place(sample), sample) for sample in samples), key=lambda pair: pair[0]):
+        if position >= fraction * 2**64 and chosen:
+            break
+        if all(left[tag] > 1 for tag in sample.tags) and len(chosen) + 1 < len(samples):
+            chosen.add(sample.id)
+            left.subtract(sample.tags)
     return chosen
 
 

@@ -24,7 +24,7 @@ from tagmask.data.tags import TagResolver, make_classes
 from tagmask.data.voc_layout import ListEntry, around, find_base, list_file, read_list, split_lists
 from tagmask.data.voc_xml import VocObject, read_objects
 from tagmask.errors import DataError
-from tagmask.interfaces import IGNORE_INDEX, Box, DataSource
+from tagmask.interfaces import IGNORE_INDEX, Box, DataSource, Problem
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class VocSource(SourceSettings):
         annotations = base / self.annotations
         resolver = TagResolver(classes, str(where), collector.problems)
         tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, self.max_pixels)
-        for split, entry in self._entries(root, base, images):
+        for split, entry in self._entries(root, base, images, collector.problems):
             try:
                 found = images.find(entry.image)
             except DataError as error:
@@ -127,11 +127,13 @@ class VocSource(SourceSettings):
                 rows[key] = row.tags
         return rows
 
-    def _entries(self, root: Path, base: Path, images: ImageFolder) -> list[tuple[str | None, ListEntry]]:
+    def _entries(
+        self, root: Path, base: Path, images: ImageFolder, problems: list[Problem]
+    ) -> list[tuple[str | None, ListEntry]]:
         """Lines of the lists with their split; all images, to be divided, where there is no list at all."""
         available = split_lists(base)
         if not available and self.train_list is None:
-            return [(None, ListEntry(found.relative)) for found in images.walk()]
+            return [(None, ListEntry(found.relative)) for found in images.walk(problems)]
         train = list_file(root, self.train_list or self.train_split, available)
         usual = next((name for name in self.val_names if name in available), None)
         if usual is None and self.val_list is None and self.val_split != VAL:

@@ -1,0 +1,44 @@
+"""The split that is made where the data has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagmask.data.source import hold_out
+from tagmask.interfaces import Sample
+
+TAGS = st.lists(st.integers(1, 4), max_size=3, unique=True).map(lambda tags: tuple(sorted(tags)))
+
+
+def samples_of(tags: list[tuple[int, ...]]) -> list[Sample]:
+    return [Sample(f"image {number}", Path("x"), tag) for number, tag in enumerate(tags)]
+
+
+@given(st.lists(TAGS, max_size=30), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_every_class_and_every_set_keeps_a_training_image(
+    tags: list[tuple[int, ...]], fraction: float, seed: int
+) -> None:
+    samples = samples_of(tags)
+    held = hold_out(samples, fraction, seed)
+    kept = [sample for sample in samples if sample.id not in held]
+    assert bool(kept) == bool(samples)
+    assert {tag for sample in kept for tag in sample.tags} == {tag for sample in samples for tag in sample.tags}
+    assert held == hold_out(samples[::-1], fraction, seed)
+
+
+def test_shares_seeds_and_growth() -> None:
+    samples = samples_of([(1 + number % 3,) for number in range(2000)])
+    held = hold_out(samples, 0.2, 0)
+    assert 330 < len(held) < 470
+    assert hold_out(samples, 0.0, 0) == set()
+    assert held != hold_out(samples, 0.2, 1)
+    first = hold_out(samples[:1500], 0.2, 0)
+    assert first == held & {sample.id for sample in samples[:1500]}  # new images move no old one
+
+
+def test_a_small_share_of_few_images_is_one_image() -> None:
+    assert len(hold_out(samples_of([(1,)] * 4), 0.01, 0)) == 1
+    assert hold_out(samples_of([(1,), (2,)]), 0.5, 0) == set()  # neither class can spare its only image
