@@ -98,6 +98,7 @@ class ClassifySettings(Settings):
     weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
+    final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")
     head: Head = Field(default="gap", validate_default=True)
     epochs: Positive = 5
     batch_size: Positive = 16

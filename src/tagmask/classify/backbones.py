@@ -21,6 +21,7 @@ def build_backbone(
     weights: Path | str | None = None,
     output_stride: int = 16,
     dilate: bool = True,
+    final_conv: bool = False,
 ) -> Backbone:
     """Create a feature extractor.
 
@@ -30,6 +31,8 @@ def build_backbone(
         weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
         output_stride: stride of the last feature map.
         dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (methods.md 1.1).
+        final_conv: end in what the model itself pools (MobileNet's and EfficientNet's last 1x1 convolution
+            included) instead of the last stage's output.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -45,16 +48,20 @@ def build_backbone(
         options.update(pretrained=weights == "timm")
     if output_stride != 32:
         options["output_stride"] = output_stride
+    options.update({"num_classes": 0} if final_conv else {"features_only": True})
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the unused classifier weights every time
     try:
-        model = timm.create_model(name, features_only=True, **options)
+        model = timm.create_model(name, **options)
     except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
         text = " ".join(str(error).split())
         msg = f"classify.backbone={name} with {options}: timm cannot build it as a feature extractor: {text}"
         raise InputError(msg) from error
+    if final_conv and not hasattr(model, "forward_intermediates"):
+        msg = f"classify.backbone={name}: timm gives no stage features with its final convolution; set final_conv: false"
+        raise InputError(msg)
     if not dilate:
         _remove_dilation(model)
-    return Backbone(model)
+    return Backbone(model, final_conv=final_conv)
 
 
 def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
@@ -94,11 +101,13 @@ def _remove_dilation(model: nn.Module) -> None:
 class Backbone(nn.Module):
     """Stage features of one network; stage numbers count from 1 (stem) to ``n_stages``."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, final_conv: bool = False) -> None:
         super().__init__()
-        self.model = model
-        self.channels: list[int] = list(model.feature_info.channels())  # type: ignore[operator, union-attr]
-        self.strides: list[int] = list(model.feature_info.reduction())  # type: ignore[operator, union-attr]
+        self.model, self.final_conv = model, final_conv
+        info: Any = model.feature_info
+        self.channels: list[int] = list(info.channels()) if not final_conv else [item["num_chs"] for item in info]
+        if final_conv:
+            self.channels.append(int(model.num_features))  # type: ignore[arg-type]
 
     @property
     def n_stages(self) -> int:
@@ -107,10 +116,15 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images [B, 3, H, W] -> {stage: features [B, D, h, w]}."""
-        features = self.model(images)
-        return {
-            stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)
-        }
+        features = self._features(images)
+        return {stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)}
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        if not self.final_conv:
+            features: list[Tensor] = self.model(images)
+            return features
+        final, stages = self.model.forward_intermediates(images)  # type: ignore[operator]
+        return [*stages, final]
 
     def parameters_up_to(self, stage: int) -> list[nn.Parameter]:
         """Parameters that the features of ``stage`` depend on: without gradient once its output is detached."""
@@ -121,7 +135,7 @@ class Backbone(nn.Module):
         self.model.eval()
         with torch.enable_grad():
             self.model.zero_grad(set_to_none=True)
-            self.model(probe)[stage - 1].sum().backward()
+            self._features(probe)[stage - 1].sum().backward()
         reached = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)
         self.model.train(was_training)

@@ -46,7 +46,7 @@ class GapClassifier(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits [B, C] and no extras."""
-        dropped = functional.dropout2d(features, self.dropout, training=self.training)
+        dropped = functional.dropout(features, self.dropout, training=self.training)
         return self.weight(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1), {}
 
     def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:

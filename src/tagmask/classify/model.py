@@ -62,6 +62,7 @@ def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: 
         weights=settings.weights if pretrained else None,
         output_stride=settings.output_stride,
         dilate=settings.dilate,
+        final_conv=settings.final_conv,
     )
     head = settings.head.build(backbone.channels[-1], n_classes)
     return Classifier(backbone, head, frozen_stages=settings.freeze, batch_norm=settings.batch_norm)
