@@ -85,6 +85,12 @@ def make_run(
             for measure, mask in _artifacts(workspace, sample, split, truths[sample.id], stages, rng).items():
                 made.setdefault((split, measure), []).append((mask, truths[sample.id]))
     _write_histories(workspace, source, stages, rng)
+    if "refine" in stages:
+        thresholds = [index / 100 for index in range(101)]
+        statistic = [0.1 - (value - 0.37) ** 2 for value in thresholds]
+        record = {"value": 0.37, "rule": "auto", "statistic": "colour mutual information"}
+        curve = {"thresholds": thresholds, "statistic": statistic}
+        write_json(workspace.stage("refine") / "thresholds.json", {**record, "curve": curve})
     _write_manifest(workspace, source, stages, name, seed)
     (root / "recipe.yaml").write_text(_recipe(name, seed), encoding="utf-8")
     workspace.write_problems("classify", problems)
@@ -121,6 +127,14 @@ def _artifacts(
         height, width = truth.shape
         workspace.save_maps(sample.id, ActivationMaps(tags, maps.astype(np.float32), peak, (height, width)))
         written["maps"] = _labels(full, sample.tags, truth.shape, 0.45)
+    if "refine" in stages:
+        refined = np.sqrt(maps).astype(np.float32)
+        workspace.save_maps(
+            sample.id,
+            ActivationMaps(np.asarray(sample.tags, np.int64), refined, np.ones(len(refined), np.float32), truth.shape),
+            stage="refine",
+        )
+        written["refined_maps"] = _labels(np.sqrt(full), sample.tags, truth.shape, 0.6)
     if "refine" in stages and split == "train":
         mask = _labels(full, sample.tags, truth.shape, 0.35)
         mask[(full.max(axis=0, initial=0) > 0.30) & (mask == 0)] = 255
@@ -265,7 +279,7 @@ def _scores(
         present = len(set(np.unique(target)) - {0, 255})
         groups["3+" if present >= 3 else str(max(present, 1))] += counts
     result = scores(total, names, n_images=len(pairs), by_class_count=groups)
-    if measure == "maps":
+    if measure in ("maps", "refined_maps"):
         thresholds = np.linspace(0, 1, 101)
         best = 0.42
         curve = result["miou"] * np.exp(-(((thresholds - best) / 0.4) ** 2))

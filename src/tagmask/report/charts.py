@@ -8,8 +8,8 @@ from typing import Any
 
 from tagmask.report.facts import TRAINED, Facts, History
 from tagmask.report.figures import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
-from tagmask.report.headline import COLOURS
-from tagmask.report.scores import MEASURES, dig, number, percent, rules, scores, splits
+from tagmask.report.headline import COLOURS, FURTHEST
+from tagmask.report.scores import MEASURES, dig, mapping, number, percent, rules, scores, splits
 
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _OTHER_SPLIT = "var(--other)"
@@ -24,36 +24,82 @@ class Chart:
     legend: tuple[tuple[str, str], ...] = ()
 
 
-def threshold_chart(facts: Facts) -> Chart | None:
-    """mIoU of the maps over the background threshold, one line per split, best and chosen marked."""
+def threshold_charts(facts: Facts) -> list[Chart]:
+    """mIoU over the background threshold, for the maps and the refined maps, and how it was chosen.
+
+    One line per split with its best marked. The threshold of the run is marked on the maps it was applied
+    to: the refined ones where there are any.
+    """
+    made = []
+    applied = "refined_maps" if _curves(facts, "refined_maps") else "maps"
+    for measure in ("maps", "refined_maps"):
+        chart = _threshold_chart(facts, measure, marked=measure == applied)
+        if chart is not None:
+            made.append(chart)
+    chosen = _statistic_chart(facts)
+    return [*made, chosen] if chosen is not None else made
+
+
+def _curves(facts: Facts, measure: str) -> list[tuple[str, list[tuple[float, float]]]]:
+    """(split, points) of every split that has a threshold curve."""
     shown = rules(facts.metrics)
-    series, markers, legend = [], [], []
+    found = []
     for split in splits(facts.metrics) if shown else ():
-        curve = scores(facts.metrics, split, "maps", shown[0])
-        pairs = _pairs(dig(curve, "threshold_curve", "thresholds"), dig(curve, "threshold_curve", "miou"))
-        if not pairs:
-            continue
-        x, y = [a for a, _ in pairs], [100 * b for _, b in pairs]
+        curve = dig(scores(facts.metrics, split, measure, shown[0]), "threshold_curve")
+        points = _pairs(dig(curve, "thresholds"), dig(curve, "miou"))
+        if points:
+            found.append((split, points))
+    return found
+
+
+def _threshold_chart(facts: Facts, measure: str, *, marked: bool) -> Chart | None:
+    series, markers, legend = [], [], []
+    for split, points in _curves(facts, measure):
+        x, y = [a for a, _ in points], [100 * b for _, b in points]
         colour = _SPLIT_COLOURS.get(split, _OTHER_SPLIT)
         series.append(Series(split, x, y, colour))
         best = max(range(len(y)), key=y.__getitem__)
         markers.append(Marker(x[best], f"best on {split}: {y[best]:.1f} at {x[best]:.2f}", colour, y[best]))
         legend.append((colour, f"{split}: best {y[best]:.1f} at {x[best]:.2f}"))
-    chosen = number(dig(facts.metrics, "threshold", "value"))
-    if series and chosen is not None:
-        rule = str(dig(facts.metrics, "threshold", "rule") or "chosen")
-        markers.append(Marker(chosen, f"{rule} {chosen:.2f}", "var(--ink-2)"))
     if not series:
         return None
     svg = line_chart(
         series,
-        label="mIoU of the activation maps at each threshold",
+        label=f"mIoU of the {MEASURES[measure].lower()} at each threshold",
         x_label="background threshold",
         y_label="mIoU",
-        markers=markers,
+        markers=[*markers, *(_chosen(facts) if marked else ())],
         y_range=(0.0, max(max(line.y) for line in series) * 1.12),
     )
-    return Chart("Threshold of the maps", svg, tuple(legend))
+    return Chart(f"{MEASURES[measure]} at each threshold", svg, tuple(legend))
+
+
+def _chosen(facts: Facts) -> list[Marker]:
+    """The threshold of the run, as a vertical line."""
+    value = number(dig(facts.metrics, "threshold", "value"))
+    value = number(facts.thresholds.get("value")) if value is None else value
+    rule = dig(facts.metrics, "threshold", "rule") or facts.thresholds.get("rule") or "chosen"
+    return [] if value is None else [Marker(value, f"{rule} {value:.2f}", "var(--ink-2)")]
+
+
+def _statistic_chart(facts: Facts) -> Chart | None:
+    """The statistic that chose the threshold without any mask, where the run kept its curve."""
+    curve = mapping(facts.thresholds.get("curve"))
+    name = str(facts.thresholds.get("statistic") or "statistic")
+    values = next((value for key, value in curve.items() if key != "thresholds"), None)
+    points = _pairs(curve.get("thresholds"), values)
+    if not points:
+        return None
+    x, y = [a for a, _ in points], [b for _, b in points]
+    svg = line_chart(
+        [Series(name, x, y, "var(--tags)")],
+        label=f"{name} at each threshold",
+        x_label="background threshold",
+        y_label=name,
+        markers=_chosen(facts),
+        digits=4,
+    )
+    return Chart("How the threshold was chosen, without any mask", svg, (("var(--tags)", name),))
 
 
 def _pairs(xs: Any, ys: Any) -> list[tuple[float, float]]:
@@ -148,7 +194,7 @@ class Confusion:
 def confusion(facts: Facts) -> Confusion | None:
     """Confusion of the furthest measure that has one, each row as shares of the true class."""
     shown = rules(facts.metrics)
-    for measure in ("segmentation", "pseudo_masks", "maps", "segmentation_full") if shown else ():
+    for measure in FURTHEST if shown else ():
         for split in reversed(splits(facts.metrics)):
             rows = _shares(scores(facts.metrics, split, measure, shown[0]).get("confusion"))
             names = facts.classes

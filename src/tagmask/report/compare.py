@@ -24,6 +24,8 @@ _SEED_SUFFIX = re.compile(r"[-_. ]+(?:seed[-_=]?|s)\d+$", re.IGNORECASE)
 _COLUMNS = {
     "maps train": ("train", "maps"),
     "maps val": ("val", "maps"),
+    "refined maps train": ("train", "refined_maps"),
+    "refined maps val": ("val", "refined_maps"),
     "pseudo masks train": ("train", "pseudo_masks"),
     "pseudo masks val": ("val", "pseudo_masks"),
     "segmentation train": ("train", "segmentation"),

@@ -27,6 +27,7 @@ class Facts:
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
     recipe: str
+    thresholds: Mapping[str, Any]
     histories: Mapping[str, History]
     problems: History
     classes: tuple[str, ...]
@@ -64,6 +65,7 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
     empty: dict[str, Any] = {}
     manifest = mapping(attempt(workspace.manifest, empty))
     metrics_path, recipe_path = root / "metrics.json", root / "recipe.yaml"
+    thresholds_path = workspace.stage("refine") / "thresholds.json"
     metrics = mapping(attempt(lambda: read_json(metrics_path), empty) if metrics_path.exists() else empty)
     recipe = attempt(lambda: recipe_path.read_text(encoding="utf-8"), "") if recipe_path.exists() else ""
     counts = {split: len(samples) for split, samples in source.splits.items()} if source else {}
@@ -72,6 +74,7 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
         manifest=manifest,
         metrics=metrics,
         recipe=recipe,
+        thresholds=mapping(attempt(lambda: read_json(thresholds_path), empty) if thresholds_path.exists() else empty),
         histories={stage: lines(workspace.stage(stage) / "history.jsonl") for stage in TRAINED},
         problems=lines(root / "problems.jsonl"),
         classes=_class_names(manifest, metrics, source),

@@ -29,7 +29,7 @@ _READ_ERRORS = (TagmaskError, OSError, ValueError, MemoryError)
 class Layer:
     """One picture laid over the photograph: what it is, its name for people, its data URI, its labels."""
 
-    kind: Literal["map", "pseudo", "prediction", "full", "truth"]
+    kind: Literal["activation", "refined", "pseudo", "prediction", "full", "truth"]
     name: str
     uri: str
     labels: tuple[int, ...] = ()
@@ -243,10 +243,15 @@ def _draw(
         notes.append(str(error))
         return None
     layers: list[Layer] = []
-    try:
-        layers += _map_layers(workspace, source, sample)
-    except _READ_ERRORS as error:
-        notes.append(str(error))
+    map_kinds: tuple[tuple[str, Literal["activation", "refined"]], ...] = (
+        ("localize", "activation"),
+        ("refine", "refined"),
+    )
+    for stage, map_kind in map_kinds:
+        try:
+            layers += _map_layers(workspace, source, sample, stage, map_kind)
+        except _READ_ERRORS as error:
+            notes.append(str(error))
     names: tuple[tuple[Literal["pseudo", "prediction", "full", "truth"], str], ...] = (
         ("pseudo", "pseudo mask"),
         ("prediction", "prediction"),
@@ -276,16 +281,22 @@ def _visible(mask: UInt8Array) -> tuple[int, ...]:
     return tuple(int(label) for label in sorted(seen, key=lambda label: -int(areas[label])))
 
 
-def _map_layers(workspace: Workspace, source: DataSource, sample: Sample) -> list[Layer]:
+def _map_layers(
+    workspace: Workspace,
+    source: DataSource,
+    sample: Sample,
+    stage: str,
+    kind: Literal["activation", "refined"],
+) -> list[Layer]:
     """One heat layer per class, the strongest classes first if there are too many."""
-    if not workspace.map_path(sample.id).exists():
+    if not workspace.map_path(sample.id, stage=stage).exists():
         return []
-    stored = workspace.load_maps(sample.id)
+    stored = workspace.load_maps(sample.id, stage=stage)
     order = np.argsort(-stored.peak, kind="stable")[:_MOST_MAPS]
     names = source.classes.names
     layers = []
     for index in sorted(int(place) for place in order):
         label = int(stored.classes[index])
         name = names[label] if 0 <= label < len(names) else f"class {label}"
-        layers.append(Layer("map", name, heat_uri(stored.maps[index]), (label,)))
+        layers.append(Layer(kind, name, heat_uri(stored.maps[index]), (label,)))
     return layers

@@ -9,9 +9,12 @@ from typing import Any
 from tagmask.report.facts import Facts
 from tagmask.report.scores import MEASURES, RULES, dig, miou, number, percent, rules, scores, splits
 
+#: What to show when there is room for one measure: the end of the street first.
+FURTHEST = ("segmentation", "pseudo_masks", "refined_maps", "maps", "segmentation_full")
 COLOURS = {
     "tags": "var(--tags)",
     "maps": "var(--maps)",
+    "refined_maps": "var(--refined)",
     "pseudo_masks": "var(--pseudo)",
     "segmentation": "var(--seg)",
     "segmentation_full": "var(--full)",
@@ -63,7 +66,7 @@ def _beside(metrics: Any, measure: str, rule: str) -> str:
 
 
 def _note(metrics: Any, measure: str) -> str:
-    return "mIoU at best threshold" if measure == "maps" else "mIoU"
+    return "mIoU at best threshold" if measure in ("maps", "refined_maps") else "mIoU"
 
 
 def no_masks(facts: Facts) -> str:
@@ -126,7 +129,7 @@ def _result(metrics: Any, rule: str) -> list[str]:
 
 def _furthest(metrics: Any, rule: str) -> tuple[str, str]:
     """The last measure of the street that was scored, and a split it was scored on (val if possible)."""
-    for measure in ("segmentation", "pseudo_masks", "maps", "segmentation_full"):
+    for measure in FURTHEST:
         for split in ("val", *splits(metrics)):
             if miou(metrics, split, measure, rule) is not None:
                 return measure, split

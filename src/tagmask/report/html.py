@@ -69,15 +69,15 @@ def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None
     """Everything the template names."""
     panels = tables.class_panels(facts)
     tags = tables.tag_rows(facts, source)
-    training, threshold, counts = (
-        charts.training_charts(facts), charts.threshold_chart(facts), charts.count_chart(facts)
+    training, thresholds, counts = (
+        charts.training_charts(facts), charts.threshold_charts(facts), charts.count_chart(facts)
     )  # fmt: skip
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
     shown = {
         "figures": ("Figures", True),
         "gallery": ("Gallery", True),
         "classes": ("Per class", bool(panels)),
-        "maps": ("Threshold and errors", bool(threshold or counts or errors)),
+        "maps": ("Threshold and errors", bool(thresholds or counts or errors)),
         "training": ("Training", bool(training or tags)),
         "confusion": ("Confusion", confusion is not None),
         "run": ("The run", True),
@@ -99,7 +99,7 @@ def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None
         "panels": panels,
         "panel_data": [asdict(panel) for panel in panels],
         "panel_choices": _panel_choices(facts, panels),
-        "threshold": threshold,
+        "thresholds": thresholds,
         "counts": counts,
         "errors": errors,
         "training": training,

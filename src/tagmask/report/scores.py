@@ -11,6 +11,7 @@ ABSENT = "n/a"
 #: Key in metrics.json -> what people call it, in the order of the street.
 MEASURES: Mapping[str, str] = {
     "maps": "Activation maps",
+    "refined_maps": "Refined maps",
     "pseudo_masks": "Pseudo masks",
     "segmentation": "Segmentation",
     "segmentation_full": "Full supervision",

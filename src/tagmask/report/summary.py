@@ -11,6 +11,7 @@ SUMMARY_HEADER = ("what", "void pixels", "train", "val")
 
 _ROW_NAMES = {
     "maps": "activation maps, mIoU at best threshold",
+    "refined_maps": "refined maps, mIoU at best threshold",
     "pseudo_masks": "pseudo masks, mIoU",
     "segmentation": "segmentation, mIoU",
     "segmentation_full": "full supervision, mIoU",

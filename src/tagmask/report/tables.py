@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tagmask.interfaces import DataSource
-from tagmask.report.facts import Facts
-from tagmask.report.headline import COLOURS
+from tagmask.report.facts import TRAINED, Facts
+from tagmask.report.headline import COLOURS, FURTHEST
 from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 
 NEVER_LEARNT = 0.1
@@ -45,8 +45,7 @@ def class_panels(facts: Facts) -> list[Panel]:
                 mean = percent(number(found.get("miou")))
                 heading = f"{title}, {split}, {RULES[rule]}"
                 made.append(Panel(key, measure, split, rule, COLOURS[measure], heading, mean, rows))
-    order = ["segmentation", "pseudo_masks", "maps", "segmentation_full"]
-    made.sort(key=lambda panel: (order.index(panel.measure), panel.split != "val", panel.rule != "void_ignored"))
+    made.sort(key=lambda panel: (FURTHEST.index(panel.measure), panel.split != "val", panel.rule != "void_ignored"))
     return made
 
 
@@ -159,7 +158,8 @@ def stage_rows(facts: Facts) -> list[StageRow]:
                 memory="" if memory is None else megabytes(memory),
                 memory_share=100 * (memory or 0.0) / largest if largest else 0.0,
                 images="" if images is None else f"{images:,.0f}",
-                rate=f"{images / seconds:.3g}" if images and seconds else "",
+                # A trained stage sees each image many times: images over seconds would say nothing.
+                rate=f"{images / seconds:.3g}" if images and seconds and name not in TRAINED else "",
                 reason=str(entry.get("reason") or ""),
             )
         )

@@ -165,6 +165,7 @@
     layer = tiles().indexOf(tile);
     draw();
     box.showModal();
+    one("#box-next").focus(); // not the slider, which would take the arrow keys
   });
   one("#box-close").addEventListener("click", () => box.close());
   one("#box-previous").addEventListener("click", () => step(-1));
