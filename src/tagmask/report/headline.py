@@ -24,7 +24,8 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One headline figure: ``values`` are (split, percent) pairs, ``beside`` the same under other rules."""
+    """One headline figure: ``values`` are (split, percent) pairs, the main one last; ``beside``
+    tells the same under other rules, the main one first."""
 
     title: str
     colour: str
@@ -61,7 +62,7 @@ def _values(metrics: Any, measure: str, rule: str) -> tuple[tuple[str, str], ...
 
 
 def _beside(metrics: Any, measure: str, rule: str) -> str:
-    values = " / ".join(value for _, value in _values(metrics, measure, rule)) or "n/a"
+    values = " / ".join(value for _, value in reversed(_values(metrics, measure, rule))) or "n/a"
     return f"{RULES[rule]}: {values}"
 
 

@@ -163,7 +163,7 @@ def _warnings(facts: Facts, tags: list[tables.TagRow]) -> list[str]:
         one = len(lost) == 1
         said.append(
             f"{', '.join(lost)}: the classifier never learnt {'this class' if one else 'these classes'}, so "
-            f"{'its' if one else 'their'} maps and masks mean nothing. More images or longer training help."
+            f"{'its' if one else 'their'} maps and masks mean nothing. More images or longer training may help."
         )
     open_stages = [name for name, e in mapping(facts.manifest.get("stages")).items() if dig(e, "status") != "done"]
     if open_stages:
