@@ -90,6 +90,8 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     grey = read_image(tmp_path / f"deep{suffix}")
     np.testing.assert_array_equal(grey[..., 0], [[0, 1, 128], [16, 156, 255]])
     assert (grey[..., 0] == grey[..., 2]).all()
+    Image.fromarray(values[:, :2]).save(tmp_path / f"dim{suffix}")  # a dim picture is not stretched
+    np.testing.assert_array_equal(read_image(tmp_path / f"dim{suffix}")[..., 0], [[0, 1], [16, 156]])
 
 
 def test_sixteen_bit_colour_png_keeps_its_high_byte(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tagmask.data.voc import VOC_CLASSES, VocSource
-from tagmask.errors import DataError, UnknownNameError
+from tagmask.errors import DataError, UnknownNameError, UnreadableMaskError
 from tagmask.interfaces import Box, Sample
 
 XML = """<annotation><object><name>dog</name><difficult>1</difficult>
@@ -205,6 +206,18 @@ def test_two_years_want_a_choice(devkit: Path, draw: Any) -> None:
 def test_not_this_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no JPEGImages/"):
         VocSource(root=tmp_path).open()
+
+
+def test_a_broken_image_costs_its_mask(devkit: Path) -> None:
+    (devkit / "VOCdevkit/VOC2012/JPEGImages/a.jpg").write_bytes(b"")
+    source = VocSource(root=devkit).open()
+    with pytest.raises(UnreadableMaskError, match=r"a\.jpg: is empty"):
+        source.read_mask(source.split("train")[0])
+
+
+def test_settings_survive_a_recipe(devkit: Path) -> None:
+    settings = VocSource(root=devkit, classes=("cow", "dog"), year=2012, tags="masks")
+    assert VocSource.model_validate(json.loads(settings.model_dump_json())) == settings
 
 
 def test_broken_masks_are_found_when_they_are_read(devkit: Path, draw_mask: Any) -> None:

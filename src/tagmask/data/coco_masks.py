@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.data.coco_json import CocoOutlines, read_outlines
-from tagmask.data.images import image_size
+from tagmask.data.images import size_for_mask
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.interfaces import ClassList, Sample, UInt8Array
 
@@ -141,7 +141,7 @@ class CocoMasks:
         """uint8 [H, W], labels 0..C; crowd regions and categories that are no class stay 0.
 
         Raises:
-            UnreadableMaskError: no outlines, broken ones, or made for another image size.
+            UnreadableMaskError: no outlines, broken ones, an unreadable image, or made for another image size.
         """
         if sample.id not in self.places:
             msg = f"{sample.image_path}: has no outlines in its COCO JSON. Leave it out of the evaluation."
@@ -150,7 +150,7 @@ class CocoMasks:
         if path not in self._outlines:
             self._outlines[path] = read_outlines(path)
         entry = self._outlines[path][key]
-        size = image_size(sample.image_path, max_pixels=self.max_pixels)
+        size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
         if entry.size not in (None, size):
             msg = (
                 f"{sample.image_path}: is {size[1]}x{size[0]}, but {path.name} says {entry.size[1]}x{entry.size[0]} "

@@ -49,7 +49,7 @@ def inside(name: str) -> str:
     if not parts:
         msg = "the file name is empty"
         raise DataError(msg)
-    if text.startswith("/") or PureWindowsPath(text).drive or ".." in parts:
+    if text.startswith("/") or ".." in parts or (":" in text and PureWindowsPath(text).drive):
         msg = f"'{name}' points outside the folder. Write file names relative to the folder, without '..'"
         raise DataError(msg)
     return "/".join(parts)

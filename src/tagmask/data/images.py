@@ -65,6 +65,15 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def size_for_mask(path: Path, *, max_pixels: int) -> tuple[int, int]:
+    """(H, W) of an image whose mask is asked for; a broken image costs that mask: UnreadableMaskError."""
+    try:
+        return image_size(path, max_pixels=max_pixels)
+    except UnreadableImageError as error:
+        msg = f"no mask without its image: {error}"
+        raise UnreadableMaskError(msg) from error
+
+
 def read_mask_png(path: Path | str, image_size: tuple[int, int], n_classes: int) -> UInt8Array:
     """Read a palette or grey mask as uint8 [H, W] labels: 0 .. n_classes - 1, and 255 = ignore.
 

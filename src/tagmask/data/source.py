@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagmask.data.files import Found
-from tagmask.data.images import MAX_PIXELS, image_size, read_mask_png
+from tagmask.data.images import MAX_PIXELS, read_mask_png, size_for_mask
 from tagmask.data.tags import make_classes, read_classes
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.interfaces import Box, ClassList, DataSource, MaskReader, Problem, Sample, UInt8Array
@@ -98,11 +98,11 @@ class PngMasks:
     max_pixels: int
 
     def __call__(self, sample: Sample) -> UInt8Array:
-        """uint8 [H, W]; raises UnreadableMaskError, or UnreadableImageError when the image has no size."""
+        """uint8 [H, W]; raises UnreadableMaskError (also when the image itself cannot be read)."""
         if sample.mask_path is None:
             msg = f"{sample.image_path}: has no mask. Add one, or leave the image out of the evaluation."
             raise UnreadableMaskError(msg)
-        size = image_size(sample.image_path, max_pixels=self.max_pixels)
+        size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
         return read_mask_png(sample.mask_path, size, self.n_classes)
 
 
