@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tagmask.errors import DataError
 from tagmask.refine import AutoThreshold
-from tagmask.refine.auto_threshold import colour_bins, split_information
+from tagmask.refine.auto_threshold import colour_bins, split_information, split_variance
 
 
 def mutual_information(first, second):
@@ -46,8 +46,21 @@ def test_all_thresholds_at_once_equal_the_definition(seed, n_thresholds, n_colou
     np.testing.assert_allclose(information, expected, rtol=0, atol=1e-12)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 9))
+def test_explained_variance_equals_the_definition(seed, n_thresholds, n_colours):
+    rng = np.random.default_rng(seed)
+    colours, bins = rng.integers(0, n_colours, 60), rng.integers(0, n_thresholds + 1, 60)
+    value = split_variance(colours, bins, n_thresholds)
+    for i in range(n_thresholds):
+        split = (bins > i).astype(float)
+        told = np.array([split[colours == colour].mean() for colour in colours])  # p_c of every pixel
+        expected = told.var() / max(split.var(), 0.01) ** 0.4
+        assert value[i] == pytest.approx(expected, abs=1e-12)
+
+
 def test_curve_is_the_mean_over_images():
-    statistic = AutoThreshold([0.2, 0.5, 0.8], levels=4)
+    statistic = AutoThreshold([0.2, 0.5, 0.8], levels=4, statistic="information")
     expected = []
     for seed in range(3):
         image, maps = scene(seed)
@@ -65,8 +78,9 @@ def test_colour_bins_split_each_channel_evenly():
 
 
 @pytest.mark.parametrize("rim", [0.2, 0.4, 0.7])
-def test_finds_the_outline(rim):
-    statistic = AutoThreshold()
+@pytest.mark.parametrize("kind", ["variance", "information"])
+def test_finds_the_outline(rim, kind):
+    statistic = AutoThreshold(statistic=kind)
     for seed in range(10):
         statistic.update(*scene(seed, rim))
     assert statistic.choose() == pytest.approx(rim, abs=0.02)
@@ -124,7 +138,7 @@ def test_nothing_to_choose_from_says_so():
 def test_the_middle_of_equal_thresholds_is_taken():
     image = np.zeros((1, 4, 3), np.uint8)
     image[:, 2:] = 255
-    statistic = AutoThreshold(10)
+    statistic = AutoThreshold(10, statistic="information")
     statistic.update(image, np.array([[[0.25, 0.25, 0.85, 0.85]]], np.float32))
     assert statistic.choose() == 0.5  # 0.3 to 0.8 split alike
     assert statistic.curve().max() == pytest.approx(np.log(2))
@@ -150,3 +164,7 @@ def test_refusals():
         AutoThreshold([0.5, 0.1])
     with pytest.raises(ValueError, match="levels"):
         AutoThreshold(levels=64)
+    with pytest.raises(ValueError, match="statistic"):
+        AutoThreshold(statistic="entropy")
+    with pytest.raises(ValueError, match="kind"):
+        AutoThreshold().merge(AutoThreshold(statistic="information"))

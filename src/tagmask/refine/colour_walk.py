@@ -64,7 +64,7 @@ def colour_walk(
     image: Tensor | UInt8Array,
     *,
     radius: int = 5,
-    sigma: float = 0.1,
+    sigma: float = 0.03,
     steps: int = 64,
 ) -> Tensor:
     """Spread maps over regions of similar colour.
@@ -101,7 +101,7 @@ class ColourWalk(Method):
     makes: ClassVar[str] = "maps"
 
     radius: Annotated[int, Field(ge=2, le=20)] = 5
-    sigma: Annotated[float, Field(gt=0, le=2)] = 0.1
+    sigma: Annotated[float, Field(gt=0, le=2)] = 0.03
     steps: Annotated[int, Field(ge=0, le=4096)] = 64
 
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
