@@ -14,12 +14,19 @@ from tagmask.settings import OptimizerSettings
 def parameter_groups(
     settings: OptimizerSettings, pretrained: Iterable[nn.Parameter], new: Iterable[nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """Two groups: pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out."""
+    """Pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out.
+
+    Biases and norm weights (one-dimensional) are in groups of their own without weight decay, unless
+    ``decay_norms``.
+    """
     groups = []
     for parameters, rate in ((pretrained, settings.lr), (new, settings.head_lr)):
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        if trainable:
-            groups.append({"params": trainable, "lr": rate, "peak_lr": rate})
+        weights = [parameter for parameter in trainable if settings.decay_norms or parameter.ndim > 1]
+        norms = [parameter for parameter in trainable if not settings.decay_norms and parameter.ndim <= 1]
+        for members, decay in ((weights, settings.weight_decay), (norms, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
     return groups
 
 

@@ -65,6 +65,7 @@ class OptimizerSettings(Settings):
     lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
     head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_norms: bool = Field(False, description="weight decay on biases and norms too (the published SGD codes)")
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
     schedule: Literal["poly", "one_cycle", "constant"] = "poly"
     power: Annotated[float, Field(gt=0)] = 0.9
