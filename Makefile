@@ -1,7 +1,9 @@
 # make demo: the whole street on the embedded data.   make test: the test suite.
 # Each sets up .venv on its first call. Another interpreter: make test PYTHON=python3.12
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+# Asked, not looked up: a name on the path may be a shim without the version behind it, or lack ensurepip.
+FITS := -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p $(FITS) && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
@@ -30,8 +32,8 @@ install: $(STAMP)
 
 # The build tool is pinned like everything else, hence no isolated build.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-		|| { echo "tagmask needs Python 3.11, 3.12 or 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) || { echo "tagmask needs Python 3.11, 3.12 or 3.13 with venv" \
+		"and ensurepip; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs]'

@@ -23,7 +23,8 @@ def check(
     Images and tags per class, sizes, duplicates, what cannot be read."""
     from tagmask.data import health
 
-    for line in health.check(data_settings(source, overrides or ()).open()).lines():
+    found = data_settings(source, overrides or ()).open()
+    for line in health.check(found, max_pixels=found.max_pixels).lines():
         typer.echo(line)
 
 

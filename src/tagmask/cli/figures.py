@@ -86,10 +86,11 @@ def compare(
 
     Runs that differ only in their seed become one row, mean ± std."""
     from tagmask.report.compare import compare_runs
+    from tagmask.terminal import print_table
     from tagmask.workspace import atomic_write
 
     comparison = compare_runs(runs)
-    typer.echo(comparison.to_markdown())
+    print_table(comparison.header(), comparison.rows())
     for path, make in (
         (markdown, comparison.to_markdown),
         (csv, comparison.to_csv),
