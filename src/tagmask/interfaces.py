@@ -102,13 +102,17 @@ MaskReader = Callable[[Sample], UInt8Array]
 
 @dataclass(frozen=True)
 class DataSource:
-    """Samples by split. ``mask_reader`` is the only way to ground truth; weak stages get ``weak()``."""
+    """Samples by split. ``mask_reader`` is the only way to ground truth; weak stages get ``weak()``.
+
+    ``max_pixels`` is the largest image that stages decode; larger ones are listed as problems.
+    """
 
     format: str
     classes: ClassList
     splits: Mapping[str, tuple[Sample, ...]]
     fingerprint: str
     problems: tuple[Problem, ...] = ()
+    max_pixels: int = 100_000_000
     mask_reader: MaskReader | None = field(default=None, repr=False)
     has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
 

@@ -21,6 +21,7 @@ from tagmask.progress import LogFile, Progress, SilentProgress
 from tagmask.recipe import Recipe, load_recipe
 from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
 
+SEE_TRUTH = ("segment/full", "evaluate")  # the only stages whose source can open masks
 STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate", "report")
 
 
@@ -83,10 +84,24 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
     prints: dict[str, str] = {}
     for name, settings, upstream in wanted:
         own = {"settings": settings, **({} if name == "evaluate" else common)}
-        text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], source.fingerprint], sort_keys=True)
+        data = [source.fingerprint, _mask_fingerprint(source) if name in SEE_TRUTH else None]
+        text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], data], sort_keys=True)
         prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
         steps.append(_Step(name, own, upstream, prints[name]))
     return steps
+
+
+def _mask_fingerprint(source: DataSource) -> str:
+    """Hash of the mask files' sizes and times: an edited mask redoes what looks at masks, and nothing else."""
+    digest = hashlib.sha256()
+    for samples in source.splits.values():
+        for path in (sample.mask_path for sample in samples if sample.mask_path is not None):
+            try:
+                found = path.stat()
+            except OSError:
+                continue  # evaluate lists a mask that is gone
+            digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def run(
@@ -216,7 +231,7 @@ def _run_step(
 ) -> None:
     from tagmask.context import Context
 
-    sees_truth = step.name in ("evaluate", "segment/full")
+    sees_truth = step.name in SEE_TRUTH
     context = Context(recipe, workspace, engine, source if sees_truth else source.weak(), voice)
     reset_peak()
     begun = time.monotonic()

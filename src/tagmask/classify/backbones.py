@@ -57,7 +57,7 @@ def build_backbone(
         msg = f"classify.backbone={name} with {options}: timm cannot build it as a feature extractor: {text}"
         raise InputError(msg) from error
     if final_conv and not hasattr(model, "forward_intermediates"):
-        msg = f"classify.backbone={name}: timm gives no stage features with its final convolution; set final_conv: false"
+        msg = f"classify.backbone={name}: timm gives no stages with its final convolution; set final_conv: false"
         raise InputError(msg)
     if not dilate:
         _remove_dilation(model)
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
         self.model.eval()
         with torch.enable_grad():
             self.model.zero_grad(set_to_none=True)
-            self._features(probe)[stage - 1].sum().backward()
+            torch.autograd.backward(self._features(probe)[stage - 1].sum())
         reached = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)
         self.model.train(was_training)

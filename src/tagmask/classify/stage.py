@@ -59,7 +59,7 @@ class TagTask:
     def __init__(self, context: Context, model: Classifier) -> None:
         self.context, self.model = context, model
         self.settings = context.recipe.classify
-        loader = ImageLoader(STAGE)
+        loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels)
         self.dataset = TagSet(context, context.samples(TRAIN), loader)
         self.loader = loader
         self.problems: list[Problem] = []

@@ -12,8 +12,8 @@ from tagmask.interfaces import Problem, Sample, UInt8Array
 class ImageLoader:
     """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process."""
 
-    def __init__(self, stage: str, *, cache_bytes: int = 512 * 2**20) -> None:
-        self.stage = stage
+    def __init__(self, stage: str, *, max_pixels: int, cache_bytes: int = 512 * 2**20) -> None:
+        self.stage, self.max_pixels = stage, max_pixels
         self.cache_bytes, self.held = cache_bytes, 0
         self.cache: OrderedDict[str, UInt8Array] = OrderedDict()
 
@@ -23,7 +23,7 @@ class ImageLoader:
             self.cache.move_to_end(sample.id)
             return self.cache[sample.id]
         try:
-            image = read_image(sample.image_path)
+            image = read_image(sample.image_path, max_pixels=self.max_pixels)
         except UnreadableImageError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.image_path), reason=str(error))
         self.cache[sample.id] = image

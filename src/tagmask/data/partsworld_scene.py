@@ -211,7 +211,7 @@ def _place(settings: SceneSettings, draws: Draws, label: int, others: Sequence[P
     for _ in range(_PLACEMENT_TRIES if others else 1):
         facing = draws.pick((-1, 1))
         # Tail and head may leave the image by a little.
-        margins = (0.5 * length, 0.62 * length)[::facing]
+        margins = (0.53 * length, 0.66 * length)[::facing]
         candidate = PlannedObject(
             label=label,
             x=draws.uniform(margins[0], settings.size - margins[1]),

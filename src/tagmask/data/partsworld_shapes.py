@@ -17,7 +17,7 @@ Shape = Callable[[FloatArray, FloatArray], FloatArray]
 Pattern = Callable[[FloatArray, FloatArray], FloatArray]
 Point = tuple[float, float]
 
-HEAD_CENTRE = (0.48, -0.2)
+HEAD_CENTRE = (0.53, -0.19)
 
 
 def _f(value: float) -> np.float32:

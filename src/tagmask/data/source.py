@@ -8,7 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -162,9 +162,16 @@ class Collector:
             first = f" First problem: {self.problems[0].reason}" if self.problems else ""
             msg = f"{self.settings.root}: no usable training image (format {self.format}).{first}"
             raise DataError(msg)
-        extra = {} if has_mask is None else {"has_mask": has_mask}
-        fingerprint = self._fingerprint(classes, splits)
-        return DataSource(self.format, classes, splits, fingerprint, tuple(self.problems), masks, **extra)
+        source = DataSource(
+            format=self.format,
+            classes=classes,
+            splits=splits,
+            fingerprint=self._fingerprint(classes, splits),
+            problems=tuple(self.problems),
+            max_pixels=self.settings.max_pixels,
+            mask_reader=masks,
+        )
+        return source if has_mask is None else replace(source, has_mask=has_mask)
 
     def _divide(self) -> dict[str, tuple[Sample, ...]]:
         open_samples = [sample for split, sample, _ in self._rows if split is None]

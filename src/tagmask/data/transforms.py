@@ -23,8 +23,8 @@ STD = (0.229, 0.224, 0.225)
 def normalise(image: UInt8Array) -> Tensor:
     """uint8 [H, W, 3] -> float32 [3, H, W], ImageNet mean and standard deviation."""
     scaled = image.astype(np.float32) / np.float32(255)
-    scaled = (scaled - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
@@ -78,9 +78,7 @@ def random_resized_crop(
     return resize_image(image[top : top + h, left : left + w], (crop, crop))
 
 
-def random_window(
-    size: tuple[int, int], crop: int, rng: np.random.Generator
-) -> tuple[slice, slice, slice, slice]:
+def random_window(size: tuple[int, int], crop: int, rng: np.random.Generator) -> tuple[slice, slice, slice, slice]:
     """Random crop of an image of ``size``, or random place of it inside a larger canvas.
 
     Returns (rows, columns) of the canvas of crop x crop and (rows, columns) of the image.

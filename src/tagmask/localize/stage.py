@@ -57,7 +57,7 @@ def activation_maps(
 def run(context: Context, model: torch.nn.Module) -> list[Problem]:
     """Write ``localize/maps/ID.npz`` for train and val; returns the images left out."""
     settings, workspace, engine = context.recipe.localize, context.workspace, context.engine
-    loader = ImageLoader(STAGE, cache_bytes=0)
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)

@@ -68,7 +68,7 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
 
 def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
     workspace, chain = context.workspace, context.recipe.refine.chain[:-1]
-    loader = ImageLoader(STAGE, cache_bytes=0)
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
@@ -121,7 +121,7 @@ def _automatic(context: Context) -> AutoThreshold:
         msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
         raise RunError(msg)
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
-    loader = ImageLoader(STAGE, cache_bytes=0)
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
     statistic = AutoThreshold()
 
     def work(sample: Sample) -> Problem | None:

@@ -55,9 +55,7 @@ class DeepLabV3Plus(Method):
     atrous_rates: tuple[int, int, int] = (6, 12, 18)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
-    def build(
-        self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None
-    ) -> SegmentationModel:
+    def build(self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None) -> SegmentationModel:
         """The network with ``n_labels`` = C + 1 outputs; ``classifier`` is the file behind 'classifier'.
 
         Raises:
@@ -96,16 +94,10 @@ class DeepLabV3Plus(Method):
 
     def _load_classifier(self, encoder: nn.Module, path: Path | None) -> None:
         if path is None:
-            msg = (
-                "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
-            )
+            msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
             raise InputError(msg)
         prefix = "backbone.model."
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in load_file(path).items()
-            if key.startswith(prefix)
-        }
+        weights = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
         try:
             encoder.load_state_dict(weights)
         except RuntimeError as error:

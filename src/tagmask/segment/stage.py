@@ -36,11 +36,12 @@ class MaskSet:
         samples: list[Sample],
         settings: SegmentSettings,
         read_mask: Callable[[Sample], UInt8Array],
+        *,
+        max_pixels: int,
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
         self.stage, self.augment = stage, settings.augment
-        self.loader = ImageLoader(stage)
-        self.masks: dict[str, UInt8Array] = {}
+        self.loader = ImageLoader(stage, max_pixels=max_pixels)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -54,9 +55,7 @@ class MaskSet:
         try:
             mask = self.read_mask(sample)
         except TagmaskError as error:
-            return Problem(
-                stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error)
-            )
+            return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
         augment = self.augment
         pixels, labels = augment_pair(
             image,
@@ -140,7 +139,7 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Prob
     model.train()
     if settings.batch_norm == "eval":
         keep_statistics(model.encoder)
-    dataset = MaskSet(f"{stage} (training)", samples, settings, read_mask)
+    dataset = MaskSet(f"{stage} (training)", samples, settings, read_mask, max_pixels=context.source.max_pixels)
     problems = train(
         context.engine,
         SegmentationTask(settings, model, dataset),
@@ -175,7 +174,7 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
     engine, workspace = context.engine, context.workspace
     model = load_segmenter(workspace.stage(stage) / "model.safetensors", settings.network)
     engine.place(model)
-    loader = ImageLoader(stage, cache_bytes=0)
+    loader = ImageLoader(stage, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
