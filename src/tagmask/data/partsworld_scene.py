@@ -55,7 +55,7 @@ class SceneSettings(BaseModel):
     context_without: Probability = Field(default=0.4, description="chance of a context without its class")
     clutter: float = Field(default=1.0, ge=0, le=5, description="scale of the number of distractors")
     objects: tuple[Probability, Probability, Probability] = (0.45, 0.35, 0.2)
-    object_length: tuple[float, float] = (0.4, 0.7)
+    object_length: tuple[float, float] = (0.44, 0.72)
     variant: Literal["multi", "single"] = "multi"
 
     @field_validator("objects")
@@ -211,7 +211,7 @@ def _place(settings: SceneSettings, draws: Draws, label: int, others: Sequence[P
     for _ in range(_PLACEMENT_TRIES if others else 1):
         facing = draws.pick((-1, 1))
         # Tail and head may leave the image by a little.
-        margins = (0.53 * length, 0.66 * length)[::facing]
+        margins = (0.5 * length, 0.63 * length)[::facing]
         candidate = PlannedObject(
             label=label,
             x=draws.uniform(margins[0], settings.size - margins[1]),

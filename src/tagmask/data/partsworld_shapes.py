@@ -17,7 +17,7 @@ Shape = Callable[[FloatArray, FloatArray], FloatArray]
 Pattern = Callable[[FloatArray, FloatArray], FloatArray]
 Point = tuple[float, float]
 
-HEAD_CENTRE = (0.53, -0.19)
+HEAD_CENTRE = (0.49, -0.16)
 
 
 def _f(value: float) -> np.float32:
