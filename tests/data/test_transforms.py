@@ -1,0 +1,191 @@
+"""Resizing, windows, crops: inside the image, image and labels aligned, all chance from the generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagmask.data.transforms import (
+    MEAN,
+    STD,
+    as_float_maps,
+    augment_image,
+    augment_pair,
+    jitter,
+    normalise,
+    place,
+    random_resized_crop,
+    random_window,
+    resize_image,
+    resize_mask,
+    scaled_size,
+)
+
+sides = st.integers(1, 40)
+KINDS = ("resized_crop", "long_side", "scale_crop")
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "crop": 16,
+        "scale": (0.5, 1.5),
+        "ratio": (0.8, 1.25),
+        "long_side": (8, 24),
+        "flip": True,
+        "colour_jitter": 0.2,
+    }
+    return {**plain, **changes}
+
+
+def test_normalising_by_hand() -> None:
+    image = np.array([[[0, 128, 255]]], np.uint8)
+    expected = [(v / 255 - m) / s for v, m, s in zip((0, 128, 255), MEAN, STD, strict=True)]
+    torch.testing.assert_close(normalise(image).flatten(), torch.tensor(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [((5, 3), 0.5, (2, 2)), ((75, 101), 1.5, (112, 152)), ((1, 1), 0.5, (1, 1)), ((7, 9), 1.0, (7, 9))],
+)
+def test_scaled_sizes_round_halves_to_even(size: tuple[int, int], scale: float, expected: tuple[int, int]) -> None:
+    assert scaled_size(size, scale) == expected
+
+
+def test_the_same_size_is_not_resampled() -> None:
+    image = noise(0, 5, 7)
+    assert resize_image(image, (5, 7)) is image
+    mask = np.zeros((5, 7), np.uint8)
+    assert resize_mask(mask, (5, 7)) is mask
+
+
+@given(sides, sides, sides, sides, st.integers(0, 99))
+def test_a_resized_mask_invents_no_label(h: int, w: int, to_h: int, to_w: int, seed: int) -> None:
+    mask = rng(seed).choice(np.array([0, 3, 9, 255], np.uint8), (h, w))
+    resized = resize_mask(mask, (to_h, to_w))
+    assert resized.shape == (to_h, to_w)
+    assert set(np.unique(resized)) <= set(np.unique(mask))
+
+
+@given(sides, sides, sides, st.integers(0, 999))
+def test_windows_never_leave_the_image_or_the_canvas(h: int, w: int, crop: int, seed: int) -> None:
+    window = random_window((h, w), crop, rng(seed))
+    for piece, bound in zip(window, (crop, crop, h, w), strict=True):
+        assert 0 <= piece.start < piece.stop <= bound
+    for canvas, source, length in zip(window[:2], window[2:], (h, w), strict=True):
+        assert canvas.stop - canvas.start == source.stop - source.start == min(length, crop)
+
+
+@given(sides, sides, sides, st.integers(0, 999))
+def test_what_is_placed_is_found_again(h: int, w: int, crop: int, seed: int) -> None:
+    image = torch.arange(1.0, 1 + h * w).reshape(1, h, w)
+    window = random_window((h, w), crop, rng(seed))
+    canvas = place(image, crop, window, fill=-1.0)
+    assert canvas.shape == (1, crop, crop)
+    assert torch.equal(canvas[..., window[0], window[1]], image[..., window[2], window[3]])
+    assert int((canvas > 0).sum()) == min(h, crop) * min(w, crop)
+
+
+def test_windows_reach_both_ends() -> None:
+    starts = {random_window((8, 8), 5, rng(seed))[2].start for seed in range(60)}
+    assert starts == {0, 1, 2, 3}
+    places = {random_window((5, 5), 8, rng(seed))[0].start for seed in range(60)}
+    assert places == {0, 1, 2, 3}
+
+
+@given(sides, sides, st.integers(0, 999))
+def test_a_resized_crop_is_inside_the_image(h: int, w: int, seed: int) -> None:
+    image = np.zeros((h, w, 3), np.uint8) + 77
+    assert (random_resized_crop(image, 12, (0.1, 1.0), (0.5, 2.0), rng(seed)) == 77).all()
+
+
+def test_a_resized_crop_covers_the_area_asked_for() -> None:
+    """Colour = position, so the corners of the crop tell how much was cut."""
+    ramp = np.arange(100, dtype=np.uint8)
+    image = np.stack([np.broadcast_to(ramp, (100, 100)), np.broadcast_to(ramp[:, None], (100, 100))] * 2, -1)[..., :3]
+    areas = []
+    for seed in range(40):
+        cut = random_resized_crop(np.ascontiguousarray(image), 32, (0.25, 0.5), (0.8, 1.25), rng(seed))
+        span = [int(cut[..., k].max()) - int(cut[..., k].min()) + 1 for k in (0, 1)]
+        areas.append(span[0] * span[1] / 1e4)
+    assert 0.2 < min(areas) < 0.3
+    assert 0.42 < max(areas) < 0.55
+
+
+def test_the_whole_image_where_no_part_fits() -> None:
+    image = noise(1, 2, 60)  # no part of it has this aspect
+    cut = random_resized_crop(image, 8, (1.0, 1.0), (1.0, 1.0), rng(0))
+    assert np.array_equal(cut, resize_image(image, (8, 8)))
+
+
+@given(sides, sides, st.sampled_from(KINDS), st.integers(0, 999))
+def test_views_are_a_function_of_the_seed(h: int, w: int, kind: str, seed: int) -> None:
+    image = noise(seed, h, w)
+    one = augment_image(image, kind, rng=rng(seed), **options())
+    assert one.shape == (3, 16, 16)
+    assert one.dtype == torch.float32
+    assert torch.isfinite(one).all()
+    assert torch.equal(one, augment_image(image, kind, rng=rng(seed), **options()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_give_different_views(kind: str) -> None:
+    views = [augment_image(noise(0, 30, 30), kind, rng=rng(seed), **options()) for seed in range(4)]
+    assert all(not torch.equal(views[0], view) for view in views[1:])
+
+
+def test_the_missing_area_is_the_mean_colour() -> None:
+    view = augment_image(
+        np.full((4, 4, 3), 255, np.uint8), "long_side", rng=rng(0), **options(long_side=(4, 4), colour_jitter=0.0)
+    )
+    assert int((view == 0).all(0).sum()) == 16 * 16 - 16
+
+
+def test_no_jitter_changes_nothing() -> None:
+    image = noise(0, 5, 5)
+    assert jitter(image, 0.0, rng(0)) is image
+    assert not np.array_equal(jitter(image, 0.5, rng(0)), image)
+
+
+@given(sides, sides, st.integers(0, 999), st.booleans())
+def test_image_and_labels_stay_aligned(h: int, w: int, seed: int, flip: bool) -> None:
+    """Label 1 where the image is white, 2 where it is black; they must agree in every pixel of the view."""
+    white = rng(seed).random((h, w)) < 0.5
+    image = np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, -1)
+    mask = np.where(white, 1, 2).astype(np.uint8)
+    pixels, labels = augment_pair(image, mask, crop=24, scale=(1.0, 1.0), flip=flip, colour_jitter=0.0, rng=rng(seed))
+    assert torch.equal(labels == 1, pixels[0] > 1)
+    assert torch.equal(labels == 2, pixels[0] < -1)
+    assert torch.equal(labels == 255, (pixels == 0).all(0))
+
+
+@given(sides, sides, st.integers(0, 999))
+def test_scaled_pairs_stay_aligned(h: int, w: int, seed: int) -> None:
+    """Two halves, scaled: the border may blur, the sides of it may not swap."""
+    white = np.broadcast_to(np.arange(w) < w / 2, (h, w))
+    image = np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, -1)
+    pixels, labels = augment_pair(
+        image, white.astype(np.uint8), crop=32, scale=(0.6, 1.8), flip=True, colour_jitter=0.0, rng=rng(seed)
+    )
+    inside = labels != 255
+    disagree = ((labels == 1) != (pixels[0] > 0)) & inside
+    assert int(disagree.sum(1).max()) <= 1 if w > 1 else True
+    assert labels.dtype == torch.int64
+
+
+def test_half_precision_maps_become_float32() -> None:
+    maps = as_float_maps(np.ones((1, 2, 2), np.float16))
+    assert maps.dtype == torch.float32
+    assert float(maps.sum()) == 4
