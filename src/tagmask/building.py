@@ -13,8 +13,21 @@ from tagmask import registry
 from tagmask.errors import RecipeError, nearest
 
 
-class OverrideText(str):
-    """Text that came from the command line: as a path it is relative to the current folder."""
+class AnchoredText(str):
+    """Recipe text that remembers its folder: as a path it is relative to that, wherever the text is merged to."""
+
+    base: Path
+
+
+def anchor(value: Any, base: Path) -> Any:
+    """Every text in a YAML value as :class:`AnchoredText`; keys stay as they are."""
+    if isinstance(value, str):
+        text = AnchoredText(value)
+        text.base = base
+        return text
+    if isinstance(value, dict):
+        return {key: anchor(item, base) for key, item in value.items()}
+    return [anchor(item, base) for item in value] if isinstance(value, list) else value
 
 
 def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> Any:
@@ -43,8 +56,8 @@ def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str
     except ValidationError as error:
         first = error.errors()[0]
         key = prefix + ".".join(str(part) for part in first["loc"])
-        given = f" (got {first['input']!r})" if first["type"] != "missing" else ""
-        msg = f"{where}: {key or 'recipe'}: {first['msg']}{given}"
+        given = f" (got {first['input']!r})" if first["type"] not in ("missing", "value_error") else ""
+        msg = f"{where}: {key or 'recipe'}: {first['msg'].removeprefix('Value error, ')}{given}"
         raise RecipeError(msg) from error
 
 
@@ -67,8 +80,8 @@ def _settings_type(annotation: Any) -> type[BaseModel] | None:
 
 
 def absolute(value: Any, base: Path) -> Path:
-    """Resolve a recipe path against its file's folder, or the current one if it came from the command line."""
-    start = Path.cwd() if isinstance(value, OverrideText) else base
+    """Resolve a recipe path against the folder that its text remembers, else against ``base``."""
+    start = value.base if isinstance(value, AnchoredText) else base
     path = Path(value).expanduser()
     return path if path.is_absolute() else Path(start / path).resolve()
 

@@ -6,6 +6,7 @@ a recipe file are relative to that file; those in overrides to the current folde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import yaml
 from pydantic import BaseModel
 
 from tagmask import registry
-from tagmask.building import OverrideText, absolute, build_method, validate_settings
+from tagmask.building import absolute, anchor, build_method, validate_settings
 from tagmask.errors import RecipeError, nearest
-from tagmask.settings import LocalizeSettings, Recipe, Settings
+from tagmask.settings import ClassifySettings, LocalizeSettings, Recipe, RefineSettings, SegmentSettings, Settings
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -38,7 +39,7 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequ
     else:
         path = Path(source)
         raw, base, where = _read_yaml(path), path.resolve().parent, str(path)
-        raw.setdefault("name", path.stem)
+        raw.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem).strip(".-")[:100] or "run")
     for override in overrides:
         _apply_override(raw, override)
     return _build(raw, base, where)
@@ -66,13 +67,14 @@ def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
     if not isinstance(raw, dict):
         msg = f"{path}: a recipe is a mapping of keys, this is {type(raw).__name__}"
         raise RecipeError(msg)
-    parent = raw.pop("extends", None)
+    values: dict[str, Any] = anchor(raw, path.resolve().parent)
+    parent = values.pop("extends", None)
     if parent is None:
-        return raw
+        return values
     if depth > 8:
         msg = f"{path}: 'extends' goes round in circles"
         raise RecipeError(msg)
-    return _merge(_read_yaml(path.resolve().parent / str(parent), depth + 1), raw)
+    return _merge(_read_yaml(path.resolve().parent / str(parent), depth + 1), values)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +95,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError:
         value = text
-    value = OverrideText(value) if isinstance(value, str) else value
+    value = anchor(value, Path.cwd())
+    if keys[0] == "refine" and len(keys) > 1:
+        raw["refine"] = _as_list(raw.get("refine") or list(RefineSettings.model_fields["chain"].default))
     node: Any = raw
     for depth, part in enumerate(keys[:-1]):
         node = _step_into(node, part, ".".join(keys[: depth + 1]))
@@ -121,11 +125,15 @@ def _step_into(node: Any, part: str, so_far: str) -> Any:
 def _list_index(items: list[Any], part: str, so_far: str) -> int:
     if part.isdecimal() and int(part) < len(items):
         return int(part)
-    names = [item if isinstance(item, str) else str(item.get("name")) for item in items]
+    names = [str(item.get("name")) if isinstance(item, dict) else str(item) for item in items]
     if part in names:
         return names.index(part)
     msg = f"{so_far}: no item '{part}' in the list. {nearest(part, names)}"
     raise RecipeError(msg)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
@@ -138,19 +146,22 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
     if "localize" in values:
         values["localize"] = _split_method(values["localize"], LocalizeSettings, "method")
     if "refine" in values:
-        chain = values["refine"]
-        values["refine"] = {"chain": chain if isinstance(chain, list) else [chain]}
-    kinds: tuple[tuple[str, str, registry.Kind], ...] = (
-        ("classify", "head", "head"),
-        ("localize", "method", "localizer"),
-        ("segment", "network", "network"),
+        values["refine"] = {"chain": _as_list(values["refine"])}
+    kinds: tuple[tuple[str, str, registry.Kind, type[Settings]], ...] = (
+        ("classify", "head", "head", ClassifySettings),
+        ("localize", "method", "localizer", LocalizeSettings),
+        ("segment", "network", "network", SegmentSettings),
     )
-    for section, key, kind in kinds:
+    for section, key, kind, settings in kinds:
         block = values.get(section)
         if isinstance(block, dict) and key in block:
             prefix = section if key == "method" else f"{section}.{key}"
-            built = build_method(kind, block[key], where=f"{where}: {prefix}", base=base)
-            values[section] = {**block, key: built}
+            method = block[key]
+            if isinstance(method, dict):
+                method = {"name": settings.model_fields[key].default, **method}
+            if section == "localize":
+                _check_localize(method, where)
+            values[section] = {**block, key: build_method(kind, method, where=f"{where}: {prefix}", base=base)}
     if "refine" in values:
         values["refine"] = {
             "chain": tuple(
@@ -166,14 +177,27 @@ def _split_method(value: Any, settings: type[Settings], key: str) -> dict[str, A
     if not isinstance(value, dict):
         return {key: value}
     stage = {name: item for name, item in value.items() if name in settings.model_fields and name != key}
-    own = {name: item for name, item in value.items() if name not in stage}
-    own.setdefault("name", settings.model_fields[key].default)
-    return {key: own, **stage}
+    return {key: {name: item for name, item in value.items() if name not in stage}, **stage}
+
+
+def _check_localize(method: Any, where: str) -> None:
+    """In this section the method's keys and the stage's stand side by side, so a typo may be one of either."""
+    if not isinstance(method, dict) or not isinstance(method["name"], str):
+        return
+    known = {*registry.get("localizer", method["name"], where=f"{where}: localize").model_fields}
+    known |= {*LocalizeSettings.model_fields} - {"method"}
+    for key in method:
+        if key not in known and key != "name":
+            msg = f"{where}: unknown key 'localize.{key}'. {nearest(str(key), known)}"
+            raise RecipeError(msg)
 
 
 def _build_data(value: Any, base: Path, where: str) -> Any:
     if isinstance(value, BaseModel):
         return value
+    if not isinstance(value, str | Mapping):
+        msg = f"{where}: data: expected the name of a format or a mapping with 'format', got {value!r}"
+        raise RecipeError(msg)
     settings = {"format": value} if isinstance(value, str) else dict(value)
     chosen = settings.pop("format", settings.pop("name", "auto"))
     if chosen == "auto":

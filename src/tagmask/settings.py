@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, field_validator
 
 from tagmask import registry
 from tagmask.building import build_method
@@ -90,6 +91,14 @@ class AugmentSettings(Settings):
     flip: bool = True
     colour_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.2
 
+    @field_validator("scale", "ratio", "long_side")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            msg = f"expected two numbers 0 < smallest <= largest, not {list(value)}"
+            raise ValueError(msg)
+        return value
+
 
 class ClassifySettings(Settings):
     """The tag classifier."""
@@ -125,6 +134,19 @@ class RefineSettings(Settings):
 
     chain: tuple[Refiner, ...] = Field(default=("threshold",), validate_default=True, min_length=1)
 
+    @field_validator("chain")
+    @classmethod
+    def _ends_in_labels(cls, chain: tuple[Any, ...]) -> tuple[Any, ...]:
+        *before, last = chain
+        wrong = [refiner.name for refiner in before if refiner.makes != "maps"]
+        if wrong:
+            msg = f"'{wrong[0]}' makes labels, so it must be the last of the chain"
+            raise ValueError(msg)
+        if last.makes != "labels":
+            msg = f"the chain must end in a refiner that makes labels, such as threshold; '{last.name}' makes maps"
+            raise ValueError(msg)
+        return chain
+
 
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
@@ -138,6 +160,21 @@ class SegmentSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
+
+    @field_validator("augment", "optimizer", mode="before")
+    @classmethod
+    def _complete(cls, value: Any, info: ValidationInfo) -> Any:
+        """Changing one key of a block leaves its others at this stage's defaults, not at those of the block's class."""
+        default = cls.model_fields[str(info.field_name)].default
+        return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
+
+    @field_validator("augment")
+    @classmethod
+    def _for_pairs(cls, value: AugmentSettings) -> AugmentSettings:
+        if value.kind != "scale_crop":
+            msg = f"images with masks are augmented by kind scale_crop only, not {value.kind}"
+            raise ValueError(msg)
+        return value
 
 
 class EvaluateSettings(Settings):
@@ -153,7 +190,7 @@ class EvaluateSettings(Settings):
 class Recipe(Settings):
     """Everything that determines a run."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.-]+$")] = "run"
+    name: Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     data: Data = Field(default="partsworld", validate_default=True)
     engine: EngineSettings = Field(default_factory=EngineSettings)
