@@ -9,6 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A shared machine can stall any example for a second; pytest-timeout bounds what hangs.
+settings.register_profile("tagmask", deadline=None)
+settings.load_profile("tagmask")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
