@@ -89,3 +89,11 @@ def test_refusals():
         colour_walk(maps, image.astype(np.int32))
     with pytest.raises(ValueError, match="uint8"):
         colour_walk(maps, image[..., :2])
+
+
+def test_power_sharpens_the_start() -> None:
+    maps = torch.tensor([[[1.0, 0.5], [0.25, 0.0]]])
+    image = torch.zeros(3, 2, 2)
+    torch.testing.assert_close(colour_walk(maps, image, steps=0, power=2.0), maps**2)
+    with pytest.raises(ValueError, match="power"):
+        colour_walk(maps, image, power=0.0)

@@ -115,16 +115,15 @@ class TagTask:
         scores = context.engine.sum_over_ranks(scores).cpu()
         read = scores[:, -1] > 0
         targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[read]
-        if not len(targets):
+        if not len(targets) or not targets.any():
             return None
+        occurs = targets.sum(dim=0) > 0
         values = multilabel_average_precision(
-            scores[read, :-1], targets.long(), num_labels=n_classes, average=None
+            scores[read, :-1][:, occurs], targets[:, occurs].long(), num_labels=int(occurs.sum()), average=None
         )
         names = context.source.classes.foreground
-        occurs = targets.sum(dim=0) > 0
-        precision = {
-            n: round(float(v), 6) if o else None for n, v, o in zip(names, values, occurs, strict=True)
-        }
+        found = dict(zip((n for n, there in zip(names, occurs, strict=True) if there), values.tolist(), strict=True))
+        precision = {name: round(found[name], 6) if name in found else None for name in names}
         known = [value for value in precision.values() if value is not None]
         return {"val_map": round(sum(known) / len(known), 6) if known else None, "val_ap": precision}
 

@@ -66,6 +66,7 @@ def colour_walk(
     radius: int = 5,
     sigma: float = 0.03,
     steps: int = 64,
+    power: float = 1.0,
 ) -> Tensor:
     """Spread maps over regions of similar colour.
 
@@ -75,21 +76,23 @@ def colour_walk(
         radius: pairs closer than this, in cells of the maps' grid, are connected.
         sigma: colour difference at which two neighbours stop being alike, in units of the full range.
         steps: length of the walk.
+        power: exponent on the maps before the walk (AdvCAM's 1.5, AMN's 1.3 are such): above 1 it starts from
+            what the maps are sure of.
 
     Returns:
         [K, h, w] in [0, 1], same dtype and device: each map divided by its maximum (an all-zero map stays 0).
 
     Raises:
-        ValueError: radius < 2, sigma <= 0, steps < 0, or not an image.
+        ValueError: radius < 2, sigma or power <= 0, steps < 0, or not an image.
     """
-    if sigma <= 0:
-        msg = f"sigma must be positive, got {sigma}"
+    if sigma <= 0 or power <= 0:
+        msg = f"sigma and power must be positive, got {sigma} and {power}"
         raise ValueError(msg)
     if maps.numel() == 0:
         return maps.clone()
     colours = grid_colours(image, (maps.shape[1], maps.shape[2])).to(maps.device)
     weights = colour_affinity(colours, radius=radius, sigma=sigma)
-    walked = stencil_walk(maps, weights, radius=radius, steps=steps)
+    walked = stencil_walk(maps**power, weights, radius=radius, steps=steps)
     peak = walked.amax(dim=(1, 2), keepdim=True)
     return walked / torch.where(peak > 0, peak, 1)
 
@@ -103,7 +106,10 @@ class ColourWalk(Method):
     radius: Annotated[int, Field(ge=2, le=20)] = 5
     sigma: Annotated[float, Field(gt=0, le=2)] = 0.03
     steps: Annotated[int, Field(ge=0, le=4096)] = 64
+    power: Annotated[float, Field(gt=0, le=10)] = 1.0
 
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1]."""
-        return colour_walk(maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps)
+        return colour_walk(
+            maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power
+        )
