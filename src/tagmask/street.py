@@ -145,6 +145,7 @@ def run(
         _walk(resolved, workspace, engine, source, SilentProgress(), None, until)
         return Run(root, resolved)
     with workspace.lock():
+        workspace.sweep()
         voice = LogFile(root / "log.txt", progress or SilentProgress())
         _walk(resolved, workspace, engine, source, voice, Path(reuse) if reuse else None, until)
     return Run(root, resolved)
@@ -193,15 +194,16 @@ def _walk(
 
 def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path | None, voice: Progress) -> str | None:
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
-    stored = workspace.manifest()["stages"].get(step.name)
-    same = stored is not None and stored["fingerprint"] == step.fingerprint
-    if same and stored["status"] == "done":
+    stored = workspace.manifest()["stages"].get(step.name, {})
+    same = stored.get("fingerprint") == step.fingerprint
+    missing = stored.get("files", 0) - workspace.count_files(step.name) if same else 0
+    if same and stored["status"] == "done" and missing <= 0:
         voice.stage(step.name, "up to date")
         return None
     if same:
-        reason = "resumed"
+        reason = "resumed" if missing <= 0 else f"{missing} of its files are gone"
     else:
-        reason = "new" if stored is None else _what_changed(workspace, step, stored)
+        reason = "new" if not stored else _what_changed(workspace, step, stored)
         _clear(workspace, step.name)
         if reuse is not None and _link_stage(Workspace(reuse), workspace, step):
             voice.stage(step.name, f"reused from {reuse}")
@@ -248,13 +250,13 @@ def _run_step(
             seconds=round(seconds, 2),
             peak_memory_mb=round(peak_megabytes(), 1),
             problems=len(problems),
+            files=workspace.count_files(step.name),
             finished=_now(),
             reason=reason,
         )
 
     workspace.update_manifest(done)
-    for checkpoint in workspace.stage(step.name).glob("state.ckpt"):
-        checkpoint.unlink()
+    (workspace.stage(step.name) / "state.ckpt").unlink(missing_ok=True)
 
 
 def _work(name: str) -> Callable[[Any], list[Problem]]:

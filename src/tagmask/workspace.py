@@ -32,6 +32,7 @@ from tagmask.interfaces import ActivationMaps, Problem, UInt8Array
 
 SCHEMA = 1
 _LONGEST_NAME = 150
+_TEMPORARY = ".tmp-"
 
 
 def artifact_name(sample_id: str) -> str:
@@ -40,11 +41,11 @@ def artifact_name(sample_id: str) -> str:
     Everything but letters, digits, '-', '_' and '.' is percent-encoded ('/' too, so no id can leave its
     folder); long names keep a readable head and end in a hash.
     """
-    name = quote(sample_id, safe="")
+    name = quote(sample_id, safe="", errors="surrogateescape")  # a Linux file name need not be Unicode
     if name.startswith("."):
         name = "%2E" + name[1:]
     if len(name) > _LONGEST_NAME:
-        digest = hashlib.sha256(sample_id.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(sample_id.encode(errors="surrogateescape")).hexdigest()[:16]
         name = f"{name[:_LONGEST_NAME]}~{digest}"
     return name
 
@@ -72,7 +73,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
         encoding = None if "b" in mode else "utf-8"
         with os.fdopen(handle, mode, encoding=encoding) as stream:
             yield stream
@@ -101,8 +102,17 @@ def write_error(path: Path, error: OSError) -> RunError:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: sorted as given, UTF-8, NaN not allowed."""
     with atomic_write(path, "w") as stream:
-        json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
+        stream.write(_json(value, indent=1) + "\n")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Readable JSON; escapes only where a text (a file name, say) is not valid Unicode."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 def read_json(path: Path) -> Any:
@@ -172,8 +182,9 @@ class Workspace:
                     peak=stored["peak"],
                     image_size=(height, width),
                 )
-        except (OSError, ValueError, KeyError) as error:
-            msg = f"{path}: not a readable maps file ({error}). Delete it and run again."
+        except Exception as error:  # a torn zip raises nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            msg = f"{path}: not a readable maps file ({reason}). Delete it and run again."
             raise RunError(msg) from error
 
     @staticmethod
@@ -187,9 +198,28 @@ class Workspace:
         try:
             with Image.open(path) as image:
                 return np.array(image, dtype=np.uint8)
-        except OSError as error:
-            msg = f"{path}: not a readable mask ({error}). Delete it and run again."
+        except Exception as error:  # a torn PNG raises nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            msg = f"{path}: not a readable mask ({reason}). Delete it and run again."
             raise RunError(msg) from error
+
+    # -- files -------------------------------------------------------------------------------------------
+
+    def count_files(self, stage: str) -> int:
+        """Number of artifacts of a stage (segment/full lives inside segment and does not count there)."""
+        if stage == "evaluate":
+            return int((self.root / "metrics.json").is_file())
+        found = 0
+        for folder, folders, files in os.walk(self.stage(stage)):
+            if stage == "segment" and Path(folder) == self.stage(stage) and "full" in folders:
+                folders.remove("full")
+            found += sum(name != "state.ckpt" and not name.startswith(_TEMPORARY) for name in files)
+        return found
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; call it under the lock."""
+        for path in self.root.rglob(f"{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
 
     # -- manifest, problems, history -----------------------------------------------------------------------
 
@@ -209,7 +239,7 @@ class Workspace:
         kept = [problem for problem in self.problems() if problem.stage != stage]
         with atomic_write(self.root / "problems.jsonl", "w") as stream:
             for problem in [*kept, *problems]:
-                stream.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+                stream.write(_json(asdict(problem)) + "\n")
 
     def problems(self) -> list[Problem]:
         """All problems of the run so far."""
