@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 from tagmask.classify.model import Classifier, build_classifier, load_classifier
 from tagmask.context import TRAIN, VAL, Context
@@ -117,15 +117,14 @@ class TagTask:
         targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[read]
         if not len(targets) or not targets.any():
             return None
-        occurs = targets.sum(dim=0) > 0
-        values = multilabel_average_precision(
-            scores[read, :-1][:, occurs], targets[:, occurs].long(), num_labels=int(occurs.sum()), average=None
-        )
-        names = context.source.classes.foreground
-        found = dict(zip((n for n, there in zip(names, occurs, strict=True) if there), values.tolist(), strict=True))
-        precision = {name: round(found[name], 6) if name in found else None for name in names}
+        precision = {
+            name: round(float(binary_average_precision(scores[read, c], targets[:, c].long())), 6)
+            if targets[:, c].any()
+            else None
+            for c, name in enumerate(context.source.classes.foreground)
+        }
         known = [value for value in precision.values() if value is not None]
-        return {"val_map": round(sum(known) / len(known), 6) if known else None, "val_ap": precision}
+        return {"val_map": round(sum(known) / len(known), 6), "val_ap": precision}
 
     def _warn_unlearnt(self, figures: dict[str, Any]) -> None:
         """A class whose ranking is hardly better than chance half way is worth a word before the night is over."""
