@@ -103,7 +103,7 @@ def _threshold(context: Context) -> float:
         record = {
             "value": value,
             "rule": "auto",
-            "statistic": "colour mutual information",
+            "statistic": statistic.statistic,
             "curve": {
                 "thresholds": [float(t) for t in statistic.thresholds],
                 "statistic": [round(float(v), 6) for v in statistic.curve()],
