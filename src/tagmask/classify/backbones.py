@@ -49,19 +49,35 @@ def build_backbone(
     if output_stride != 32:
         options["output_stride"] = output_stride
     options.update({"num_classes": 0} if final_conv else {"features_only": True})
-    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the unused classifier weights every time
-    try:
-        model = timm.create_model(name, **options)
-    except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
-        text = " ".join(str(error).split())
-        msg = f"classify.backbone={name} with {options}: timm cannot build it as a feature extractor: {text}"
-        raise InputError(msg) from error
+    model = create_timm(name, options, setting="classify.backbone")
     if final_conv and not hasattr(model, "forward_intermediates"):
         msg = f"classify.backbone={name}: timm gives no stages with its final convolution; set final_conv: false"
         raise InputError(msg)
     if not dilate:
         _remove_dilation(model)
     return Backbone(model, final_conv=final_conv)
+
+
+def create_timm(name: str, options: dict[str, Any], *, setting: str) -> Any:
+    """timm.create_model with its failures in one line; ``setting`` is the recipe key to name.
+
+    Raises:
+        InputError: the model cannot be built like this, or its published weights cannot be had.
+    """
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the unused classifier weights every time
+    downloads = bool(options.get("pretrained")) and "pretrained_cfg_overlay" not in options
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError, OSError) as error:
+        text = " ".join(str(error).split())[:200]
+        if downloads:
+            msg = (
+                f"{setting}={name}: no published weights of it could be had ({text}). Without a network, set weights "
+                "to a local safetensors file, or to null to start from scratch."
+            )
+            raise InputError(msg) from error
+        msg = f"{setting}={name} with {options}: timm cannot build it like this: {text}"
+        raise InputError(msg) from error
 
 
 def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import check_weights
+from tagmask.classify.backbones import check_weights, create_timm
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.method import Method
 
@@ -66,7 +66,7 @@ class DeepLabV3Plus(Method):
             raise UnknownNameError("encoder", self.encoder, timm.list_models(), "segment.network")
         network = smp.DeepLabV3Plus(
             encoder_name=f"tu-{self.encoder}",
-            encoder_weights="imagenet" if pretrained and self.weights == "timm" else None,
+            encoder_weights=None,
             encoder_output_stride=self.output_stride,
             decoder_channels=self.decoder_channels,
             decoder_atrous_rates=self.atrous_rates,
@@ -74,23 +74,18 @@ class DeepLabV3Plus(Method):
             classes=n_labels,
             **self.encoder_args,
         )
-        if pretrained and isinstance(self.weights, Path):
-            self._load_timm(network.encoder.model, self.weights)
-        elif pretrained and self.weights == "classifier":
+        if pretrained and self.weights == "classifier":
             self._load_classifier(network.encoder.model, classifier)
+        elif pretrained and self.weights is not None:
+            self._load_timm(network.encoder.model)
         return SegmentationModel(network, grid=32)
 
-    def _load_timm(self, encoder: nn.Module, path: Path) -> None:
-        check_weights(path, self.encoder, self.encoder_args)
-        full = timm.create_model(
-            self.encoder,
-            features_only=True,
-            pretrained=True,
-            pretrained_cfg_overlay={"file": str(path)},
-            output_stride=self.output_stride,
-            **self.encoder_args,
-        )
-        encoder.load_state_dict(full.state_dict())
+    def _load_timm(self, encoder: nn.Module) -> None:
+        options = {**self.encoder_args, "features_only": True, "pretrained": True, "output_stride": self.output_stride}
+        if isinstance(self.weights, Path):
+            check_weights(self.weights, self.encoder, self.encoder_args)
+            options["pretrained_cfg_overlay"] = {"file": str(self.weights)}
+        encoder.load_state_dict(create_timm(self.encoder, options, setting="segment.network.encoder").state_dict())
 
     def _load_classifier(self, encoder: nn.Module, path: Path | None) -> None:
         if path is None:
