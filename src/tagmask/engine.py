@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tagmask.errors import RunError
+from tagmask.errors import RunError, TagmaskError
 from tagmask.interfaces import Problem
 from tagmask.progress import Progress
 from tagmask.settings import EngineSettings
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+_MOST_AT_ONCE = 16  # images in flight on a CPU; each holds its own features
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -62,6 +66,34 @@ class Engine:
         """Mixed precision as chosen for this device."""
         return self.fabric.autocast()
 
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item], *, at_once: int
+    ) -> Generator[Result, None, None]:
+        """Results of ``work`` in the order of ``items``.
+
+        On a CPU each item is computed by one thread, several items at a time. Threads within an item would change
+        the order of floating-point sums with their number; so every bit is the same on any number of threads and
+        ranks (and it is faster, too).
+        """
+        if self.device.type != "cpu":
+            yield from map(work, items)
+            return
+        threads = torch.get_num_threads()
+        workers = min(threads, at_once)
+        torch.set_num_threads(1)
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.fabric.barrier()
@@ -73,6 +105,21 @@ class Engine:
         total = self.fabric.all_reduce(values, reduce_op="sum")
         assert isinstance(total, Tensor)
         return total
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Around the work of every rank but the first: when that one leaves, it has said why, and this one follows.
+
+        Raises:
+            RunError: the connection to another rank is lost.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # torch has no class of its own for it on gloo
+            if not any(word in str(error) for word in ("onnection", "Broken pipe", "NCCL")):
+                raise
+            msg = f"another process of this run has ended ({' '.join(str(error).split())})"
+            raise RunError(msg) from error
 
     def gather(self, value: Item) -> list[Item]:
         """One Python value of every rank, on every rank."""
@@ -116,24 +163,33 @@ def each_image(
     done: Callable[[Item], bool],
     progress: Progress,
     description: str,
+    at_once: int = _MOST_AT_ONCE,
 ) -> list[Problem]:
     """Run ``work`` on this rank's items that are not done; image-wise stages supply the work, not a loop.
 
-    Returns the problems of all ranks.
+    On a CPU up to ``at_once`` items are worked on at a time, in threads. Returns the problems of all ranks.
 
     Raises:
-        RunError: every single item failed.
+        RunError: every single item failed, or work raised it, on whichever rank.
     """
     mine = engine.share(items)
     waiting = [item for item in mine if not done(item)]
     progress.start(description, len(mine), len(mine) - len(waiting))
-    problems = []
-    for item in waiting:
-        problem = work(item)
-        if problem is not None:
-            problems.append(problem)
-        progress.advance(1)
+    problems: list[Problem] = []
+    failure = ""
+    with closing(engine.map(work, waiting, at_once=at_once)) as results:
+        try:
+            for problem in results:
+                problems += [problem] if problem is not None else []
+                progress.advance(1)
+        except TagmaskError as error:  # the other ranks must hear of it, and the first one speaks for all
+            if engine.fabric.world_size == 1:
+                raise
+            failure = str(error)
     progress.finish()
+    failures = [text for text in engine.gather(failure) if text]
+    if failures:
+        raise RunError(failures[0])
     gathered = [problem for part in engine.gather(problems) for problem in part]
     if items and len(gathered) == len(items):
         msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].path}: {gathered[0].reason}"

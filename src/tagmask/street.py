@@ -142,7 +142,8 @@ def run(
     engine = Engine(resolved.engine, seed=resolved.seed)
     workspace = Workspace(root)
     if not engine.is_main:
-        _walk(resolved, workspace, engine, source, SilentProgress(), None, until)
+        with engine.following():
+            _walk(resolved, workspace, engine, source, SilentProgress(), None, until)
         return Run(root, resolved)
     with workspace.lock():
         workspace.sweep()
@@ -216,8 +217,6 @@ def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path 
         "reason": reason,
         "upstream": {s.name: s.fingerprint for s in steps if s.name in step.upstream},
     }
-    if same:
-        entry["seconds_before"] = stored.get("seconds_before", 0.0)
     workspace.update_manifest(lambda manifest: manifest["stages"].update({step.name: entry}))
     return reason
 

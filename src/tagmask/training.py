@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ class TrainingSet(Protocol):
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
         """One augmented training item."""
         ...
+
+
+_Loaded = tuple[dict[str, Tensor], list[Problem]]
 
 
 class Task(Protocol):
@@ -69,18 +73,27 @@ class Task(Protocol):
 
 
 class _Items(Dataset[Any]):
+    """The next readable input takes the place of a bad one: batches keep their size, on every rank."""
+
     def __init__(self, source: TrainingSet, seed: int) -> None:
         self.source, self.seed = source, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | Problem:
-        epoch, index = key
-        return self.source.item(index, np.random.default_rng([self.seed, epoch, index]))
+    def __getitem__(self, key: tuple[int, int]) -> _Loaded:
+        epoch, first = key
+        problems: list[Problem] = []
+        for step in range(len(self.source)):
+            index = (first + step) % len(self.source)
+            item = self.source.item(index, np.random.default_rng([self.seed, epoch, index]))
+            if not isinstance(item, Problem):
+                return item, problems
+            problems.append(item)
+        return {}, problems
 
 
-def _collate(items: list[dict[str, Tensor] | Problem]) -> tuple[dict[str, Tensor], list[Problem]]:
-    good = [item for item in items if not isinstance(item, Problem)]
-    batch = {name: torch.stack([item[name] for item in good]) for name in good[0]} if good else {}
-    return batch, [item for item in items if isinstance(item, Problem)]
+def _collate(loaded: list[_Loaded]) -> _Loaded:
+    items = [item for item, _ in loaded if item]
+    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]} if items else {}
+    return batch, [problem for _, problems in loaded for problem in problems]
 
 
 def train(
@@ -99,10 +112,13 @@ def train(
     The global batch is split over the ranks. Returns the problems met (unreadable inputs, left out).
 
     Raises:
-        RunError: the loss is not finite, or no input could be read.
+        RunError: the loss is not finite, or there is no input that can be read.
     """
     fabric = engine.fabric
     n_items = len(task.dataset)
+    if n_items == 0:
+        msg = f"{description}: there is no training image"
+        raise RunError(msg)
     per_epoch = max(1, n_items // batch_size)
     total = per_epoch * epochs
     task.model.to(memory_format=torch.channels_last)
@@ -116,10 +132,14 @@ def train(
         num_workers=engine.settings.workers,
         batch_sampler=_Batches(engine, n_items, batch_size, per_epoch, start, total),
     )
-    problems: dict[str, Problem] = {}
     progress.start(description, total, start)
     for step, (batch, bad) in enumerate(loader, start=start):
-        problems.update({problem.id: problem for problem in bad})
+        state.problems.update({problem.id: problem for problem in bad})
+        if not batch:
+            msg = (
+                f"{description}: none of the {n_items} inputs could be read; the first: {bad[0].path}: {bad[0].reason}"
+            )
+            raise RunError(msg)
         torch.manual_seed(hash((engine.seed, step, fabric.global_rank)) & 0x7FFFFFFF)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * task.rate(step, total)
@@ -130,18 +150,15 @@ def train(
             **figures,
             "lr": optimizer.param_groups[0]["lr"],
         }
-        if figures:
-            state.record(record)
+        state.record(record)
         epoch_done = (step + 1) % per_epoch == 0
         if epoch_done and (validation := task.validate((step + 1) // per_epoch)) is not None:
             state.record({"step": step + 1, "epoch": (step + 1) // per_epoch, **validation})
         state.save(step + 1, force=step + 1 == total)
         progress.advance(1, **figures)
     progress.finish()
-    if len(problems) == n_items:
-        msg = f"{description}: none of the {n_items} inputs could be read; see problems.jsonl"
-        raise RunError(msg)
-    return list(problems.values())
+    met = {problem.id: problem for part in engine.gather(state.problems) for problem in part.values()}
+    return [met[name] for name in sorted(met)]
 
 
 def _step(
@@ -152,12 +169,9 @@ def _step(
     batch: dict[str, Tensor],
     clip_norm: float | None,
 ) -> dict[str, float]:
-    """One update; an empty batch still takes part in the collectives of the other ranks."""
-    if batch:
-        terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
-    else:
-        terms = {"loss": torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum() * 0}
-    if not torch.isfinite(terms["loss"]):
+    """One update; all ranks agree on whether the loss is finite, so that none waits for another that has gone."""
+    terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
+    if engine.sum_over_ranks((~torch.isfinite(terms["loss"].detach())).float()) > 0:
         msg = "the loss is not finite. Lower the learning rate, or use engine.precision=float32."
         raise RunError(msg)
     engine.fabric.backward(terms["loss"])
@@ -165,11 +179,11 @@ def _step(
         engine.fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {name: round(float(value.detach()), 6) for name, value in terms.items()} if batch else {}
+    return {name: round(float(value.detach()), 6) for name, value in terms.items()}
 
 
 class _Batches:
-    """Lists of (epoch, index) of this rank from a given step on."""
+    """Lists of (epoch, index) of this rank from a given step on, never an empty one."""
 
     def __init__(self, engine: Engine, n_items: int, batch_size: int, per_epoch: int, start: int, total: int) -> None:
         self.engine, self.n_items, self.batch_size = engine, n_items, batch_size
@@ -188,16 +202,18 @@ class _Batches:
                     epoch,
                 )
             chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in self.engine.share(chosen.tolist())]
+            mine = self.engine.share(chosen.tolist()) or chosen[:1].tolist()  # a step without forward would hang DDP
+            yield [(epoch, index) for index in mine]
 
 
 class _Checkpoint:
-    """state.ckpt and history.jsonl of one training, kept in step with each other."""
+    """state.ckpt and history.jsonl of one training, kept in step with each other, and the inputs left out."""
 
     def __init__(self, folder: Path, model: nn.Module, optimizer: Any, engine: Engine) -> None:
         self.path, self.history = folder / "state.ckpt", folder / "history.jsonl"
         self.model, self.optimizer, self.engine = model, optimizer, engine
         self.lines: list[dict[str, Any]] = []
+        self.problems: dict[str, Problem] = {}
         self.cost, self.saved_at = 0.0, time.monotonic()
 
     def load(self) -> int:
@@ -206,12 +222,13 @@ class _Checkpoint:
             return 0
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.problems = {problem["id"]: Problem(**problem) for problem in state["problems"]}
+            step = int(state["step"])
         except Exception as error:  # a torn file raises nearly anything
             msg = f"{self.path}: not a readable checkpoint. Delete it to train this stage again."
             raise RunError(msg) from error
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        step = int(state["step"])
         self.lines = [line for line in read_jsonl(self.history) if line["step"] <= step]
         return step
 
@@ -227,9 +244,12 @@ class _Checkpoint:
         with atomic_write(self.history, "w") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in self.lines)
         with atomic_write(self.path) as stream:
-            torch.save(
-                {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step},
-                stream,
-            )
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": step,
+                "problems": [asdict(problem) for problem in self.problems.values()],
+            }
+            torch.save(state, stream)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - begun

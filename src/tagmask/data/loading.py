@@ -10,7 +10,10 @@ from tagmask.interfaces import Problem, Sample, UInt8Array
 
 
 class ImageLoader:
-    """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process."""
+    """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process.
+
+    Without a cache (0 bytes) several threads may share it.
+    """
 
     def __init__(self, stage: str, *, max_pixels: int, cache_bytes: int = 512 * 2**20) -> None:
         self.stage, self.max_pixels = stage, max_pixels
@@ -26,6 +29,8 @@ class ImageLoader:
             image = read_image(sample.image_path, max_pixels=self.max_pixels)
         except UnreadableImageError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.image_path), reason=str(error))
+        if image.nbytes > self.cache_bytes:
+            return image
         self.cache[sample.id] = image
         self.held += image.nbytes
         while self.held > self.cache_bytes:

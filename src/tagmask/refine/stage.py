@@ -45,9 +45,7 @@ def run(context: Context) -> list[Problem]:
 
     def work(sample: Sample) -> Problem | None:
         maps = _load(context, sample)
-        mask = labeller.labels(
-            torch.from_numpy(maps.maps), torch.from_numpy(maps.classes), maps.image_size, threshold
-        )
+        mask = labeller.labels(torch.from_numpy(maps.maps), torch.from_numpy(maps.classes), maps.image_size, threshold)
         workspace.save_mask(workspace.mask_path(sample.id), mask)
         return None
 
@@ -139,6 +137,7 @@ def _automatic(context: Context) -> AutoThreshold:
         done=lambda sample: False,
         progress=context.progress,
         description="choose the threshold",
+        at_once=1,  # the statistic is one object, and its sums have one order
     )
     merged, *others = context.engine.gather(statistic)
     for other in others:

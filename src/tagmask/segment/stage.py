@@ -92,8 +92,11 @@ class SegmentationTask:
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy on pixels that are not ignored."""
-        logits = model(batch["image"].contiguous(memory_format=torch.channels_last))
-        return {"loss": cross_entropy(logits.float(), batch["labels"])}
+        images, labels = batch["image"], batch["labels"]
+        if len(images) == 1:  # batch norm behind the pooled branch has no variance over a single value
+            images, labels = torch.cat([images, images]), torch.cat([labels, labels])
+        logits = model(images.contiguous(memory_format=torch.channels_last))
+        return {"loss": cross_entropy(logits.float(), labels)}
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Nothing: real masks are opened in evaluate only."""
