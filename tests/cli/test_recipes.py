@@ -49,7 +49,15 @@ def test_a_typo_offers_the_nearest_recipe() -> None:
         find_recipe("dmeo")
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+def test_the_recipe_for_own_data_finds_the_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.csv").write_text("image,tags\na.jpg,shoe\n")
+    assert leave("recipe", "show", "own", f"data.root={tmp_path}", "name=shop") == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert (values["name"], values["data"]["format"]) == ("shop", "table")
+    assert leave("recipe", "validate", "own", f"data.root={tmp_path / 'nowhere'}") == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped()) - {"own"}))
 def test_every_shipped_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert leave("recipe", "validate", name) == 0
     assert ": ok" in capsys.readouterr().out
