@@ -69,3 +69,53 @@ def _no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that is itself started by a launcher or with debugging on must not inherit either."""
     for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "TAGMASK_DEBUG"):
         monkeypatch.delenv(variable, raising=False)
+
+
+SMALL: Mapping[str, Any] = {"channels": [8, 16, 24, 32], "stem_width": 8}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """A recipe of every stage that takes two seconds once torch is loaded; change it as you like."""
+    return tiny_recipe()
+
+
+def tiny_recipe() -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "data": {"format": "partsworld", "train": 12, "val": 4, "size": 48},
+        "engine": {"device": "cpu", "precision": "float32", "threads": 1},
+        "classify": {
+            "backbone": "resnet10t",
+            "backbone_args": dict(SMALL),
+            "batch_norm": "train",
+            "epochs": 2,
+            "batch_size": 4,
+            "augment": {"crop": 48},
+        },
+        "localize": {"name": "cam", "scales": [1.0, 0.5]},
+        "refine": ["colour_walk", {"name": "threshold", "value": 0.4}],
+        "segment": {
+            "network": {
+                "name": "deeplabv3plus",
+                "encoder": "resnet10t",
+                "encoder_args": dict(SMALL),
+                "weights": "classifier",
+                "decoder_channels": 8,
+                "atrous_rates": [1, 2, 3],
+            },
+            "supervision": "both",
+            "epochs": 2,
+            "batch_size": 4,
+            "augment": {"crop": 48},
+        },
+        "evaluate": {"thresholds": 20},
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, _one_thread: None) -> Path:
+    """The run directory of the tiny recipe, done once. Read it; to change it, copy it first."""
+    from tagmask.street import run
+
+    return run(tiny_recipe(), output=tmp_path_factory.mktemp("finished") / "tiny").path
