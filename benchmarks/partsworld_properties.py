@@ -47,7 +47,9 @@ def part_recall(run: tagmask.Run, threshold: float) -> dict[str, float]:
 def properties(recipe: str, seed: int, output: Path, overrides: list[str]) -> dict[str, float]:
     """All figures of one seed."""
     run = tagmask.run(
-        recipe, output=output / f"seed{seed}", progress=LineProgress(print),
+        recipe,
+        output=output / f"seed{seed}",
+        progress=LineProgress(print),
         overrides=[f"seed={seed}", f"data.seed={seed}", "segment.supervision=both", *overrides],
     )
     val = {key: rules["void_ignored"] for key, rules in run.metrics["splits"]["val"].items()}
@@ -55,8 +57,12 @@ def properties(recipe: str, seed: int, output: Path, overrides: list[str]) -> di
     recall = part_recall(run, cam["threshold"])
     percent = {key: 100 * value for key, value in recall.items() if key != "ratio"}
     return {
-        "tag mAP": 100 * run.metrics["tags"]["map"], "CAM": 100 * cam["miou"], **percent, "ratio": recall["ratio"],
-        "masks": 100 * val["pseudo_masks"]["miou"], "segment": 100 * val["segmentation"]["miou"],
+        "tag mAP": 100 * run.metrics["tags"]["map"],
+        "CAM": 100 * cam["miou"],
+        **percent,
+        "ratio": recall["ratio"],
+        "masks": 100 * val["pseudo_masks"]["miou"],
+        "segment": 100 * val["segmentation"]["miou"],
         "full": 100 * val["segmentation_full"]["miou"],
         "gain": 100 * (val["segmentation"]["miou"] - cam["miou"]),
     }
