@@ -102,9 +102,7 @@ def test_golden_of_chainercv(golden):
         segmentation += confusion_matrix(stored[f"semseg_pred_{i}"], stored[f"gt_label_{i}"], 21)
     np.testing.assert_array_equal(at_015, stored["expected_confusion_at_0p15"])
     expected = stored["expected_semseg_iou_per_class"]
-    np.testing.assert_allclose(
-        np.nan_to_num(iou_per_class(segmentation), nan=-1), expected, rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(np.nan_to_num(iou_per_class(segmentation), nan=-1), expected, rtol=0, atol=1e-9)
     assert mean_iou(segmentation) == pytest.approx(float(stored["expected_semseg_miou"]), abs=1e-9)
 
 
@@ -120,9 +118,7 @@ def test_counter_groups_images_and_keeps_void_apart():
     assert first.n_images == whole.n_images == 5
 
     def direct(void_as, groups=range(10)):
-        return sum(
-            confusion_matrix(p, np.where(t == 255, void_as, t), 3) for p, t, n in images if n in groups
-        )
+        return sum(confusion_matrix(p, np.where(t == 255, void_as, t), 3) for p, t, n in images if n in groups)
 
     np.testing.assert_array_equal(whole.confusion(), direct(255))
     np.testing.assert_array_equal(whole.confusion("background"), direct(0))

@@ -90,9 +90,7 @@ def test_golden_of_irn_and_chainercv(golden):
 def test_void_as_background_is_the_same_pass():
     images = random_images(3, ties=False)
     relabelled = [(maps, classes, np.where(mask == 255, 0, mask)) for maps, classes, mask in images]
-    np.testing.assert_array_equal(
-        swept(images, 10).confusions(void="background"), swept(relabelled, 10).confusions()
-    )
+    np.testing.assert_array_equal(swept(images, 10).confusions(void="background"), swept(relabelled, 10).confusions())
 
 
 def test_default_grid_and_best():

@@ -30,9 +30,7 @@ class GapHead(Method):
 class GapClassifier(nn.Module):
     """features [B, D, h, w] -> logits [B, C]; ``class_weights`` is [C, D]."""
 
-    def __init__(
-        self, channels: int, n_classes: int, *, dropout: float = 0.0, init_std: float | None = None
-    ) -> None:
+    def __init__(self, channels: int, n_classes: int, *, dropout: float = 0.0, init_std: float | None = None) -> None:
         super().__init__()
         self.dropout = dropout
         self.weight = nn.Conv2d(channels, n_classes, kernel_size=1, bias=False)

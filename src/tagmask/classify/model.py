@@ -17,9 +17,7 @@ from tagmask.weights import load_weights
 class Classifier(nn.Module):
     """Images [B, 3, H, W], normalised -> ClassifierOutput."""
 
-    def __init__(
-        self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval"
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval") -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
         self.batch_norm = batch_norm

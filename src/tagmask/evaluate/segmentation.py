@@ -139,9 +139,7 @@ def pixel_accuracy(confusion: Array) -> float:
     return float(_divide(np.trace(confusion), confusion.sum()))
 
 
-def mean_iou_curve(
-    confusions: Array, *, classes: Average = "union", background: bool = True
-) -> NDArray[np.float64]:
+def mean_iou_curve(confusions: Array, *, classes: Average = "union", background: bool = True) -> NDArray[np.float64]:
     """Mean IoU of each of many confusion matrices [..., n, n] -> float64 [...]; see :func:`mean_iou`."""
     iou = iou_per_class(confusions)
     counted = ~np.isnan(iou)
@@ -265,9 +263,7 @@ def scores(
         "iou": named(iou_per_class(confusion)),
         "precision": named(precision_per_class(confusion)),
         "recall": named(recall_per_class(confusion)),
-        "errors": {
-            key: _json_number(value) for key, value in error_decomposition(confusion, classes=average).items()
-        },
+        "errors": {key: _json_number(value) for key, value in error_decomposition(confusion, classes=average).items()},
         "confusion": confusion.tolist(),
     }
     if by_class_count is not None:

@@ -35,11 +35,7 @@ class _SplitScores:
         for key, stage in _SWEPT.items():
             if workspace.map_path(sample.id, stage=stage).exists():
                 stored = workspace.load_maps(sample.id, stage=stage)
-                full = (
-                    sum_scales([torch.from_numpy(stored.maps)], size)
-                    if len(stored.maps)
-                    else np.zeros((0, *size))
-                )
+                full = sum_scales([torch.from_numpy(stored.maps)], size) if len(stored.maps) else np.zeros((0, *size))
                 self.sweeps[key].update(full, stored.classes - 1, mask)
         paths = {"pseudo_masks": workspace.mask_path(sample.id)}
         paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}

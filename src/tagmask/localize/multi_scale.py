@@ -30,9 +30,7 @@ def sum_scales(per_scale: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize maps [K, h_s, w_s] of every scale bilinearly to ``size`` and sum them, float32 [K, *size]."""
     total: Tensor | None = None
     for maps in per_scale:
-        resized = functional.interpolate(maps[None].float(), size=size, mode="bilinear", align_corners=False)[
-            0
-        ]
+        resized = functional.interpolate(maps[None].float(), size=size, mode="bilinear", align_corners=False)[0]
         total = resized if total is None else total + resized
     if total is None:
         msg = "no scales to merge"

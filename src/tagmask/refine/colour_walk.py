@@ -110,6 +110,4 @@ class ColourWalk(Method):
 
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1]."""
-        return colour_walk(
-            maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power
-        )
+        return colour_walk(maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power)
