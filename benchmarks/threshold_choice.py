@@ -17,6 +17,7 @@ from tagmask.data.transforms import resize_image
 from tagmask.evaluate import ThresholdSweep
 from tagmask.evaluate.segmentation import Void
 from tagmask.refine import AutoThreshold, upsample_maps
+from tagmask.refine.auto_threshold import outline_guide
 from tagmask.rescore import open_run
 from tagmask.street import Run
 
@@ -41,7 +42,8 @@ def losses(run: Run, stage: str) -> list[str]:
         mask = source.read_mask(sample)
         for exponent in EXPONENTS:
             changed = maps**exponent
-            choices[exponent].update(small, changed)
+            guide = outline_guide(changed, small) if stage == "localize" else None
+            choices[exponent].update(small, changed, guide=guide)
             sweeps[exponent].update(upsample_maps(changed, stored.image_size), stored.classes - 1, mask)
     rows = []
     for exponent in EXPONENTS:

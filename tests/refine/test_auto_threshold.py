@@ -173,3 +173,20 @@ def test_refusals():
         AutoThreshold(statistic="entropy")
     with pytest.raises(ValueError, match="kind"):
         AutoThreshold().merge(AutoThreshold(statistic="information"))
+
+
+def test_a_guide_moves_its_share_of_pixels_to_the_maps() -> None:
+    """Maps that light up a part only: the guide knows the outline, the maps are cut where they mark as much."""
+    image = np.full((40, 40, 3), 40, np.uint8)
+    image[10:30, 10:30] = (220, 30, 30)
+    y, x = np.mgrid[:40, :40]
+    blob = np.exp(-((y - 12.0) ** 2 + (x - 20.0) ** 2) / 200)[None].astype(np.float32)
+    guide = np.where(image[..., 0] > 100, 0.8, 0.1)[None].astype(np.float32)
+    guided = AutoThreshold()
+    guided.update(image, blob, guide=guide)
+    assert (blob > guided.choose()).mean() == pytest.approx(0.25, abs=0.02)
+    same = AutoThreshold()
+    same.update(image, blob, guide=blob)
+    alone = AutoThreshold()
+    alone.update(image, blob)
+    assert same.choose() == alone.choose()

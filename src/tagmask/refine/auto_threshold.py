@@ -14,6 +14,10 @@ The statistic is averaged over images. Around its highest mean the curve is flat
 middle of the thresholds that reach 98 % of the peak is taken. Only the order of scores counts, so a monotone
 change of the maps and thresholds moves the choice with them.
 
+Activation maps that are blobs on a telling part (heads) do not follow outlines anywhere: their own curve peaks at
+that part. ``guide`` maps help there, the same maps spread over regions of one colour: the statistic is taken on the
+guide, and the threshold chosen is the one that marks as many pixels of the maps as the guide's best marks of it.
+
 All thresholds are evaluated in one pass over an image: a histogram over (colour, number of thresholds below the
 score), summed from the top. The sum over images is kept in integers (units of 2^-40), so that ranks and orders
 of images agree to the bit.
@@ -31,6 +35,7 @@ from torch import Tensor
 
 from tagmask.errors import DataError
 from tagmask.interfaces import UInt8Array
+from tagmask.refine.colour_walk import colour_walk
 from tagmask.refine.labels import upsample_maps
 
 Statistic = Literal["variance", "information"]
@@ -74,14 +79,22 @@ class AutoThreshold:
         self.levels = levels
         self.statistic = statistic
         self.total: NDArray[np.int64] = np.zeros(self.thresholds.size, np.int64)
+        self.marked: NDArray[np.int64] = np.zeros((2, self.thresholds.size), np.int64)  # share: of maps, of guides
         self.n_images = 0
 
-    def update(self, image: UInt8Array, maps: Tensor | NDArray[np.float32]) -> None:
+    def update(
+        self,
+        image: UInt8Array,
+        maps: Tensor | NDArray[np.float32],
+        *,
+        guide: Tensor | NDArray[np.float32] | None = None,
+    ) -> None:
         """Add one image; an image without maps is left out.
 
         Args:
             image: uint8 [H, W, 3].
             maps: float [K, h, w] in [0, 1]; stretched to the image if the sizes differ.
+            guide: maps of the same shape to take the statistic on, see the module; the maps themselves if None.
 
         Raises:
             DataError: not an RGB image, or a map is not finite.
@@ -89,19 +102,27 @@ class AutoThreshold:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             msg = f"the image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
             raise DataError(msg)
-        stack = torch.as_tensor(maps)
-        if stack.shape[0] == 0:
+        if len(maps) == 0:
             return
+        bins = self._bins(image, maps)
+        guide_bins = bins if guide is None else self._bins(image, guide)
+        value = _STATISTICS[self.statistic](colour_bins(image, self.levels), guide_bins, self.thresholds.size)
+        self.total += np.rint(value * _UNIT).astype(np.int64)
+        for row, found in enumerate((bins, guide_bins)):
+            above = 1 - np.bincount(found, minlength=self.thresholds.size + 1).cumsum()[:-1] / found.size
+            self.marked[row] += np.rint(above * _UNIT).astype(np.int64)
+        self.n_images += 1
+
+    def _bins(self, image: UInt8Array, maps: Tensor | NDArray[np.float32]) -> NDArray[np.intp]:
+        """Number of thresholds below the highest score of each pixel of the image, [H * W]."""
+        stack = torch.as_tensor(maps)
         if stack.shape[1:] != image.shape[:2]:
             stack = upsample_maps(stack, (image.shape[0], image.shape[1]))
         score = stack.float().amax(0).cpu().numpy().ravel()
         if not np.isfinite(score).all():
             msg = "an activation map is not finite"
             raise DataError(msg)
-        bins = np.searchsorted(self.thresholds.astype(np.float32), score, side="left")
-        value = _STATISTICS[self.statistic](colour_bins(image, self.levels), bins, self.thresholds.size)
-        self.total += np.rint(value * _UNIT).astype(np.int64)
-        self.n_images += 1
+        return np.searchsorted(self.thresholds.astype(np.float32), score, side="left")
 
     def merge(self, other: AutoThreshold) -> None:
         """Add the images of another rank.
@@ -114,6 +135,7 @@ class AutoThreshold:
             msg = "only statistics with the same thresholds, colour levels and kind can be merged"
             raise ValueError(msg)
         self.total += other.total
+        self.marked += other.marked
         self.n_images += other.n_images
 
     def curve(self) -> NDArray[np.float64]:
@@ -136,7 +158,18 @@ class AutoThreshold:
         peak = int(self.total.argmax())
         first = max(outside[outside < peak], default=-1) + 1
         last = min(outside[outside > peak], default=self.total.size) - 1
-        return float(self.thresholds[(first + last) // 2])
+        middle = (first + last) // 2
+        if not np.array_equal(self.marked[0], self.marked[1]):  # the guide's share of marked pixels, on the maps
+            middle = int(abs(self.marked[0] - self.marked[1, middle]).argmin())
+        return float(self.thresholds[middle])
+
+
+def outline_guide(maps: Tensor, image: UInt8Array) -> Tensor:
+    """Maps [K, h, w] spread over regions of one colour, for :meth:`AutoThreshold.update`.
+
+    Sigma and length of the walk are the middle of what held on MSRC and PartsWorld (docs/methods/threshold.md).
+    """
+    return colour_walk(maps, image, sigma=0.02, steps=128)
 
 
 def colour_bins(image: UInt8Array, levels: int) -> NDArray[np.int64]:

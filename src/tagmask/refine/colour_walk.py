@@ -50,7 +50,7 @@ def grid_colours(image: Tensor | UInt8Array, size: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: neither of the two.
     """
-    colours = torch.as_tensor(image)
+    colours = torch.as_tensor(image) if isinstance(image, Tensor) else torch.tensor(image)  # a view may be read-only
     if colours.ndim == 3 and colours.dtype == torch.uint8 and colours.shape[2] == 3:
         colours = colours.permute(2, 0, 1).float() / 255
     elif not (colours.ndim == 3 and colours.is_floating_point() and colours.shape[0] == 3):

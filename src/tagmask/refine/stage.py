@@ -17,7 +17,7 @@ from tagmask.data.transforms import resize_image
 from tagmask.engine import each_image
 from tagmask.errors import RunError
 from tagmask.interfaces import ActivationMaps, Problem, Sample
-from tagmask.refine.auto_threshold import AutoThreshold
+from tagmask.refine.auto_threshold import AutoThreshold, outline_guide
 from tagmask.workspace import write_json
 
 STAGE = "refine"
@@ -101,7 +101,9 @@ def _threshold(context: Context) -> float:
         record = {
             "value": value,
             "rule": "auto",
-            "statistic": statistic.statistic,
+            "statistic": {"variance": "variance explained by colour", "information": "colour mutual information"}[
+                statistic.statistic
+            ],
             "curve": {
                 "thresholds": [float(t) for t in statistic.thresholds],
                 "statistic": [round(float(v), 6) for v in statistic.curve()],
@@ -120,14 +122,16 @@ def _automatic(context: Context) -> AutoThreshold:
         raise RunError(msg)
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
-    statistic = AutoThreshold()
+    statistic, refined = AutoThreshold(), len(context.recipe.refine.chain) > 1
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
-        maps = _load(context, sample).maps
-        statistic.update(resize_image(image, (maps.shape[1], maps.shape[2])), torch.from_numpy(maps))
+        maps = torch.from_numpy(_load(context, sample).maps)
+        small = resize_image(image, (maps.shape[1], maps.shape[2]))
+        # Maps that no refiner has drawn to the outlines need a guide that is.
+        statistic.update(small, maps, guide=None if refined else outline_guide(maps, small))
         return None
 
     each_image(
