@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,11 +130,18 @@ def run(
     if until is not None and until not in STAGES:
         msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
         raise InputError(msg)
+    if reuse is not None and not (Path(reuse) / "manifest.json").is_file():
+        msg = f"--reuse {reuse}: not a run directory (no manifest.json in it)"
+        raise InputError(msg)
     resolved, root = _resolve(recipe, output, overrides)
     if devices is not None:
         changed = resolved.engine.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"engine": changed})
     source: DataSource = resolved.data.open()
+    planned = [step.name for step in plan(resolved, source, "")]
+    if until not in (None, "report", *planned):
+        msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"
+        raise InputError(msg)
     from tagmask.engine import Engine  # torch is loaded only once recipe and data are known to be sound
 
     engine = Engine(resolved.engine, seed=resolved.seed)
@@ -205,7 +210,7 @@ def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path 
         reason = "resumed" if missing <= 0 else f"{missing} of its files are gone"
     else:
         reason = "new" if not stored else _what_changed(workspace, step, stored)
-        _clear(workspace, step.name)
+        workspace.clear(step.name)
         if reuse is not None and _link_stage(Workspace(reuse), workspace, step):
             voice.stage(step.name, f"reused from {reuse}")
             return None
@@ -304,31 +309,13 @@ def _differences(old: Any, new: Any, prefix: str) -> list[str]:
     return [] if old == new else [f"{name} {old} -> {new}"]
 
 
-def _clear(workspace: Workspace, stage: str) -> None:
-    """Remove a stage's artifacts before it is redone (segment/full lives inside segment and stays)."""
-    folder = workspace.stage(stage)
-    if not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if stage == "segment" and entry.name == "full":
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
 def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
     """Hard-link (or copy) a finished stage of another run if its fingerprint is the same."""
     manifest = other.manifest()
     stored = manifest["stages"].get(step.name, {})
     if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == "evaluate":
         return False
-    skip = shutil.ignore_patterns("full") if step.name == "segment" else None
-    shutil.copytree(
-        other.stage(step.name),
-        workspace.stage(step.name),
-        dirs_exist_ok=True,
-        ignore=skip,
-        copy_function=_link_or_copy,
-    )
+    workspace.link_artifacts(other, step.name)
     problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]
     for stage in {problem.stage for problem in problems}:
         workspace.write_problems(stage, [problem for problem in problems if problem.stage == stage])
@@ -336,13 +323,6 @@ def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
         lambda m: m["stages"].update({step.name: {**stored, "reason": f"reused from {other.root}"}})
     )
     return True
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # other file system, or links not supported
-        shutil.copy2(source, target)
 
 
 def _open_manifest(recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource) -> None:

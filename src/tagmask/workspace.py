@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -216,6 +217,32 @@ class Workspace:
             found += sum(name != "state.ckpt" and not name.startswith(_TEMPORARY) for name in files)
         return found
 
+    def clear(self, stage: str) -> None:
+        """Remove a stage's artifacts before it is redone (segment/full lives inside segment and stays)."""
+        folder = self.stage(stage)
+        if not folder.is_dir():
+            return
+        for entry in folder.iterdir():
+            if stage == "segment" and entry.name == "full":
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def link_artifacts(self, other: Workspace, stage: str) -> None:
+        """Take over a stage's artifacts of another run, by hard links where the file system has them.
+
+        Raises:
+            RunError: disk full or folder not writable.
+        """
+        skip = shutil.ignore_patterns("full") if stage == "segment" else None
+        source, target = other.stage(stage), self.stage(stage)
+        try:
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=skip, copy_function=_link_or_copy)
+        except shutil.Error as error:
+            msg = f"{target}: cannot take over {source} ({error.args[0][0][2]})"
+            raise RunError(msg) from error
+        except OSError as error:
+            raise write_error(target, error) from error
+
     def sweep(self) -> None:
         """Remove what a killed process left half-written; call it under the lock."""
         for path in self.root.rglob(f"{_TEMPORARY}*"):
@@ -264,6 +291,13 @@ class Workspace:
                 msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
                 raise RunError(msg) from None
             yield
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # other file system, or links not supported
+        shutil.copy2(source, target)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

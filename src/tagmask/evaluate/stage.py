@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tagmask.evaluate.segmentation import ConfusionCounter, Void, scores
 from tagmask.evaluate.threshold_sweep import ThresholdSweep
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.localize.multi_scale import sum_scales
+from tagmask.settings import Recipe
 from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_json
 
 STAGE = "evaluate"
@@ -23,16 +25,17 @@ _PREDICTED = {"segmentation": "segment", "segmentation_full": "segment/full"}
 
 
 class _SplitScores:
-    """Everything counted on one split."""
+    """Everything counted on one split; ``keys`` name what the recipe makes, for older artifacts may lie beside it."""
 
-    def __init__(self, n_classes: int, thresholds: int) -> None:
-        self.sweeps = {key: ThresholdSweep(n_classes, thresholds) for key in _SWEPT}
-        self.counters = {key: ConfusionCounter(n_classes + 1) for key in ("pseudo_masks", *_PREDICTED)}
+    def __init__(self, keys: Set[str], n_classes: int, thresholds: int) -> None:
+        self.sweeps = {key: ThresholdSweep(n_classes, thresholds) for key in _SWEPT if key in keys}
+        self.counters = {key: ConfusionCounter(n_classes + 1) for key in ("pseudo_masks", *_PREDICTED) if key in keys}
 
     def update(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> None:
         """Count every artifact that exists for this image."""
         size = (mask.shape[0], mask.shape[1])
-        for key, stage in _SWEPT.items():
+        for key in self.sweeps:
+            stage = _SWEPT[key]
             if workspace.map_path(sample.id, stage=stage).exists():
                 stored = workspace.load_maps(sample.id, stage=stage)
                 full = sum_scales([torch.from_numpy(stored.maps)], size) if len(stored.maps) else np.zeros((0, *size))
@@ -40,7 +43,7 @@ class _SplitScores:
         paths = {"pseudo_masks": workspace.mask_path(sample.id)}
         paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}
         for key, path in paths.items():
-            if path.exists():
+            if key in self.counters and path.exists():
                 self.counters[key].update(workspace.load_mask(path), mask, n_tags=len(sample.tags))
 
     def result(self, names: tuple[str, ...], average: Any) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def run(context: Context) -> list[Problem]:
     splits: dict[str, Any] = {}
     for split in (TRAIN, VAL):
         samples = [sample for sample in context.samples(split) if source.has_mask(sample)]
-        counted = _SplitScores(len(names) - 1, settings.thresholds)
+        counted = _SplitScores(_made(context.recipe), len(names) - 1, settings.thresholds)
         context.progress.start(f"evaluate {split}", len(samples))
         for sample in samples:
             try:
@@ -113,6 +116,19 @@ def run(context: Context) -> list[Problem]:
     }
     write_json(workspace.root / "metrics.json", metrics)
     return problems
+
+
+def _made(recipe: Recipe) -> set[str]:
+    """What the recipe's stages leave to be scored."""
+    supervision = recipe.segment.supervision if recipe.segment else None
+    made = set() if supervision == "full" else {"maps", "pseudo_masks"}
+    if made and len(recipe.refine.chain) > 1:
+        made.add("refined_maps")
+    if supervision in ("weak", "both"):
+        made.add("segmentation")
+    if supervision in ("full", "both"):
+        made.add("segmentation_full")
+    return made
 
 
 def _tag_precision(workspace: Workspace) -> dict[str, Any] | None:
