@@ -38,7 +38,7 @@ class Numbers:
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
         self.asked.append(index)
         if index in self.broken:
-            return Problem("numbers", f"n{index}", f"{index}.jpg", "broken")
+            return Problem("numbers", f"n{index}", f"{index}.jpg", f"{index}.jpg: broken")
         x = torch.tensor([index / self.n + rng.normal() * 0.1, 1.0], dtype=torch.float32)
         return {"x": x, "y": 3 * x[:1]}
 

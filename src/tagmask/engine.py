@@ -192,6 +192,6 @@ def each_image(
         raise RunError(failures[0])
     gathered = [problem for part in engine.gather(problems) for problem in part]
     if items and len(gathered) == len(items):
-        msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].path}: {gathered[0].reason}"
+        msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].reason}"
         raise RunError(msg)
     return gathered

@@ -244,7 +244,8 @@ def _run_step(
     problems = _work(step.name)(context)
     if not engine.is_main:
         return
-    workspace.write_problems(step.name, problems)
+    for name in {step.name, *(problem.stage for problem in problems)}:
+        workspace.write_problems(name, [problem for problem in problems if problem.stage == name])
     context.report_skipped(step.name, problems)
     seconds = time.monotonic() - begun
 

@@ -136,9 +136,7 @@ def train(
     for step, (batch, bad) in enumerate(loader, start=start):
         state.problems.update({problem.id: problem for problem in bad})
         if not batch:
-            msg = (
-                f"{description}: none of the {n_items} inputs could be read; the first: {bad[0].path}: {bad[0].reason}"
-            )
+            msg = f"{description}: none of the {n_items} inputs could be read; the first: {bad[0].reason}"
             raise RunError(msg)
         torch.manual_seed(hash((engine.seed, step, fabric.global_rank)) & 0x7FFFFFFF)
         for group in optimizer.param_groups:

@@ -113,14 +113,14 @@ def run(context: Context, stage: str = WEAK) -> list[Problem]:
     workspace = context.workspace
     folder = workspace.stage(stage)
     if not (folder / "model.safetensors").exists():
-        problems = _train(context, settings, stage)
-        workspace.write_problems(f"{stage} (training)", problems) if context.engine.is_main else None
+        _train(context, settings, stage)
     context.engine.barrier()
     problems = [p for p in workspace.problems() if p.stage == f"{stage} (training)"]
     return problems + _predict(context, settings, stage)
 
 
-def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Problem]:
+def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
+    """Leave model.safetensors, and before it the list of inputs left out: the one says that the other is whole."""
     workspace = context.workspace
     if stage == WEAK:
         samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
@@ -154,6 +154,7 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Prob
         description="train the segmentation network" + (" on real masks" if stage == FULL else ""),
     )
     if context.engine.is_main:
+        workspace.write_problems(f"{stage} (training)", problems)
         description = {
             "kind": "segmenter",
             "classes": list(names),
@@ -162,7 +163,6 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> list[Prob
             "flip": settings.flip,
         }
         save_weights(workspace.stage(stage) / "model.safetensors", model, description)
-    return problems
 
 
 def load_segmenter(path: Any, network: Any) -> SegmentationModel:
