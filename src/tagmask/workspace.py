@@ -83,6 +83,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary = None
     except OSError as error:
         raise write_error(path, error) from error
+    except RuntimeError as error:  # torch's archive writer fails once more while it closes
+        if isinstance(error.__context__, OSError):
+            raise write_error(path, error.__context__) from error
+        raise
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
