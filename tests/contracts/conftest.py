@@ -1,0 +1,56 @@
+"""Every registered method is held to its kind's contract; a new one inherits these tests by its line in the table."""
+
+from __future__ import annotations
+
+import pytest
+
+from tagmask import registry
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes ``head``, ``localizer``, ``refiner`` or ``network`` runs once for each."""
+    for kind in ("head", "localizer", "refiner", "network"):
+        if kind in metafunc.fixturenames:
+            metafunc.parametrize(kind, sorted(registry.entries(kind)), indirect=True)
+    for role, makes in (("mapper", "maps"), ("labeller", "labels")):
+        if role in metafunc.fixturenames:
+            names = [
+                name for name in sorted(registry.entries("refiner")) if registry.get("refiner", name).makes == makes
+            ]
+            metafunc.parametrize(role, names, indirect=True)
+
+
+@pytest.fixture
+def head(request: pytest.FixtureRequest) -> object:
+    """A registered head with its default settings."""
+    return registry.get("head", request.param)()
+
+
+@pytest.fixture
+def localizer(request: pytest.FixtureRequest) -> object:
+    """A registered localizer with its default settings."""
+    return registry.get("localizer", request.param)()
+
+
+@pytest.fixture
+def refiner(request: pytest.FixtureRequest) -> object:
+    """A registered refiner with its default settings."""
+    return registry.get("refiner", request.param)()
+
+
+@pytest.fixture
+def mapper(request: pytest.FixtureRequest) -> object:
+    """A registered refiner that makes maps of maps."""
+    return registry.get("refiner", request.param)()
+
+
+@pytest.fixture
+def labeller(request: pytest.FixtureRequest) -> object:
+    """A registered refiner that makes labels of maps."""
+    return registry.get("refiner", request.param)()
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest) -> object:
+    """A registered network with its default settings."""
+    return registry.get("network", request.param)()

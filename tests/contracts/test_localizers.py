@@ -1,0 +1,134 @@
+"""The contract of localizers: maps of the tags only, in [0, 1], at stride 4, the same bits every time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tagmask.classify.model import Classifier, build_classifier
+from tagmask.interfaces import ActivationMaps, ClassifierOutput
+from tagmask.localize.stage import activation_maps
+from tagmask.settings import ClassifySettings, LocalizeSettings
+
+CLASSES = 6
+SIZES = [(64, 64), (47, 61), (33, 7), (1, 1), (5, 90)]
+
+
+def classifier(head: Any = "gap", **options: Any) -> Classifier:
+    torch.manual_seed(0)
+    settings = ClassifySettings(
+        backbone="resnet10t", backbone_args={"channels": [8, 16, 24, 32], "stem_width": 8}, head=head, **options
+    )
+    model = build_classifier(settings, CLASSES).eval()
+    for parameter in model.head.parameters():
+        nn.init.normal_(parameter)  # small first weights would hide most differences
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    return classifier()
+
+
+def image(size: tuple[int, int] = (47, 61)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(size[0] * 100 + size[1]).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def locate(
+    model: Any, localizer: Any, labels: tuple[int, ...] = (2, 5), size: tuple[int, int] = (47, 61), **options: Any
+) -> ActivationMaps:
+    settings = LocalizeSettings(method=localizer, **{"scales": (1.0, 0.5), **options})
+    return activation_maps(model, image(size), labels, settings)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_at_any_size(model: Classifier, localizer: Any, size: tuple[int, int]) -> None:
+    found = locate(model, localizer, size=size, scales=(1.0, 0.5, 1.5))
+    assert found.maps.shape == (2, -(-size[0] // 4), -(-size[1] // 4))
+    assert found.maps.dtype == np.float32
+    assert found.classes.tolist() == [2, 5]
+    assert found.image_size == size
+    assert np.isfinite(found.maps).all()
+    assert found.maps.min() >= 0
+    assert found.maps.max() <= 1
+    assert (found.peak >= 0).all()
+
+
+def test_every_tag_has_its_map_and_nothing_else_has(model: Classifier, localizer: Any) -> None:
+    everything = locate(model, localizer, labels=tuple(range(1, CLASSES + 1)))
+    for labels in ((1,), (3, 6), (2, 4, 5)):
+        some = locate(model, localizer, labels=labels)
+        assert some.classes.tolist() == list(labels)
+        for row, label in enumerate(labels):
+            np.testing.assert_allclose(some.maps[row], everything.maps[label - 1], atol=1e-4)
+
+
+def test_an_image_without_tags(model: Classifier, localizer: Any) -> None:
+    found = locate(model, localizer, labels=())
+    assert found.maps.shape == (0, 12, 16)
+    assert found.classes.shape == found.peak.shape == (0,)
+
+
+def test_the_same_bits_every_time(model: Classifier, localizer: Any) -> None:
+    one, other = locate(model, localizer), locate(model, localizer)
+    assert np.array_equal(one.maps, other.maps)
+    assert np.array_equal(one.peak, other.peak)
+
+
+def test_neither_the_mirror_nor_the_batch_changes_a_view(model: Classifier, localizer: Any) -> None:
+    """View methods only: the maps of one view are the same beside its mirror and alone."""
+    views = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    channels = torch.tensor([1, 4])
+    with torch.inference_mode():
+        output: ClassifierOutput = model(views)
+        both = localizer.view_maps(output, model.class_weights, channels)
+        alone = localizer.view_maps(model(views[:1]), model.class_weights, channels)
+    assert both.dtype == torch.float32
+    assert both.shape[:2] == (2, 2)
+    assert float(both.min()) >= 0
+    torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mirrored_image_gives_the_mirrored_maps(model: Classifier, localizer: Any) -> None:
+    settings = LocalizeSettings(method=localizer, scales=(1.0,))
+    picture = image((64, 64))
+    there = activation_maps(model, picture, (2, 5), settings).maps
+    back = activation_maps(model, np.ascontiguousarray(picture[:, ::-1]), (2, 5), settings).maps
+    np.testing.assert_allclose(there, back[:, :, ::-1], atol=1e-4)
+
+
+def test_half_precision_is_close(model: Classifier, localizer: Any) -> None:
+    exact = locate(model, localizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = locate(model, localizer)
+    assert np.isfinite(half.maps).all()
+    assert half.maps.dtype == np.float32
+    assert np.abs(half.maps - exact.maps).mean() < 0.02
+
+
+def test_a_dead_classifier_gives_zeros_not_nan(localizer: Any) -> None:
+    dead = classifier()
+    for parameter in dead.head.parameters():
+        nn.init.zeros_(parameter)
+    found = locate(dead, localizer)
+    assert not found.maps.any()
+    assert not found.peak.any()
+
+
+def test_it_works_on_every_head(localizer: Any, head: Any) -> None:
+    found = locate(classifier(head), localizer)
+    assert np.isfinite(found.maps).all()
+    assert found.maps.max() > 0.9  # each map has its maximum at (just below) 1
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"), [("mobilenetv2_050", {"final_conv": True}), ("resnet10t", {"output_stride": 8})]
+)
+def test_it_works_on_other_backbones(localizer: Any, backbone: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = build_classifier(ClassifySettings(backbone=backbone, **options), CLASSES).eval()
+    assert np.isfinite(locate(model, localizer, scales=(1.0,)).maps).all()

@@ -1,0 +1,92 @@
+"""The contract of segmentation networks: any image size in, logits of that size out, an encoder, exact reloading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tagmask.segment.losses import cross_entropy
+from tagmask.weights import load_weights, save_weights
+
+LABELS = 4
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, nn.Module]:
+    """Networks take a moment to build: once each."""
+    return {}
+
+
+@pytest.fixture
+def model(network: Any, built: dict[str, nn.Module]) -> nn.Module:
+    if network.name not in built:
+        torch.manual_seed(0)
+        built[network.name] = network.build(LABELS)
+    return built[network.name].eval()
+
+
+def views(b: int = 2, h: int = 40, w: int = 56) -> Tensor:
+    return torch.randn(b, 3, h, w, generator=torch.Generator().manual_seed(h + w))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (47, 61), (33, 7), (1, 1), (5, 90)])
+def test_logits_have_the_size_of_the_image(model: nn.Module, size: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        logits = model(views(1, *size))
+    assert logits.shape == (1, LABELS, *size)
+    assert torch.isfinite(logits).all()
+
+
+def test_an_image_does_not_see_its_neighbours(model: nn.Module) -> None:
+    batch = views(2)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(batch)[:1], model(batch[:1]), rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_bits_every_time(model: nn.Module) -> None:
+    with torch.inference_mode():
+        assert torch.equal(model(views()), model(views()))
+
+
+def test_half_precision_is_close(model: nn.Module) -> None:
+    with torch.inference_mode():
+        exact = model(views()).softmax(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(views()).float().softmax(1)
+    assert float((half - exact).abs().mean()) < 0.02
+
+
+def test_the_encoder_is_part_of_it(model: Any) -> None:
+    whole = {id(parameter) for parameter in model.parameters()}
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    assert encoder < whole
+
+
+def test_every_parameter_that_trains_gets_a_gradient(model: nn.Module) -> None:
+    """Otherwise several processes would wait for a gradient that never comes."""
+    model.train()
+    labels = torch.randint(0, LABELS, (2, 40, 56), generator=torch.Generator().manual_seed(0))
+    cross_entropy(model(views()), labels).backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    model.zero_grad(set_to_none=True)
+    assert without == []
+
+
+def test_it_comes_back_from_its_file(model: nn.Module, network: Any, tmp_path: Path) -> None:
+    save_weights(tmp_path / "m.safetensors", model, {})
+    other = network.build(LABELS, pretrained=False)
+    load_weights(tmp_path / "m.safetensors", other)
+    with torch.inference_mode():
+        assert torch.equal(other.eval()(views()), model.eval()(views()))
+
+
+def test_built_twice_from_a_seed_it_is_the_same(network: Any) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(network.build(LABELS).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

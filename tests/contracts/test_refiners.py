@@ -1,0 +1,98 @@
+"""The contract of refiners: maps stay maps of the same image, labels are labels of its tags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]
+
+
+def image(size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def maps(size: tuple[int, int], k: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(k)
+    values = torch.rand(k, -(-size[0] // 4), -(-size[1] // 4), generator=generator)
+    return values / values.amax((1, 2), keepdim=True)
+
+
+def test_it_says_what_it_makes(refiner: Any) -> None:
+    assert refiner.makes in ("maps", "labels")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_keep_their_shape_and_range(mapper: Any, size: tuple[int, int]) -> None:
+    given = maps(size)
+    before = given.clone()
+    found = mapper.refine(image(size), given)
+    assert found.shape == given.shape
+    assert torch.isfinite(found).all()
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert torch.equal(given, before), "the maps that were handed in are somebody else's"
+
+
+def test_maps_of_nothing_stay_nothing(mapper: Any) -> None:
+    assert not mapper.refine(image((48, 64)), torch.zeros(2, 12, 16)).any()
+
+
+def test_maps_are_refined_the_same_every_time(mapper: Any) -> None:
+    one, other = (mapper.refine(image((47, 61)), maps((47, 61))) for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_the_order_of_maps_does_not_matter(mapper: Any) -> None:
+    given = maps((48, 64), 3)
+    found = mapper.refine(image((48, 64)), given)
+    torch.testing.assert_close(mapper.refine(image((48, 64)), given.flip(0)).flip(0), found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_does_not_mind_half_precision(mapper: Any) -> None:
+    exact = mapper.refine(image((48, 64)), maps((48, 64)))
+    stored = mapper.refine(image((48, 64)), maps((48, 64)).half().float())  # as the artifacts are
+    assert float((exact - stored).abs().max()) < 0.01
+
+
+CLASSES = torch.tensor([3, 7])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_at_any_size_are_the_tags(labeller: Any, size: tuple[int, int]) -> None:
+    found = labeller.labels(maps(size), CLASSES, size, 0.4)
+    assert found.shape == size
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) <= {0, 3, 7, 255}
+
+
+def test_without_tags_all_is_background(labeller: Any) -> None:
+    found = labeller.labels(torch.zeros(0, 12, 16), torch.zeros(0, dtype=torch.int64), (48, 64), 0.4)
+    assert found.shape == (48, 64)
+    assert not found.any()
+
+
+def test_a_higher_threshold_leaves_less(labeller: Any) -> None:
+    areas = [int((labeller.labels(maps((48, 64)), CLASSES, (48, 64), t) > 0).sum()) for t in (0.0, 0.3, 0.6, 0.9, 1.0)]
+    assert areas == sorted(areas, reverse=True)
+    assert areas[0] > areas[-1] == 0
+
+
+def test_the_highest_map_wins(labeller: Any) -> None:
+    given = torch.zeros(2, 4, 8)
+    given[0, :, :4], given[1, :, 4:] = 1.0, 0.9
+    found = labeller.labels(given, CLASSES, (16, 32), 0.5)
+    assert (found[:, :12] == 3).all()
+    assert (found[:, 20:] == 7).all()
+
+
+def test_labels_are_the_same_every_time(labeller: Any) -> None:
+    one, other = (labeller.labels(maps((47, 61)), CLASSES, (47, 61), 0.4) for _ in range(2))
+    assert np.array_equal(one, other)
+
+
+def test_a_labeller_has_a_threshold(labeller: Any) -> None:
+    assert labeller.value == "auto" or 0 <= labeller.value <= 1
