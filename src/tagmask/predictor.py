@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import numpy as np
+from PIL.Image import Image as PillowImage
 
-from tagmask import registry
-from tagmask.data.images import read_image
+from tagmask.building import build_method
+from tagmask.data.images import read_image, rgb_pixels
 from tagmask.engine import Engine
-from tagmask.errors import InputError
+from tagmask.errors import InputError, UnknownNameError
 from tagmask.interfaces import FloatArray, UInt8Array
 from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.segment.stage import load_segmenter
 from tagmask.settings import EngineSettings
 from tagmask.weights import read_description
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+DEVICES: tuple[str, ...] = get_args(EngineSettings.model_fields["device"].annotation)
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,26 @@ class Predictor:
         if description.get("kind") != "segmenter":
             msg = f"{path}: holds a {description.get('kind')}, not a segmentation model"
             raise InputError(msg)
-        network = dict(description["network"])
-        self.classes: tuple[str, ...] = tuple(description["classes"])
-        self.scales: tuple[float, ...] = tuple(description["scales"])
-        self.flip: bool = bool(description["flip"])
-        settings = registry.get("network", network.pop("name")).model_validate(network)
+        try:
+            self.classes: tuple[str, ...] = tuple(description["classes"])
+            self.scales: tuple[float, ...] = tuple(description["scales"])
+            self.flip: bool = bool(description["flip"])
+            network = description["network"]
+        except (KeyError, TypeError) as error:
+            msg = f"{path}: its description is not complete ({error}); save it again with this version of tagmask"
+            raise InputError(msg) from error
+        settings = build_method("network", network, where=str(path), base=path.parent)
+        if device not in DEVICES:
+            raise UnknownNameError("device", device, DEVICES)
         self._engine = Engine(EngineSettings.model_validate({"device": device}), seed=0)
         self._model = self._engine.place(load_segmenter(path, settings))
 
-    def __call__(self, image: UInt8Array | Image | Path | str) -> Prediction:
+    def __call__(self, image: UInt8Array | PillowImage | Path | str) -> Prediction:
         """Predict one image.
 
         Raises:
             UnreadableImageError: a path that is not a readable image.
-            InputError: an array of another shape or type.
+            InputError: no image, or an array of another shape or type.
         """
         pixels = _as_array(image)
         with self._engine.autocast():
@@ -61,14 +67,18 @@ class Predictor:
         return Prediction(mask=to_mask(probabilities), probabilities=probabilities.numpy())
 
 
-def _as_array(image: UInt8Array | Image | Path | str) -> UInt8Array:
+def _as_array(image: UInt8Array | PillowImage | Path | str) -> UInt8Array:
     if isinstance(image, str | Path):
         return read_image(Path(image))
-    pixels = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB"))
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        msg = f"an image array is uint8 [H, W, 3] RGB, got {pixels.dtype} {list(pixels.shape)}"
+    if isinstance(image, PillowImage):
+        return rgb_pixels(image)
+    if not isinstance(image, np.ndarray):
+        msg = f"an image is a path, a PIL image or a numpy array, got {type(image).__name__}"
         raise InputError(msg)
-    return pixels
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        msg = f"an image array is uint8 [H, W, 3] RGB, got {image.dtype} {list(image.shape)}"
+        raise InputError(msg)
+    return image
 
 
 def load(run_or_file: Path | str, *, device: str = "auto") -> Predictor:

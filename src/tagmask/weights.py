@@ -29,12 +29,12 @@ def read_description(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as stored:
-            description: dict[str, Any] = json.loads((stored.metadata() or {})["tagmask"])
-            return description
+            description = json.loads((stored.metadata() or {})["tagmask"])
+            return dict(description)
     except FileNotFoundError as error:
         msg = f"{path}: no such file"
         raise InputError(msg) from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{path}: not a model saved by tagmask"
         raise InputError(msg) from error
 

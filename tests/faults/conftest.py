@@ -46,15 +46,20 @@ def weak(tiny: dict[str, Any]) -> dict[str, Any]:
     return tiny
 
 
-def spoil(path: Path, how: str) -> None:
-    """Make an image file unreadable; 'zeros' leaves its size and time as they are, as a dying disk does."""
-    content, times = path.read_bytes(), path.stat()
-    broken = {
-        "cut": content[: len(content) // 2],
-        "empty": b"",
-        "text": b"this is no image\n" * 30,
-        "zeros": bytes(len(content)),
-        "noise": np.random.default_rng(0).integers(0, 256, 500, dtype=np.uint8).tobytes(),
-    }
-    path.write_bytes(broken[how])
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+@pytest.fixture
+def spoil() -> Callable[[Path, str], None]:
+    """``spoil(path, how)`` makes an image file unreadable; 'zeros' leaves its size and time, as a dying disk does."""
+
+    def make_unreadable(path: Path, how: str) -> None:
+        content, times = path.read_bytes(), path.stat()
+        broken = {
+            "cut": content[: len(content) // 2],
+            "empty": b"",
+            "text": b"this is no image\n" * 30,
+            "zeros": bytes(len(content)),
+            "noise": np.random.default_rng(0).integers(0, 256, 500, dtype=np.uint8).tobytes(),
+        }
+        path.write_bytes(broken[how])
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    return make_unreadable

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Pictures, spoil  # type: ignore[attr-defined]
 from tagmask.errors import RunError
 from tagmask.progress import SilentProgress
 from tagmask.street import Run, run
 from tagmask.workspace import artifact_name
 
+Spoil = Callable[[Path, str], None]
 ROWS = {f"{number}.jpg": tags for number, tags in enumerate(["cow", "dog", "cow|dog", "dog", "cow", "", "dog", "cow"])}
 
 
@@ -48,7 +48,9 @@ def masks(done: Run) -> set[str]:
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "text", "noise"])
-def test_an_unreadable_image_costs_only_itself(pictures: Pictures, walk: Callable[..., Run], how: str) -> None:
+def test_an_unreadable_image_costs_only_itself(
+    pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil, how: str
+) -> None:
     root = pictures(ROWS)
     spoil(root / "images" / "2.jpg", how)
     done = walk(table(root, val_fraction=0))
@@ -60,7 +62,7 @@ def test_an_unreadable_image_costs_only_itself(pictures: Pictures, walk: Callabl
 
 
 def test_images_that_break_later_cost_only_themselves(
-    pictures: Pictures, walk: Callable[..., Run], tmp_path: Path
+    pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil, tmp_path: Path
 ) -> None:
     root = pictures(ROWS)
     walk(table(root, val_fraction=0), until="localize")
@@ -75,7 +77,9 @@ def test_images_that_break_later_cost_only_themselves(
     assert problems(walk(table(root, val_fraction=0))) == problems(done)
 
 
-def test_an_unreadable_validation_image_is_predicted_by_nobody(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_an_unreadable_validation_image_is_predicted_by_nobody(
+    pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil
+) -> None:
     root = pictures(ROWS)
     data = table(root, val_fraction=0.3)
     val = {sample.id for sample in walk(data, until="classify").recipe.data.open().split("val")}
@@ -87,7 +91,9 @@ def test_an_unreadable_validation_image_is_predicted_by_nobody(pictures: Picture
     assert {path.stem for path in (done.path / "segment" / "predictions").iterdir()} == val - {bad}
 
 
-def test_no_readable_image_ends_in_one_line(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_no_readable_image_ends_in_one_line(
+    pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil
+) -> None:
     root = pictures(ROWS)
     for name in ROWS:
         spoil(root / "images" / name, "text")
@@ -96,7 +102,9 @@ def test_no_readable_image_ends_in_one_line(pictures: Pictures, walk: Callable[.
     assert "\n" not in str(raised.value)
 
 
-def test_all_images_lost_in_an_image_wise_stage(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_all_images_lost_in_an_image_wise_stage(
+    pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil
+) -> None:
     root = pictures(ROWS)
     walk(table(root), until="classify")
     for name in ROWS:
@@ -106,7 +114,9 @@ def test_all_images_lost_in_an_image_wise_stage(pictures: Pictures, walk: Callab
     assert "\n" not in str(raised.value)
 
 
-def test_without_masks_everything_runs_and_the_evaluation_says_so(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_without_masks_everything_runs_and_the_evaluation_says_so(
+    pictures: Callable[..., Path], walk: Callable[..., Run]
+) -> None:
     done = walk(table(pictures(ROWS)))
     assert done.metrics["splits"] == {}
     assert "no masks, no mIoU" in done.metrics["without_masks"]
@@ -115,38 +125,38 @@ def test_without_masks_everything_runs_and_the_evaluation_says_so(pictures: Pict
     assert masks(done) == {str(number) for number in range(8)}
 
 
-def test_full_supervision_without_masks_is_one_line(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_full_supervision_without_masks_is_one_line(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     with pytest.raises(RunError, match="full supervision needs real masks"):
         walk(table(pictures(ROWS)), "segment.supervision=full", "segment.network.weights=null")
 
 
-def test_no_validation_images(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_no_validation_images(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     done = walk(table(pictures(ROWS), val_fraction=0))
     assert done.metrics["tags"] is None
     assert not list((done.path / "segment").glob("predictions/*"))
     assert (done.path / "segment" / "model.safetensors").exists()
 
 
-def test_one_class(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_one_class(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     done = walk(table(pictures({f"{n}.jpg": "cow" for n in range(6)})))
     assert done.metrics["classes"] == ["background", "cow"]
     with Image.open(done.path / "refine" / "masks" / "0.png") as mask:
         assert set(np.unique(np.array(mask))) <= {0, 1}
 
 
-def test_images_without_tags_become_background(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_images_without_tags_become_background(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     done = walk(table(pictures(ROWS)))
     assert done.workspace.load_maps("5").maps.shape == (0, 12, 12)
     assert not done.workspace.load_mask(done.workspace.mask_path("5")).any()
 
 
-def test_only_images_without_tags_but_one(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_only_images_without_tags_but_one(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     rows = {f"{n}.jpg": "cow" if n == 0 else "" for n in range(5)}
     done = walk(table(pictures(rows), val_fraction=0), "refine.threshold.value=auto")
     assert masks(done) == set("01234")
 
 
-def test_an_automatic_threshold_needs_tags(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_an_automatic_threshold_needs_tags(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     root = pictures({f"{n}.jpg": "" for n in range(5)})
     (root / "classes.txt").write_text("background\ncow\n")
     with pytest.raises(RunError, match=r"no threshold can be chosen; set refine.threshold.value"):
@@ -156,7 +166,7 @@ def test_an_automatic_threshold_needs_tags(pictures: Pictures, walk: Callable[..
 SIZES = {"0.jpg": (1, 1), "1.jpg": (1, 90), "2.jpg": (33, 7), "3.jpg": (47, 49), "4.jpg": (3, 2), "6.jpg": (97, 31)}
 
 
-def test_odd_sizes(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_odd_sizes(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     """A 1x1 image, slivers, primes: in training, at several scales, predicted and evaluated."""
     root = pictures(ROWS, sizes=SIZES)
     done = walk(table(root, val_fraction=0.4), "localize.scales=[1.0, 0.5, 1.5]", "segment.scales=[0.5, 1.0]")
@@ -171,7 +181,7 @@ def test_odd_sizes(pictures: Pictures, walk: Callable[..., Run]) -> None:
     assert sizes
 
 
-def test_names_with_folders_accents_and_200_letters(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_names_with_folders_accents_and_200_letters(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     long = "x" * 210
     names = ["été/kühe äöü.jpg", "日本/猫.jpg", f"{long}.jpg", "a b%2Fc#.jpg", "été/2.jpg", "deep/er/3.jpg"]
     done = walk(table(pictures(dict.fromkeys(names, "cow")), val_fraction=0))
@@ -180,13 +190,13 @@ def test_names_with_folders_accents_and_200_letters(pictures: Pictures, walk: Ca
     assert len({path.name for path in (done.path / "localize" / "maps").iterdir()}) == len(names)
 
 
-def test_a_single_image(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_a_single_image(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     done = walk(table(pictures({"one.jpg": "cow"}), val_fraction=0))
     assert masks(done) == {"one"}
     assert (done.path / "segment" / "model.safetensors").exists()
 
 
-def test_problems_of_the_data_source_are_listed_too(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_problems_of_the_data_source_are_listed_too(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     root = pictures(ROWS)
     with (root / "labels.csv").open("a") as stream:
         stream.write("missing.jpg,cow\n")
@@ -204,7 +214,7 @@ class Ears(SilentProgress):
         self.warnings.append(text)
 
 
-def test_left_out_images_are_spoken_of(pictures: Pictures, walk: Callable[..., Run]) -> None:
+def test_left_out_images_are_spoken_of(pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil) -> None:
     root, ears = pictures(ROWS), Ears()
     spoil(root / "images" / "2.jpg", "cut")
     walk(table(root, val_fraction=0), until="localize", progress=ears)

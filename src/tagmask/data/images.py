@@ -47,10 +47,18 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """
     path = Path(path)
     with _one_line(path, UnreadableImageError), _open(path, max_pixels) as image:
-        turn = _TURNS.get(_orientation(image))
-        image.load()
-        upright = image if turn is None else image.transpose(turn)
-        return _rgb(upright, path)
+        return _rgb(_upright(image), path)
+
+
+def rgb_pixels(image: Image.Image) -> UInt8Array:
+    """An opened image as :func:`read_image` gives it from its file.
+
+    Raises:
+        UnreadableImageError: broken, or values that no picture has.
+    """
+    path = Path(getattr(image, "filename", "") or "the image")
+    with _one_line(path, UnreadableImageError):
+        return _rgb(_upright(image), path)
 
 
 def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -191,6 +199,12 @@ def _orientation(image: Image.Image) -> int:
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return 1  # a damaged EXIF block says nothing about the picture, which may be perfectly good
     return value if value in _TURNS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))  # before the pixels are loaded, so that image_size() sees the same
+    image.load()
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image, path: Path) -> UInt8Array:
