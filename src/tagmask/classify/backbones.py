@@ -55,7 +55,26 @@ def build_backbone(
         raise InputError(msg)
     if not dilate:
         _remove_dilation(model)
-    return Backbone(model, final_conv=final_conv)
+    backbone = Backbone(model, final_conv=final_conv)
+    _try_any_size(backbone, name)
+    return backbone
+
+
+def _try_any_size(backbone: Backbone, name: str) -> None:
+    """Many transformers take one image size only; better known now than in the middle of a run."""
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, 67, 45))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        msg = (
+            f"classify.backbone={name}: does not take images of any size ({text}). A vision transformer may with "
+            "backbone_args: {dynamic_img_size: true, dynamic_img_pad: true}"
+        )
+        raise InputError(msg) from error
+    backbone.train(was_training)
 
 
 def create_timm(name: str, options: dict[str, Any], *, setting: str) -> Any:
@@ -143,9 +162,16 @@ class Backbone(nn.Module):
         return [*stages, final]
 
     def parameters_up_to(self, stage: int) -> list[nn.Parameter]:
-        """Parameters that the features of ``stage`` depend on: without gradient once its output is detached."""
+        """Parameters that the features of ``stage`` depend on: without gradient once its output is detached.
+
+        Raises:
+            InputError: there are not so many stages.
+        """
         if stage == 0:
             return []
+        if stage > self.n_stages:
+            msg = f"classify.freeze={stage}: this backbone has {self.n_stages} stages"
+            raise InputError(msg)
         probe = torch.zeros(1, 3, 64, 64)
         was_training = self.model.training
         self.model.eval()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import segmentation_models_pytorch as smp
 import timm
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,9 @@ from torch.nn import functional
 from tagmask.classify.backbones import check_weights, create_timm
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.method import Method
+
+
+Rate = Annotated[int, Field(ge=1)]
 
 
 class SegmentationModel(nn.Module):
@@ -52,7 +56,7 @@ class DeepLabV3Plus(Method):
     weights: Path | Literal["timm", "classifier"] | None = None
     output_stride: Literal[8, 16] = 16
     decoder_channels: Annotated[int, Field(ge=8)] = 128
-    atrous_rates: tuple[int, int, int] = (6, 12, 18)
+    atrous_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def build(self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None) -> SegmentationModel:
@@ -64,16 +68,21 @@ class DeepLabV3Plus(Method):
         """
         if not timm.is_model(self.encoder):
             raise UnknownNameError("encoder", self.encoder, timm.list_models(), "segment.network")
-        network = smp.DeepLabV3Plus(
-            encoder_name=f"tu-{self.encoder}",
-            encoder_weights=None,
-            encoder_output_stride=self.output_stride,
-            decoder_channels=self.decoder_channels,
-            decoder_atrous_rates=self.atrous_rates,
-            decoder_aspp_dropout=self.dropout,
-            classes=n_labels,
-            **self.encoder_args,
-        )
+        try:
+            network = smp.DeepLabV3Plus(
+                encoder_name=f"tu-{self.encoder}",
+                encoder_weights=None,
+                encoder_output_stride=self.output_stride,
+                decoder_channels=self.decoder_channels,
+                decoder_atrous_rates=self.atrous_rates,
+                decoder_aspp_dropout=self.dropout,
+                classes=n_labels,
+                **self.encoder_args,
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError) as error:
+            text = " ".join(str(error).split())[:200] or "no stages at this output stride"
+            msg = f"segment.network.encoder={self.encoder} with {self.encoder_args}: cannot be an encoder here: {text}"
+            raise InputError(msg) from error
         if pretrained and self.weights == "classifier":
             self._load_classifier(network.encoder.model, classifier)
         elif pretrained and self.weights is not None:
@@ -92,7 +101,12 @@ class DeepLabV3Plus(Method):
             msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
             raise InputError(msg)
         prefix = "backbone.model."
-        weights = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+        try:
+            stored = load_file(path)
+        except (SafetensorError, OSError) as error:
+            msg = f"{path}: not a readable classifier ({error}). Delete its folder to train it again."
+            raise InputError(msg) from error
+        weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
         try:
             encoder.load_state_dict(weights)
         except RuntimeError as error:
