@@ -119,3 +119,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, _one_th
     from tagmask.street import run
 
     return run(tiny_recipe(), output=tmp_path_factory.mktemp("finished") / "tiny").path
+
+
+@pytest.fixture
+def context_of(tmp_path: Path) -> Callable[..., Any]:
+    """``context_of(recipe, source=None, root=None)``: what one stage is handed, without a street around it."""
+    from tagmask.context import Context
+    from tagmask.engine import Engine
+    from tagmask.progress import SilentProgress
+    from tagmask.recipe import load_recipe
+    from tagmask.workspace import Workspace
+
+    def make(values: Mapping[str, Any], source: Any = None, root: Path | None = None, progress: Any = None) -> Any:
+        recipe = load_recipe(values)
+        engine = Engine(recipe.engine, seed=recipe.seed)
+        return Context(
+            recipe,
+            Workspace(root or tmp_path / "run"),
+            engine,
+            source or recipe.data.open(),
+            progress or SilentProgress(),
+        )
+
+    return make

@@ -95,7 +95,8 @@ def create_timm(name: str, options: dict[str, Any], *, setting: str) -> Any:
                 "to a local safetensors file, or to null to start from scratch."
             )
             raise InputError(msg) from error
-        msg = f"{setting}={name} with {options}: timm cannot build it like this: {text}"
+        remedy = ". Set output_stride: 32 to leave the model's as it is" if "output_stride" in options else ""
+        msg = f"{setting}={name} with {options}: timm cannot build it like this: {text or type(error).__name__}{remedy}"
         raise InputError(msg) from error
 
 

@@ -17,7 +17,6 @@ from tagmask.classify.backbones import check_weights, create_timm
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.method import Method
 
-
 Rate = Annotated[int, Field(ge=1)]
 
 

@@ -1,0 +1,108 @@
+"""The localize stage: one file an image, the published rule inside, resumed image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagmask.classify.stage import trained_classifier
+from tagmask.context import Context
+from tagmask.interfaces import ClassifierOutput
+from tagmask.localize.stage import activation_maps, run
+from tagmask.recipe import load_recipe
+from tagmask.settings import LocalizeSettings
+from tagmask.workspace import Workspace
+
+Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
+
+
+class GoldenNet(nn.Module):
+    """The network of the golden vectors, as a classifier."""
+
+    def __init__(self, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        super().__init__()
+        self.stored = {key: torch.from_numpy(value) for key, value in stored.items() if key.startswith("c")}
+
+    @property
+    def class_weights(self) -> Tensor:
+        return self.stored["classifier_weight"].flatten(1)
+
+    def forward(self, views: Tensor) -> ClassifierOutput:
+        for layer in ("conv1", "conv2"):
+            views = functional.conv2d(
+                views, self.stored[f"{layer}_weight"], self.stored[f"{layer}_bias"], stride=2, padding=1
+            ).relu()
+        return ClassifierOutput(features=views, feature_taps={1: views}, logits=views.mean((2, 3)))
+
+
+def test_the_stages_maps_are_the_published_ones(golden: Golden) -> None:
+    stored = golden("multi_scale_cam")
+    labels = tuple(int(index) + 1 for index in stored["expected_class_indices"])
+    settings = LocalizeSettings(scales=tuple(float(scale) for scale in stored["scales"]))
+    found = activation_maps(GoldenNet(stored), stored["image_uint8"], labels, settings)
+    np.testing.assert_allclose(found.maps, stored["expected_strided_cam"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.maps.max((1, 2)), found.peak / (found.peak + 1e-5), rtol=1e-6)
+    assert found.image_size == (75, 101)
+
+
+def test_artifacts_hold_the_images_tags_as_half_floats(finished: Path) -> None:
+    source = load_recipe(finished / "recipe.yaml").data.open()
+    for split in ("train", "val"):
+        for sample in source.split(split):
+            with np.load(Workspace(finished).map_path(sample.id), allow_pickle=False) as stored:
+                assert stored["maps"].dtype == np.float16
+                assert stored["maps"].shape == (len(sample.tags), 12, 12)
+                assert stored["peak"].dtype == np.float32
+                assert tuple(stored["classes"]) == sample.tags
+                assert tuple(stored["image_size"]) == (48, 48)
+    assert len(list((finished / "localize" / "maps").iterdir())) == 16
+
+
+def test_an_artifact_does_not_depend_on_the_images_around_it(
+    context_of: Callable[..., Context], tiny: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    context = context_of(tiny, root=tmp_path / "run")
+    model = trained_classifier(context_of(tiny, root=finished))
+    chosen = context.samples("val")[2]
+    alone = activation_maps(model, np.asarray(_read(chosen.image_path)), chosen.tags, context.recipe.localize)
+    context.workspace.save_maps(chosen.id, alone)
+    path = context.workspace.map_path(chosen.id)
+    assert path.read_bytes() == Workspace(finished).map_path(chosen.id).read_bytes()
+
+
+def _read(path: Path) -> Any:
+    from tagmask.data.images import read_image
+
+    return read_image(path)
+
+
+def test_only_missing_images_are_computed(
+    context_of: Callable[..., Context], tiny: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    context = context_of(tiny, root=tmp_path / "run")
+    model = trained_classifier(context_of(tiny, root=finished))
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, views: seen.append(len(views[0])))
+    ready = context.samples("train")[:10]
+    for sample in ready:
+        context.workspace.save_maps(sample.id, Workspace(finished).load_maps(sample.id))
+    assert run(context, model) == []
+    assert seen == [2] * 2 * 6  # six images, two scales, each with its mirror
+    assert run(context, model) == []
+    assert len(seen) == 12
+
+
+@pytest.mark.parametrize(("flip", "views"), [(True, 2), (False, 1)])
+def test_the_mirror_can_be_left_out(golden: Golden, flip: bool, views: int) -> None:
+    stored = golden("multi_scale_cam")
+    net, seen = GoldenNet(stored), []
+    net.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    activation_maps(net, stored["image_uint8"], (1,), LocalizeSettings(scales=(1.0,), flip=flip))
+    assert seen == [views]
