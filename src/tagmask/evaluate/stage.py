@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tagmask.context import TRAIN, VAL, Context
-from tagmask.errors import TagmaskError
+from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.evaluate.segmentation import ConfusionCounter, Void, scores
 from tagmask.evaluate.threshold_sweep import ThresholdSweep
 from tagmask.interfaces import Problem, Sample, UInt8Array
@@ -32,19 +32,34 @@ class _SplitScores:
         self.counters = {key: ConfusionCounter(n_classes + 1) for key in ("pseudo_masks", *_PREDICTED) if key in keys}
 
     def update(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> None:
-        """Count every artifact that exists for this image."""
-        size = (mask.shape[0], mask.shape[1])
-        for key in self.sweeps:
-            stage = _SWEPT[key]
-            if workspace.map_path(sample.id, stage=stage).exists():
-                stored = workspace.load_maps(sample.id, stage=stage)
-                full = sum_scales([torch.from_numpy(stored.maps)], size) if len(stored.maps) else np.zeros((0, *size))
-                self.sweeps[key].update(full, stored.classes - 1, mask)
+        """Count every artifact that exists for this image, or none of them.
+
+        Raises:
+            DataError: an artifact is of another size than the ground truth.
+            RunError: an artifact is broken.
+        """
+        stages = {key: _SWEPT[key] for key in self.sweeps if workspace.map_path(sample.id, stage=_SWEPT[key]).exists()}
+        maps = {key: workspace.load_maps(sample.id, stage=stage) for key, stage in stages.items()}
         paths = {"pseudo_masks": workspace.mask_path(sample.id)}
         paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}
-        for key, path in paths.items():
-            if key in self.counters and path.exists():
-                self.counters[key].update(workspace.load_mask(path), mask, n_tags=len(sample.tags))
+        masks = {
+            key: workspace.load_mask(path) for key, path in paths.items() if key in self.counters and path.exists()
+        }
+        size = (mask.shape[0], mask.shape[1])
+        sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
+        sizes |= {key: labels.shape for key, labels in masks.items()}
+        for key, found in sizes.items():
+            if found != size:
+                msg = (
+                    f"{sample.mask_path}: the ground truth is {size[1]}x{size[0]}, its {key.replace('_', ' ')} "
+                    f"{found[1]}x{found[0]} (width x height)"
+                )
+                raise DataError(msg)
+        for key, stored in maps.items():
+            full = sum_scales([torch.from_numpy(stored.maps)], size) if len(stored.maps) else np.zeros((0, *size))
+            self.sweeps[key].update(full, stored.classes - 1, mask)
+        for key, labels in masks.items():
+            self.counters[key].update(labels, mask, n_tags=len(sample.tags))
 
     def result(self, names: tuple[str, ...], average: Any) -> dict[str, Any]:
         """Scores objects by what was scored and void rule; see docs/artifacts.md."""
@@ -150,7 +165,11 @@ def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:
     full = val.get("segmentation_full")
     other = context.recipe.evaluate.full_run
     if full is None and other is not None:
-        full = read_json(other / "metrics.json")["splits"].get(VAL, {}).get("segmentation_full")
+        path = other / "metrics.json"
+        if not path.is_file():
+            msg = f"evaluate.full_run: {other} holds no metrics.json. Run it to its end first, or leave the key out."
+            raise InputError(msg)
+        full = read_json(path).get("splits", {}).get(VAL, {}).get("segmentation_full")
     if full is None or "segmentation" not in val:
         return None
     pairs = {rule: (val["segmentation"][rule]["miou"], full[rule]["miou"]) for rule, _ in _RULES}

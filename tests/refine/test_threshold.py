@@ -1,0 +1,64 @@
+"""From maps to labels by one threshold: exact at the boundary, with a band, within what is allowed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tagmask.refine.threshold import Threshold
+
+CLASSES = torch.tensor([3, 7])
+
+
+def flat(*values: float, size: tuple[int, int] = (2, 3)) -> torch.Tensor:
+    """One constant map a value."""
+    return torch.stack([torch.full(size, value) for value in values])
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "label"),
+    [
+        ((0.5, 0.2), 0.4, 3),
+        ((0.2, 0.5), 0.4, 7),
+        ((0.5, 0.2), 0.5, 0),  # a pixel must exceed the threshold
+        ((0.5, 0.2), 0.6, 0),
+        ((0.0, 0.0), 0.0, 0),
+        ((0.5, 0.5), 0.1, 3),  # the first of equals
+        ((1.0, 0.0), 0.999, 3),
+    ],
+)
+def test_one_pixel_by_hand(values: tuple[float, float], threshold: float, label: int) -> None:
+    found = Threshold(value=threshold).labels(flat(*values), CLASSES, (8, 12), threshold)
+    assert found.shape == (8, 12)
+    assert (found == label).all()
+
+
+def test_pixels_near_the_threshold_are_ignored_with_a_band() -> None:
+    method = Threshold(value=0.4, band=0.1)
+    for value, label in ((0.2, 0), (0.35, 255), (0.45, 255), (0.55, 3)):
+        assert (method.labels(flat(value, 0.0), CLASSES, (4, 4), 0.4) == label).all(), value
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.95, 1.0])
+def test_a_band_stays_within_zero_and_one(threshold: float) -> None:
+    found = Threshold(value="auto", band=0.2).labels(flat(0.5, 0.1), CLASSES, (4, 4), threshold)
+    assert set(np.unique(found)) <= {0, 3, 255}
+
+
+@given(st.integers(0, 99), st.floats(0, 1), st.floats(0, 1))
+def test_a_lower_threshold_only_adds(seed: int, one: float, other: float) -> None:
+    maps = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(seed))
+    low, high = sorted((one, other))
+    more = Threshold().labels(maps, CLASSES, (20, 23), low)
+    less = Threshold().labels(maps, CLASSES, (20, 23), high)
+    assert (more[less > 0] == less[less > 0]).all()
+
+
+@pytest.mark.parametrize("settings", [{"value": 1.1}, {"value": -0.1}, {"value": "automatic"}, {"band": 0.5}])
+def test_what_is_no_threshold_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Threshold.model_validate(settings)
