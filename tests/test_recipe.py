@@ -259,6 +259,8 @@ def test_extends_in_a_circle_or_into_nothing(tmp_path: Path) -> None:
         (b"", "a recipe is a mapping"),
         (b"- 1\n", "a recipe is a mapping"),
         (b"a: [\n", "not valid YAML"),
+        (b"classify: {epochs: 1}\nclassify: {epochs: 2}\n", "the key 'classify' stands twice"),
+        (b"classify: {epochs: 1, epochs: 2}\n", "the key 'epochs' stands twice"),
         (b"\xff\xfe\x00", "not valid YAML"),
     ],
 )

@@ -22,6 +22,18 @@ from tagmask.settings import ClassifySettings, LocalizeSettings, Recipe, RefineS
 __all__ = ["Recipe", "load_recipe"]
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Safe YAML in which no key may stand twice: the second would replace the first without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A mapping, with each key once."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply ``key=value`` overrides.
 
@@ -56,7 +68,7 @@ def _plain(value: Any) -> Any:
 def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
     """A YAML file as a mapping; ``extends: other.yaml`` is merged below it."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # a safe loader
     except OSError as error:
         msg = f"{path}: cannot read the recipe ({error.strerror}). Check the path, or see 'tagmask recipe list'."
         raise RecipeError(msg) from error

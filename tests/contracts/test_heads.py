@@ -78,7 +78,8 @@ def test_following_the_gradient_learns(head: Any) -> None:
 
 
 def test_half_precision_is_close(module: Any) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         half = module(features())[0].float()
-    exact = module(features())[0]
+    with torch.inference_mode():
+        exact = module(features())[0]
     assert float((half - exact).abs().max()) <= 0.03 * max(1.0, float(exact.abs().max()))

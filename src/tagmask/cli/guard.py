@@ -64,4 +64,6 @@ def _say(message: str, *, every_rank: bool = False) -> None:
         typer.echo(" ".join(message.split()), err=True)
     elif every_rank:
         # Bad input is the same on every rank and said once; a crash may happen on this one alone.
-        typer.echo(f"rank {os.environ.get('RANK', '?')}: {' '.join(message.split())}", err=True)
+        typer.echo(
+            f"rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK', '?'))}: {' '.join(message.split())}", err=True
+        )
