@@ -56,8 +56,9 @@ def main() -> None:
             place = (GAP + column * (CELL + GAP), HEAD + row * (CELL + GAP))
             sheet.paste(Image.fromarray(cell.astype(np.uint8)).resize((CELL, CELL)), place)
         label = ", ".join(source.classes.names[tag] for tag in sample.tags)
-        draw.rectangle((GAP, HEAD + row * (CELL + GAP), GAP + 7 * len(label) + 6, HEAD + row * (CELL + GAP) + 17), "white")
-        draw.text((GAP + 3, HEAD + row * (CELL + GAP) + 1), label, fill=(20, 20, 20), font=font)
+        top = HEAD + row * (CELL + GAP)
+        draw.rectangle((GAP, top, GAP + 7 * len(label) + 6, top + 17), "white")
+        draw.text((GAP + 3, top + 1), label, fill=(20, 20, 20), font=font)
     sheet.quantize(192).save(Path(__file__).parent / "demo.png", optimize=True)
 
 
