@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from tagmask.errors import RunError, TagmaskError
@@ -38,11 +40,14 @@ class Engine:
         self.precision = settings.precision if settings.precision != "auto" else _best_precision(accelerator)
         launched = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))  # set by torchrun
         devices = launched or settings.devices
+        several = devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-            strategy="ddp" if devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1 else "auto",
+            # The others wait while the first rank evaluates and writes the report: longer than torch's 30 minutes on
+            # very large data.
+            strategy=DDPStrategy(timeout=timedelta(days=1)) if several else "auto",
             precision=_PRECISIONS[self.precision],
         )
         self.fabric.launch()
