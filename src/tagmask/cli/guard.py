@@ -41,8 +41,17 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _leave(f"internal error ({what}); run again with --debug for the details", 1, error, rank=True)
+        finally:
+            _part_ranks()
 
     return call
+
+
+def _part_ranks() -> None:
+    """Join the threads that connect the ranks: left running, they now and then abort the interpreter's own exit."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def debugging() -> bool:
