@@ -58,13 +58,12 @@ class _Step:
     fingerprint: str
 
 
-def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
-    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
+def _wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
+    """The stages of a recipe in order: name, settings, upstream."""
     dumped = recipe.dump()
     supervision = recipe.segment.supervision if recipe.segment else None
     from_classifier = bool(recipe.segment and getattr(recipe.segment.network, "weights", None) == "classifier")
     segment = {k: v for k, v in (dumped["segment"] or {}).items() if k != "supervision"}
-    common = {"seed": recipe.seed, "precision": precision}
     wanted: list[tuple[str, Any, tuple[str, ...]]] = []
     if supervision != "full" or from_classifier:
         wanted.append(("classify", dumped["classify"], ()))
@@ -78,11 +77,18 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
     if supervision in ("full", "both"):
         wanted.append(("segment/full", segment, ("classify",) if from_classifier else ()))
     wanted.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in wanted)))
+    return wanted
+
+
+def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
+    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
+    common = {"seed": recipe.seed, "precision": precision}
+    masks = _mask_fingerprint(source)
     steps: list[_Step] = []
     prints: dict[str, str] = {}
-    for name, settings, upstream in wanted:
+    for name, settings, upstream in _wanted(recipe):
         own = {"settings": settings, **({} if name == "evaluate" else common)}
-        data = [source.fingerprint, _mask_fingerprint(source) if name in SEE_TRUTH else None]
+        data = [source.fingerprint, masks if name in SEE_TRUTH else None]
         text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], data], sort_keys=True)
         prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
         steps.append(_Step(name, own, upstream, prints[name]))
@@ -138,7 +144,7 @@ def run(
         changed = resolved.engine.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"engine": changed})
     source: DataSource = resolved.data.open()
-    planned = [step.name for step in plan(resolved, source, "")]
+    planned = [name for name, *_ in _wanted(resolved)]
     if until not in (None, "report", *planned):
         msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"
         raise InputError(msg)
