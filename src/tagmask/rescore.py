@@ -9,15 +9,13 @@ from typing import Any
 from tagmask.context import Context
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.evaluate import stage as evaluate
-from tagmask.evaluate.segmentation import ConfusionCounter, Void, scores
+from tagmask.evaluate.segmentation import VOID_RULES, ConfusionCounter, scores
 from tagmask.interfaces import DataSource, Problem, Sample
 from tagmask.progress import Progress, SilentProgress
 from tagmask.recipe import load_recipe
 from tagmask.report import write_report
 from tagmask.street import Run
 from tagmask.workspace import Workspace, artifact_name
-
-_RULES: tuple[tuple[str, Void], ...] = (("void_ignored", "ignored"), ("void_background", "background"))
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def score_folder(
     return FolderScores(
         {
             rule: scores(counter.confusion(void), source.classes.names, n_images=counter.n_images)
-            for rule, void in _RULES
+            for rule, void in VOID_RULES
         },
         tuple(missing),
         tuple(problems),

@@ -147,6 +147,11 @@ class RefineSettings(Settings):
             raise ValueError(msg)
         return chain
 
+    @property
+    def makes_maps(self) -> bool:
+        """Whether refiners of maps stand before the one that makes labels."""
+        return len(self.chain) > 1
+
 
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tagmask.data.transforms import (
     MEAN,
     STD,
-    as_float_maps,
     augment_image,
     augment_pair,
     jitter,
@@ -183,9 +182,3 @@ def test_scaled_pairs_stay_aligned(h: int, w: int, seed: int) -> None:
     disagree = ((labels == 1) != (pixels[0] > 0)) & inside
     assert int(disagree.sum(1).max()) <= 1 if w > 1 else True
     assert labels.dtype == torch.int64
-
-
-def test_half_precision_maps_become_float32() -> None:
-    maps = as_float_maps(np.ones((1, 2, 2), np.float16))
-    assert maps.dtype == torch.float32
-    assert float(maps.sum()) == 4

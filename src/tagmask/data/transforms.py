@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
@@ -152,8 +151,3 @@ def augment_pair(
     window = random_window(size, crop, rng)
     pixels = place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
     return pixels, place(labels, crop, window, IGNORE_INDEX)
-
-
-def as_float_maps(maps: NDArray[Any] | Tensor) -> Tensor:
-    """Maps of any float type as a float32 tensor."""
-    return torch.as_tensor(maps, dtype=torch.float32)

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Counts = NDArray[np.int64]
 Average = Literal["union", "occurring"]
 Void = Literal["ignored", "background"]
+VOID_RULES: tuple[tuple[str, Void], ...] = (("void_ignored", "ignored"), ("void_background", "background"))
 
 CLASS_COUNT_GROUPS = ("1", "2", "3+")
 _PIXELS_AT_ONCE = 1 << 16

@@ -10,16 +10,15 @@ import torch
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, InputError, TagmaskError
-from tagmask.evaluate.segmentation import ConfusionCounter, Void, scores
+from tagmask.evaluate.segmentation import VOID_RULES, ConfusionCounter, Void, scores
 from tagmask.evaluate.threshold_sweep import ThresholdSweep
 from tagmask.interfaces import Problem, Sample, UInt8Array
-from tagmask.localize.multi_scale import sum_scales
+from tagmask.refine.labels import upsample_maps
 from tagmask.settings import Recipe
 from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_json
 
 STAGE = "evaluate"
 NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
-_RULES: tuple[tuple[str, Void], ...] = (("void_ignored", "ignored"), ("void_background", "background"))
 _SWEPT = {"maps": "localize", "refined_maps": "refine"}
 _PREDICTED = {"segmentation": "segment", "segmentation_full": "segment/full"}
 
@@ -56,7 +55,7 @@ class _SplitScores:
                 )
                 raise DataError(msg)
         for key, stored in maps.items():
-            full = sum_scales([torch.from_numpy(stored.maps)], size) if len(stored.maps) else np.zeros((0, *size))
+            full = upsample_maps(torch.from_numpy(stored.maps), size)
             self.sweeps[key].update(full, stored.classes - 1, mask)
         for key, labels in masks.items():
             self.counters[key].update(labels, mask, n_tags=len(sample.tags))
@@ -66,7 +65,7 @@ class _SplitScores:
         found: dict[str, Any] = {}
         for key, sweep in self.sweeps.items():
             if sweep.n_images:
-                found[key] = {rule: _sweep_scores(sweep, names, average, void) for rule, void in _RULES}
+                found[key] = {rule: _sweep_scores(sweep, names, average, void) for rule, void in VOID_RULES}
         for key, counter in self.counters.items():
             if counter.n_images:
                 found[key] = {
@@ -77,7 +76,7 @@ class _SplitScores:
                         n_images=counter.n_images,
                         by_class_count=counter.by_class_count(void),
                     )
-                    for rule, void in _RULES
+                    for rule, void in VOID_RULES
                 }
         return found
 
@@ -137,7 +136,7 @@ def _made(recipe: Recipe) -> set[str]:
     """What the recipe's stages leave to be scored."""
     supervision = recipe.segment.supervision if recipe.segment else None
     made = set() if supervision == "full" else {"maps", "pseudo_masks"}
-    if made and len(recipe.refine.chain) > 1:
+    if made and recipe.refine.makes_maps:
         made.add("refined_maps")
     if supervision in ("weak", "both"):
         made.add("segmentation")
@@ -172,5 +171,5 @@ def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:
         full = read_json(path).get("splits", {}).get(VAL, {}).get("segmentation_full")
     if full is None or "segmentation" not in val:
         return None
-    pairs = {rule: (val["segmentation"][rule]["miou"], full[rule]["miou"]) for rule, _ in _RULES}
+    pairs = {rule: (val["segmentation"][rule]["miou"], full[rule]["miou"]) for rule, _ in VOID_RULES}
     return {rule: weak / best for rule, (weak, best) in pairs.items() if weak is not None and best}

@@ -29,16 +29,20 @@ def located(context: Context, *splits: str) -> list[Sample]:
     return [s for s in context.samples(*splits) if context.workspace.map_path(s.id).exists()]
 
 
+def map_stage(context: Context) -> str:
+    """The stage whose maps become labels: the activation maps themselves when nothing refines maps."""
+    return STAGE if context.recipe.refine.makes_maps else "localize"
+
+
 def refined_map_path(context: Context, sample_id: str) -> Path:
-    """Where an image's refined maps are; the activation maps themselves when nothing refines maps."""
-    stage = STAGE if len(context.recipe.refine.chain) > 1 else "localize"
-    return context.workspace.map_path(sample_id, stage=stage)
+    """Where an image's maps that become labels are."""
+    return context.workspace.map_path(sample_id, stage=map_stage(context))
 
 
 def run(context: Context) -> list[Problem]:
     """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
     samples = located(context, TRAIN, VAL)
-    problems = _refine_maps(context, samples) if len(context.recipe.refine.chain) > 1 else []
+    problems = _refine_maps(context, samples) if context.recipe.refine.makes_maps else []
     samples = [sample for sample in samples if refined_map_path(context, sample.id).exists()]
     threshold = _threshold(context)
     labeller, workspace = context.recipe.refine.chain[-1], context.workspace
@@ -60,8 +64,7 @@ def run(context: Context) -> list[Problem]:
 
 
 def _load(context: Context, sample: Sample) -> ActivationMaps:
-    stage = STAGE if len(context.recipe.refine.chain) > 1 else "localize"
-    return context.workspace.load_maps(sample.id, stage=stage)
+    return context.workspace.load_maps(sample.id, stage=map_stage(context))
 
 
 def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
@@ -122,7 +125,7 @@ def _automatic(context: Context) -> AutoThreshold:
         raise RunError(msg)
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
-    statistic, refined = AutoThreshold(), len(context.recipe.refine.chain) > 1
+    statistic, refined = AutoThreshold(), context.recipe.refine.makes_maps
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
