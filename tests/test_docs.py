@@ -71,11 +71,11 @@ def test_links_lead_somewhere() -> None:
     assert broken == []
 
 
-def documented() -> dict[str, dict[str, str]]:
-    """Key -> default of each table of recipes.md, by heading, or by the method in the first column."""
+def documented(page: str = "recipes.md") -> dict[str, dict[str, str]]:
+    """Key -> default of each table of a page, by heading, or by the method in the first column."""
     tables: dict[str, dict[str, str]] = {}
     heading = method = ""
-    for line in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading, method = line.lstrip("# "), ""
         cells = [cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -111,6 +111,8 @@ def test_recipes_page_names_every_setting_and_its_default() -> None:
     assert tables["localize"] == {"name": "cam", **expected(settings.LocalizeSettings, "method")}
     assert tables["segment"] == expected(settings.SegmentSettings)
     assert tables["evaluate"] == expected(settings.EvaluateSettings)
+    again = set(settings.RetrainSettings.model_fields) - set(settings.ClassifySettings.model_fields)
+    assert set(tables["retrain"]) == again
     assert set(tables["The recipe"]) == set(settings.Recipe.model_fields)
     shared = expected(SourceSettings)
     assert tables["data"] == shared
@@ -120,6 +122,17 @@ def test_recipes_page_names_every_setting_and_its_default() -> None:
         assert tables[name] == expected(own, "format", *common), name
     for name in registry.entries("refiner"):
         assert tables[name] == expected(registry.get("refiner", name)), name
+
+
+@pytest.mark.parametrize("kind", ["head", "localizer"])
+def test_every_heads_and_localizers_page_names_its_settings(kind: registry.Kind) -> None:
+    pages = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs" / "methods").glob("*.md"))
+    found = {heading: table for page in pages for heading, table in documented(str(page)).items()}
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)
+    for name in registry.entries(kind):
+        heading = f"{kind}: {name}"
+        assert f"### {heading}\n" in text, heading
+        assert found.get(heading, {}) == expected(registry.get(kind, name)), heading
 
 
 def test_readme_lists_the_registered_methods() -> None:

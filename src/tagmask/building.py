@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from tagmask import registry
 from tagmask.errors import RecipeError, nearest
+from tagmask.method import Method
 
 
 class AnchoredText(str):
@@ -46,6 +47,26 @@ def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> 
         raise RecipeError(msg)
     settings = {key: item for key, item in value.items() if key != "name"}
     return validate_settings(registry.get(kind, str(value["name"]), where=where), settings, base, where, "")
+
+
+def method_of(kind: registry.Kind) -> BeforeValidator:
+    """Validator of a settings field that holds a method: a name, a mapping with ``name``, or the method itself.
+
+    Such a field is ``Annotated[Any, method_of(kind), AS_METHOD]``. Any: a plugin's class is as good as ours; the
+    validator makes sure that it is a registered one.
+    """
+
+    def built(value: Any) -> Any:
+        return build_method(kind, value, where=kind, base=Path())
+
+    return BeforeValidator(built)
+
+
+def _dumped(value: Any) -> Any:
+    return value.dump() if isinstance(value, Method) else value.model_dump(mode="json")
+
+
+AS_METHOD = PlainSerializer(_dumped)
 
 
 def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str, prefix: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tagmask.engine import Engine
-from tagmask.interfaces import DataSource, Sample
+from tagmask.interfaces import DataSource, Problem, Sample
 from tagmask.progress import Progress
 from tagmask.settings import Recipe
 from tagmask.workspace import Workspace
@@ -32,7 +32,10 @@ class Context:
                 chosen.setdefault(sample.id, sample)
         return list(chosen.values())
 
-    def report_skipped(self, stage: str, problems: Sequence[object]) -> None:
-        """Say on the terminal how many inputs a stage left out."""
-        if problems:
-            self.progress.warning(f"{stage}: {len(problems)} inputs were left out; problems.jsonl lists them")
+    def report_skipped(self, stage: str, problems: Sequence[Problem]) -> None:
+        """Say on the terminal how many inputs a stage left out, and how often a fallback was taken."""
+        left_out = sum(problem.left_out for problem in problems)
+        counts = ((left_out, "inputs were left out"), (len(problems) - left_out, "times a fallback was taken"))
+        for count, what in counts:
+            if count:
+                self.progress.warning(f"{stage}: {count} {what}; problems.jsonl lists them")

@@ -196,7 +196,7 @@ def each_image(
     if failures:
         raise RunError(failures[0])
     gathered = [problem for part in engine.gather(problems) for problem in part]
-    if items and len(gathered) == len(items):
+    if items and sum(problem.left_out for problem in gathered) == len(items):
         msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].reason}"
         raise RunError(msg)
     return gathered

@@ -89,12 +89,17 @@ class ClassList:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One input that was skipped or repaired, and why. One line of problems.jsonl."""
+    """One input that was skipped or repaired, and why. One line of problems.jsonl.
+
+    ``left_out`` is False where a defined fallback took the place of what was amiss; ``id`` is then the image or the
+    class that it befell.
+    """
 
     stage: str
     id: str
     path: str
     reason: str
+    left_out: bool = True
 
 
 MaskReader = Callable[[Sample], UInt8Array]

@@ -17,7 +17,15 @@ from pydantic import BaseModel
 from tagmask import registry
 from tagmask.building import absolute, anchor, build_method, validate_settings
 from tagmask.errors import RecipeError, nearest
-from tagmask.settings import ClassifySettings, LocalizeSettings, Recipe, RefineSettings, SegmentSettings, Settings
+from tagmask.settings import (
+    ClassifySettings,
+    LocalizeSettings,
+    Recipe,
+    RefineSettings,
+    RetrainSettings,
+    SegmentSettings,
+    Settings,
+)
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -93,7 +101,16 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if not (isinstance(old, dict) and isinstance(value, dict)):
+            merged[key] = value
+        elif key == "localize" and "name" in value:
+            # Another method takes over the scales, but not the settings of the one it replaces.
+            kept = old if old.get("name") == value["name"] else _split_method(old, LocalizeSettings, "method")
+            merged[key] = _merge({name: item for name, item in kept.items() if name != "method"}, value)
+        elif "name" in value and value["name"] != old.get("name", value["name"]):
+            merged[key] = value
+        else:
+            merged[key] = _merge(old, value)
     return merged
 
 
@@ -108,6 +125,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         value = text
     value = anchor(value, Path.cwd())
+    if keys[0] == "retrain" and len(keys) > 1:
+        raw.setdefault("retrain", [])
     if keys[0] == "refine" and len(keys) > 1:
         raw["refine"] = _as_list(raw.get("refine") or list(RefineSettings.model_fields["chain"].default))
     node: Any = raw
@@ -159,8 +178,8 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
         values["localize"] = _split_method(values["localize"], LocalizeSettings, "method")
     if "refine" in values:
         values["refine"] = {"chain": _as_list(values["refine"])}
+    values |= _trainings(values, base, where)
     kinds: tuple[tuple[str, str, registry.Kind, type[Settings]], ...] = (
-        ("classify", "head", "head", ClassifySettings),
         ("localize", "method", "localizer", LocalizeSettings),
         ("segment", "network", "network", SegmentSettings),
     )
@@ -182,6 +201,38 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
         }
     recipe: Recipe = validate_settings(Recipe, values, base, where, "")
     return recipe
+
+
+def _trainings(values: Mapping[str, Any], base: Path, where: str) -> dict[str, Any]:
+    """``classify`` and ``retrain`` with their heads built; each retraining stands on top of ``classify``."""
+    first = values.get("classify")
+    if not isinstance(first, dict):
+        return {}
+    result: dict[str, Any] = {"classify": _with_head(first, base, f"{where}: classify")}
+    later = values.get("retrain", [])
+    if not isinstance(later, list | tuple) or not all(isinstance(item, dict) for item in later):
+        msg = f"{where}: retrain: expected a list of mappings such as [{{head: recam, epochs: 4}}], got {later!r}"
+        raise RecipeError(msg)
+    result["retrain"] = tuple(
+        validate_settings(
+            RetrainSettings,
+            _with_head(_merge(first, item), base, f"{where}: retrain.{number}"),
+            base,
+            where,
+            f"retrain.{number}.",
+        )
+        for number, item in enumerate(later)
+    )
+    return result
+
+
+def _with_head(block: dict[str, Any], base: Path, where: str) -> dict[str, Any]:
+    if "head" not in block:
+        return block
+    head = block["head"]
+    if isinstance(head, dict):
+        head = {"name": ClassifySettings.model_fields["head"].default, **head}
+    return {**block, "head": build_method("head", head, where=f"{where}.head", base=base)}
 
 
 def _split_method(value: Any, settings: type[Settings], key: str) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tagmask import registry
-from tagmask.building import build_method
-from tagmask.method import Method
+from tagmask.building import AS_METHOD, method_of
+from tagmask.classify.head import Head
+from tagmask.localize.localizer import Localizer
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -23,23 +24,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-def _built(kind: registry.Kind) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        return value if isinstance(value, BaseModel) else build_method(kind, value, where=kind, base=Path())
-
-    return BeforeValidator(check)
-
-
-def _dump_method(value: Any) -> Any:
-    return value.dump() if isinstance(value, Method) else value.model_dump(mode="json")
-
-
-# Any: a plugin's class is as good as ours; the validator makes sure that it is a registered one.
-Head = Annotated[Any, _built("head"), PlainSerializer(_dump_method)]
-Localizer = Annotated[Any, _built("localizer"), PlainSerializer(_dump_method)]
-Refiner = Annotated[Any, _built("refiner"), PlainSerializer(_dump_method)]
-Network = Annotated[Any, _built("network"), PlainSerializer(_dump_method)]
-Data = Annotated[Any, _built("data"), PlainSerializer(_dump_method)]
+HeadField = Annotated[Any, method_of("head"), AS_METHOD]
+LocalizerField = Annotated[Any, method_of("localizer"), AS_METHOD]
+RefinerField = Annotated[Any, method_of("refiner"), AS_METHOD]
+NetworkField = Annotated[Any, method_of("network"), AS_METHOD]
+DataField = Annotated[Any, method_of("data"), AS_METHOD]
 
 
 class EngineSettings(Settings):
@@ -109,7 +98,7 @@ class ClassifySettings(Settings):
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
     final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")
-    head: Head = Field(default="gap", validate_default=True)
+    head: HeadField = Field(default="gap", validate_default=True)
     epochs: Positive = 5
     batch_size: Positive = 16
     batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
@@ -121,10 +110,18 @@ class ClassifySettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
 
 
+class RetrainSettings(ClassifySettings):
+    """A further training of the classifier; in a recipe, whatever it does not set is as in ``classify``."""
+
+    start: Literal["previous", "weights"] = Field(
+        "previous", description="start from the classifier trained before, or from the backbone's weights again"
+    )
+
+
 class LocalizeSettings(Settings):
     """Activation maps; scales and flip serve every localizer."""
 
-    method: Localizer = Field(default="cam", validate_default=True)
+    method: LocalizerField = Field(default="cam", validate_default=True)
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
     flip: bool = True
 
@@ -132,7 +129,7 @@ class LocalizeSettings(Settings):
 class RefineSettings(Settings):
     """A chain of refiners; the last one makes labels."""
 
-    chain: tuple[Refiner, ...] = Field(default=("threshold",), validate_default=True, min_length=1)
+    chain: tuple[RefinerField, ...] = Field(default=("threshold",), validate_default=True, min_length=1)
 
     @field_validator("chain")
     @classmethod
@@ -156,7 +153,7 @@ class RefineSettings(Settings):
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
 
-    network: Network = Field(default="deeplabv3plus", validate_default=True)
+    network: NetworkField = Field(default="deeplabv3plus", validate_default=True)
     supervision: Literal["weak", "full", "both"] = "weak"
     epochs: Positive = 10
     batch_size: Positive = 8
@@ -197,13 +194,36 @@ class Recipe(Settings):
 
     name: Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
-    data: Data = Field(default="partsworld", validate_default=True)
+    data: DataField = Field(default="partsworld", validate_default=True)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
+    retrain: tuple[RetrainSettings, ...] = Field((), description="further trainings of the classifier, in order")
     localize: LocalizeSettings = Field(default_factory=LocalizeSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     segment: SegmentSettings | None = Field(default_factory=SegmentSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+    @property
+    def trainings(self) -> dict[str, ClassifySettings]:
+        """Every training of the classifier by its stage's name, in order: 'classify', 'classify/2', ..."""
+        later = {f"classify/{number}": settings for number, settings in enumerate(self.retrain, start=2)}
+        return {"classify": self.classify, **later}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        """A localizer may need what only some heads have."""
+        *_, last = self.trainings.values()
+        head, method = last.head, self.localize.method
+        if isinstance(head, Head) and isinstance(method, Localizer):
+            for part in method.parts():
+                for need in sorted(part.requires - head.offers()):
+                    heads = [name for name in registry.entries("head") if need in registry.get("head", name).provides]
+                    msg = (
+                        f"localize: {part.name} needs a classifier whose head has {need} "
+                        f"({' or '.join(heads) or 'no head has it'}), not {head.name}"
+                    )
+                    raise ValueError(msg)
+        return self
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain YAML/JSON values with every default written out, in the form it is read."""

@@ -20,7 +20,7 @@ from tagmask.recipe import Recipe, load_recipe
 from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
 
 SEE_TRUTH = ("segment/full", "evaluate")  # the only stages whose source can open masks
-STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate", "report")
+STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate", "report")  # and classify/2, ...
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,18 @@ def _wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
     wanted: list[tuple[str, Any, tuple[str, ...]]] = []
     if supervision != "full" or from_classifier:
         wanted.append(("classify", dumped["classify"], ()))
+        for name, settings in zip(list(recipe.trainings)[1:], dumped["retrain"], strict=True):
+            wanted.append((name, settings, (wanted[-1][0],)))
+    trained = tuple(name for name, *_ in wanted[-1:])
     if supervision != "full":
         wanted += [
-            ("localize", dumped["localize"], ("classify",)),
+            ("localize", dumped["localize"], trained),
             ("refine", dumped["refine"], ("localize",)),
         ]
     if supervision in ("weak", "both"):
-        wanted.append(("segment", segment, ("classify", "refine") if from_classifier else ("refine",)))
+        wanted.append(("segment", segment, (*trained, "refine") if from_classifier else ("refine",)))
     if supervision in ("full", "both"):
-        wanted.append(("segment/full", segment, ("classify",) if from_classifier else ()))
+        wanted.append(("segment/full", segment, trained if from_classifier else ()))
     wanted.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in wanted)))
     return wanted
 
@@ -133,7 +136,7 @@ def run(
         InputError: recipe or data are wrong.
         RunError: the run cannot go on (disk full, locked, every image unreadable).
     """
-    if until is not None and until not in STAGES:
+    if until is not None and until not in STAGES and not until.startswith("classify/"):
         msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
         raise InputError(msg)
     if reuse is not None and not (Path(reuse) / "manifest.json").is_file():
@@ -272,10 +275,10 @@ def _run_step(
 
 def _work(name: str) -> Callable[[Any], list[Problem]]:
     """The function behind a stage; imported when it is needed."""
-    if name == "classify":
+    if name.startswith("classify"):
         from tagmask.classify import stage as classify
 
-        return classify.run
+        return lambda context: classify.run(context, name)
     if name == "localize":
         from tagmask.classify.stage import trained_classifier
         from tagmask.localize import stage as localize
@@ -379,9 +382,12 @@ def status(path: Path | str) -> list[dict[str, Any]]:
         raise InputError(msg)
     stages = workspace.manifest()["stages"]
     rows = []
-    for name in STAGES[:-1]:
-        entry = stages.get(name)
-        if entry is not None:
-            keys = ("status", "seconds", "peak_memory_mb", "problems", "reason")
-            rows.append({"stage": name, **{key: entry.get(key) for key in keys}})
+    keys = ("status", "seconds", "peak_memory_mb", "problems", "reason")
+    for name in sorted(stages, key=lambda name: (STAGES.index(_family(name)), name)):
+        rows.append({"stage": name, **{key: stages[name].get(key) for key in keys}})
     return rows
+
+
+def _family(stage: str) -> str:
+    """'classify' for 'classify/2'; every other stage is its own."""
+    return stage if stage in STAGES else stage.partition("/")[0]

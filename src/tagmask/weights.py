@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from tagmask.errors import InputError
 from tagmask.workspace import atomic_write
@@ -16,9 +17,14 @@ from tagmask.workspace import atomic_write
 
 def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> None:
     """safetensors with a JSON description in its metadata, so that the file can be loaded alone."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_tensors(path, model.state_dict(), description)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """Tensors by name as safetensors, with a JSON description in the metadata."""
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as stream:
-        stream.write(save(tensors, metadata={"tagmask": json.dumps(description)}))
+        stream.write(save(stored, metadata={"tagmask": json.dumps(description)}))
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -36,6 +42,19 @@ def read_description(path: Path) -> dict[str, Any]:
         raise InputError(msg) from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{path}: not a model saved by tagmask"
+        raise InputError(msg) from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file of :func:`save_tensors`.
+
+    Raises:
+        InputError: not readable; names the file.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a readable safetensors file ({error}). Delete it and run again."
         raise InputError(msg) from error
 
 

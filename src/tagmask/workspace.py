@@ -3,8 +3,8 @@ of maps and masks. It knows no maths and no settings.
 
     runs/NAME/
       recipe.yaml manifest.json log.txt report.html metrics.json problems.jsonl
-      classify/  model.safetensors state.ckpt history.jsonl
-      localize/  maps/ID.npz
+      classify/  model.safetensors state.ckpt history.jsonl  (2/, 3/, ...: retrainings, the same)
+      localize/  maps/ID.npz  NAME.safetensors NAME.json (what a localizer has learnt)
       refine/    masks/ID.png
       segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same)
 """
@@ -62,6 +62,11 @@ def voc_palette(n: int = 256) -> list[int]:
             rest >>= 3
         palette.extend(rgb)
     return palette
+
+
+def is_stage(stage: str, folder: str) -> bool:
+    """Whether a folder inside a stage's is a stage of its own: segment/full, classify/2, classify/3, ..."""
+    return (stage, folder) == ("segment", "full") or (stage == "classify" and folder.isdecimal())
 
 
 @contextmanager
@@ -177,20 +182,19 @@ class Workspace:
 
     def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
-        path = self.map_path(sample_id, stage=stage)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                height, width = (int(side) for side in stored["image_size"])
-                return ActivationMaps(
-                    classes=stored["classes"],
-                    maps=stored["maps"].astype(np.float32),
-                    peak=stored["peak"],
-                    image_size=(height, width),
-                )
-        except Exception as error:  # a torn zip raises nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            msg = f"{path}: not a readable maps file ({reason}). Delete it and run again."
-            raise RunError(msg) from error
+        with _stored_maps(self.map_path(sample_id, stage=stage)) as stored:
+            height, width = (int(side) for side in stored["image_size"])
+            return ActivationMaps(
+                classes=stored["classes"],
+                maps=stored["maps"].astype(np.float32),
+                peak=stored["peak"],
+                image_size=(height, width),
+            )
+
+    def peaks(self, sample_id: str) -> dict[int, float]:
+        """Label -> maximum of its map before division, without reading the maps themselves."""
+        with _stored_maps(self.map_path(sample_id)) as stored:
+            return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True))
 
     @staticmethod
     def save_mask(path: Path, mask: UInt8Array) -> None:
@@ -211,23 +215,23 @@ class Workspace:
     # -- files -------------------------------------------------------------------------------------------
 
     def count_files(self, stage: str) -> int:
-        """Number of artifacts of a stage (segment/full lives inside segment and does not count there)."""
+        """Number of artifacts of a stage (a stage inside its folder, such as segment/full, counts for itself)."""
         if stage == "evaluate":
             return int((self.root / "metrics.json").is_file())
         found = 0
         for folder, folders, files in os.walk(self.stage(stage)):
-            if stage == "segment" and Path(folder) == self.stage(stage) and "full" in folders:
-                folders.remove("full")
+            if Path(folder) == self.stage(stage):
+                folders[:] = [name for name in folders if not is_stage(stage, name)]
             found += sum(name != "state.ckpt" and not name.startswith(_TEMPORARY) for name in files)
         return found
 
     def clear(self, stage: str) -> None:
-        """Remove a stage's artifacts before it is redone (segment/full lives inside segment and stays)."""
+        """Remove a stage's artifacts before it is redone (a stage inside its folder, such as segment/full, stays)."""
         folder = self.stage(stage)
         if not folder.is_dir():
             return
         for entry in folder.iterdir():
-            if stage == "segment" and entry.name == "full":
+            if is_stage(stage, entry.name):
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -237,8 +241,11 @@ class Workspace:
         Raises:
             RunError: disk full or folder not writable.
         """
-        skip = shutil.ignore_patterns("full") if stage == "segment" else None
         source, target = other.stage(stage), self.stage(stage)
+
+        def skip(folder: str, names: list[str]) -> list[str]:
+            return [name for name in names if is_stage(stage, name)] if Path(folder) == source else []
+
         try:
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=skip, copy_function=_link_or_copy)
         except shutil.Error as error:
@@ -295,6 +302,18 @@ class Workspace:
                 msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
                 raise RunError(msg) from None
             yield
+
+
+@contextmanager
+def _stored_maps(path: Path) -> Iterator[Any]:
+    """The arrays of a maps file; a broken one is a RunError that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
+    except Exception as error:  # a torn zip raises nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: not a readable maps file ({reason}). Delete it and run again."
+        raise RunError(msg) from error
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -33,12 +33,12 @@ def walk(tmp_path: Path, weak: dict[str, Any]) -> Callable[..., Run]:
 
 
 def problems(done: Run) -> dict[str, set[str]]:
-    """Stage -> ids, from the file, each listed once."""
+    """Stage -> ids of the inputs left out, from the file, each listed once."""
     lines = [json.loads(line) for line in (done.path / "problems.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({(line["stage"], line["id"]) for line in lines}) == len(lines)
     assert all("\n" not in line["reason"] and line["path"] in line["reason"] for line in lines)
     found: dict[str, set[str]] = {}
-    for line in lines:
+    for line in (line for line in lines if line["left_out"]):
         found.setdefault(line["stage"], set()).add(line["id"])
     return found
 

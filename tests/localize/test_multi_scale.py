@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.localize import cam, merge_scales, normalize_maps
-from tagmask.localize.multi_scale import image_and_mirror, multi_scale_maps, strided_size, sum_scales
+from tagmask.localize.multi_scale import (
+    Views,
+    image_and_mirror,
+    merge_flips,
+    multi_scale_maps,
+    strided_size,
+    sum_scales,
+)
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 SUFFIX = {1.0: "1p0", 0.5: "0p5", 1.5: "1p5", 2.0: "2p0"}
@@ -50,7 +57,9 @@ def test_maps_of_each_scale_are_the_published_ones(published: Mapping[str, Any])
     weights = torch.from_numpy(published["classifier_weight"]).flatten(1)
     scales = [float(scale) for scale in published["scales"]]
     found = multi_scale_maps(
-        published["image_uint8"], lambda views: cam(features_of(published, views), weights), scales, flip=True
+        published["image_uint8"],
+        lambda pair: merge_flips(cam(features_of(published, pair), weights)),
+        Views(tuple(scales)),
     )
     for scale, maps in zip(scales, found, strict=True):
         expected = torch.from_numpy(published[f"expected_flip_summed_cam_scale_{SUFFIX[scale]}"])
@@ -75,14 +84,14 @@ def test_rectified_before_the_flips_are_summed() -> None:
     """-3 in the mirror must not eat the 2 of the image."""
     image = np.zeros((1, 2, 3), np.uint8)
     values = torch.tensor([[[[2.0, 0.0]]], [[[0.0, -3.0]]]])
-    (maps,) = multi_scale_maps(image, lambda views: cam(values, torch.ones(1, 1)), [1.0])
+    (maps,) = multi_scale_maps(image, lambda pair: merge_flips(cam(values, torch.ones(1, 1))), Views((1.0,)))
     assert maps.tolist() == [[[2.0, 0.0]]]
 
 
 def test_the_mirror_is_turned_back() -> None:
     image = np.zeros((2, 4, 3), np.uint8)
     image[:, 0] = 255  # bright on the left
-    (maps,) = multi_scale_maps(image, lambda views: (views[:, :1] > 0).float(), [1.0])
+    (maps,) = multi_scale_maps(image, lambda pair: merge_flips((pair[:, :1] > 0).float()), Views((1.0,)))
     assert maps[0].tolist() == [[2.0, 0.0, 0.0, 0.0]] * 2
 
 
@@ -133,11 +142,11 @@ def test_a_mirrored_image_gives_mirrored_maps(size: tuple[int, int], seed: int, 
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     weight = torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
 
-    def view_maps(views: Tensor) -> Tensor:
-        return functional.relu(functional.conv2d(views, weight, padding=1))
+    def scale_maps(pair: Tensor) -> Tensor:
+        return merge_flips(functional.relu(functional.conv2d(pair, weight, padding=1)))
 
-    there = multi_scale_maps(image, view_maps, scales)
-    mirrored = multi_scale_maps(np.ascontiguousarray(image[:, ::-1]), view_maps, scales)
+    there = multi_scale_maps(image, scale_maps, Views(tuple(scales)))
+    mirrored = multi_scale_maps(np.ascontiguousarray(image[:, ::-1]), scale_maps, Views(tuple(scales)))
     for one, other in zip(there, mirrored, strict=True):
         # Pillow's bicubic rounds to whole grey values, not always the same way in the mirror.
         torch.testing.assert_close(one, other.flip(-1), rtol=0, atol=0.15)

@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.method import Method
+from tagmask.classify.head import Head
 
 
-class GapHead(Method):
+class GapHead(Head):
     """Settings of the head; ``init_std: null`` is torch's convolution default (the published code's)."""
 
     name: ClassVar[str] = "gap"
@@ -42,8 +42,9 @@ class GapClassifier(nn.Module):
         """Classifier weights [C, D]."""
         return self.weight.weight.flatten(1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, features: Tensor, tags: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits [B, C] and no extras."""
+        del tags
         dropped = functional.dropout(features, self.dropout, training=self.training)
         return self.weight(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1), {}
 

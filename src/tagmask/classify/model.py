@@ -30,11 +30,11 @@ class Classifier(nn.Module):
         weights: Tensor = self.head.class_weights
         return weights
 
-    def forward(self, images: Tensor) -> ClassifierOutput:
-        """One pass; see interfaces.ClassifierOutput."""
+    def forward(self, images: Tensor, tags: Tensor | None = None) -> ClassifierOutput:
+        """One pass; see interfaces.ClassifierOutput. ``tags`` (multi-hot [B, C]) come in training only."""
         taps = self.backbone(images)
         features = taps[self.backbone.n_stages]
-        logits, extras = self.head(features)
+        logits, extras = self.head(features, tags)
         return ClassifierOutput(features=features, feature_taps=taps, logits=logits, extras=extras)
 
     def train(self, mode: bool = True) -> Classifier:

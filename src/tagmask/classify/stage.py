@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from tagmask.classify.model import Classifier, build_classifier, load_classifier
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import augment_image, normalise
+from tagmask.errors import InputError, RunError
 from tagmask.interfaces import Problem, Sample
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
+from tagmask.settings import ClassifySettings, RetrainSettings
 from tagmask.training import train
-from tagmask.weights import save_weights
+from tagmask.weights import load_tensors, save_weights
 
 STAGE = "classify"
 
@@ -32,10 +35,9 @@ def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
 class TagSet:
     """Augmented images and multi-hot tags."""
 
-    def __init__(self, context: Context, samples: list[Sample], loader: ImageLoader) -> None:
+    def __init__(self, settings: ClassifySettings, n_classes: int, samples: list[Sample], loader: ImageLoader) -> None:
         self.samples, self.loader = samples, loader
-        self.augment = context.recipe.classify.augment
-        self.n_classes = len(context.source.classes.foreground)
+        self.augment, self.n_classes = settings.augment, n_classes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,19 +58,26 @@ class TagSet:
 class TagTask:
     """The classifier's training step and validation."""
 
-    def __init__(self, context: Context, model: Classifier) -> None:
-        self.context, self.model = context, model
-        self.settings = context.recipe.classify
+    def __init__(
+        self, context: Context, model: Classifier, stage: str = STAGE, carried: Set[str] = frozenset()
+    ) -> None:
+        self.context, self.model, self.carried = context, model, carried
+        self.settings = settings = context.recipe.trainings[stage]
         loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels)
-        self.dataset = TagSet(context, context.samples(TRAIN), loader)
+        self.dataset = TagSet(settings, len(context.source.classes.foreground), context.samples(TRAIN), loader)
         self.loader = loader
         self.problems: list[Problem] = []
         self.warned = False
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbone at lr, head at head_lr."""
-        model = self.model
-        return parameter_groups(self.settings.optimizer, model.backbone.parameters(), model.head.parameters())
+        """Backbone and whatever an earlier training brought at lr, new parameters at head_lr."""
+        named = dict(self.model.named_parameters())
+        old = {name for name in named if name.startswith("backbone.") or name in self.carried}
+        return parameter_groups(
+            self.settings.optimizer,
+            [value for name, value in named.items() if name in old],
+            [value for name, value in named.items() if name not in old],
+        )
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """As the recipe says."""
@@ -80,8 +89,10 @@ class TagTask:
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The head's loss terms."""
-        output = model(batch["image"].contiguous(memory_format=torch.channels_last))
-        terms: dict[str, Tensor] = self.model.head.losses(output.logits.float(), batch["tags"], output.extras)
+        tags = batch["tags"]
+        output = model(batch["image"].contiguous(memory_format=torch.channels_last), tags)
+        extras = {**output.extras, **{key: value for key, value in batch.items() if key not in ("image", "tags")}}
+        terms: dict[str, Tensor] = self.model.head.losses(output.logits.float(), tags, extras)
         return terms
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
@@ -138,14 +149,19 @@ class TagTask:
                 )
 
 
-def run(context: Context) -> list[Problem]:
-    """Train and save ``classify/model.safetensors``; returns the inputs left out."""
-    settings, engine = context.recipe.classify, context.engine
+def run(context: Context, stage: str = STAGE) -> list[Problem]:
+    """Train and save ``classify/model.safetensors``, or a retraining's; returns the inputs left out."""
+    settings, engine = context.recipe.trainings[stage], context.engine
     torch.manual_seed(context.recipe.seed)
-    model = build_classifier(settings, len(context.source.classes.foreground))
+    carried: set[str] = set()
+    if isinstance(settings, RetrainSettings) and settings.start == "previous":
+        model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
+        carried = _carry_over(_model_path(context, _before(context, stage)), model)
+    else:
+        model = build_classifier(settings, len(context.source.classes.foreground))
     model.train()
-    task = TagTask(context, model)
-    folder = context.workspace.stage(STAGE)
+    task = TagTask(context, model, stage, carried)
+    folder = context.workspace.stage(stage)
     problems = train(
         engine,
         task,
@@ -154,7 +170,7 @@ def run(context: Context) -> list[Problem]:
         folder=folder,
         progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
-        description="train the tag classifier",
+        description="train the tag classifier" if stage == STAGE else f"train the tag classifier again ({stage})",
     )
     if engine.is_main:
         description = {
@@ -167,9 +183,53 @@ def run(context: Context) -> list[Problem]:
     return problems
 
 
-def trained_classifier(context: Context) -> Classifier:
-    """The run's classifier on the engine's device, ready for inference."""
-    path = context.workspace.stage(STAGE) / "model.safetensors"
-    model = load_classifier(path, context.recipe.classify, context.source.classes)
+def trained_classifier(context: Context, stage: str | None = None) -> Classifier:
+    """The classifier of one training (the last by default) on the engine's device, ready for inference.
+
+    Raises:
+        RunError: a weight is not finite.
+    """
+    stage = stage or list(context.recipe.trainings)[-1]
+    path = _model_path(context, stage)
+    model = load_classifier(path, context.recipe.trainings[stage], context.source.classes)
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            msg = f"{path}: {name} is not finite. Lower classify.optimizer.lr and train again (delete its folder)."
+            raise RunError(msg)
     context.engine.place(model)
     return model
+
+
+def _model_path(context: Context, stage: str) -> Path:
+    return context.workspace.stage(stage) / "model.safetensors"
+
+
+def _before(context: Context, stage: str) -> str:
+    """The training before this one."""
+    stages = list(context.recipe.trainings)
+    return stages[stages.index(stage) - 1]
+
+
+def _carry_over(path: Path, model: Classifier) -> set[str]:
+    """Start from the classifier trained before; returns the names of the tensors taken over.
+
+    A head that wraps the old one finds its tensors under ``head.inner``. New tensors keep their first values.
+
+    Raises:
+        InputError: the backbones differ.
+    """
+    stored, wanted = load_tensors(path), model.state_dict()
+    for name in list(stored):
+        wrapped = name.replace("head.", "head.inner.", 1) if name.startswith("head.") else name
+        if name not in wanted and wrapped in wanted:
+            stored[wrapped] = stored.pop(name)
+    taken = {name for name, value in stored.items() if name in wanted and wanted[name].shape == value.shape}
+    missing = [name for name in wanted if name.startswith("backbone.") and name not in taken]
+    if missing:
+        msg = (
+            f"{path}: its backbone is not the one of this retraining ({missing[0]} does not fit); set start: weights, "
+            "or leave the backbone as in classify"
+        )
+        raise InputError(msg)
+    model.load_state_dict({**wanted, **{name: stored[name] for name in taken}})
+    return taken

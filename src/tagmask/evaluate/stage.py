@@ -122,7 +122,7 @@ def run(context: Context) -> list[Problem]:
     metrics = {
         "schema": SCHEMA,
         "classes": list(names),
-        "tags": _tag_precision(workspace),
+        "tags": _tag_precision(workspace, list(context.recipe.trainings)[-1]),
         "threshold": _threshold(workspace),
         "splits": splits,
         "ratio_to_full": _ratio(context, splits),
@@ -145,8 +145,8 @@ def _made(recipe: Recipe) -> set[str]:
     return made
 
 
-def _tag_precision(workspace: Workspace) -> dict[str, Any] | None:
-    lines = [line for line in read_jsonl(workspace.stage("classify") / "history.jsonl") if "val_ap" in line]
+def _tag_precision(workspace: Workspace, stage: str) -> dict[str, Any] | None:
+    lines = [line for line in read_jsonl(workspace.stage(stage) / "history.jsonl") if "val_ap" in line]
     return {"map": lines[-1]["val_map"], "ap": lines[-1]["val_ap"]} if lines else None
 
 

@@ -5,14 +5,14 @@ R_c(p) = ReLU(w_c . F_p) per view, before anything is summed (methods.md 0.4, 2)
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tagmask.interfaces import ClassifierOutput
-from tagmask.method import Method
+from tagmask.localize.localizer import Trained, ViewLocalizer
 
 
 def cam(features: Tensor, class_weights: Tensor) -> Tensor:
@@ -28,20 +28,25 @@ def cam(features: Tensor, class_weights: Tensor) -> Tensor:
     return functional.relu(functional.conv2d(features, class_weights[:, :, None, None].to(features.dtype)))
 
 
-class Cam(Method):
-    """The plain baseline: a view method without settings."""
+class LinearView(ViewLocalizer):
+    """A view method whose response is linear in the features, so that it has a gradient worth climbing (AdvCAM)."""
+
+    def weights(self, classifier: Any) -> Tensor:
+        """Weights [C, D] of the response."""
+        raise NotImplementedError
+
+    def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.view_maps`."""
+        weights = torch.index_select(self.weights(trained.classifier), 0, channels)
+        return cam(output.features.float(), weights.float())
+
+
+class Cam(LinearView):
+    """The plain baseline, without settings: the weights that make the classifier's logits."""
 
     name: ClassVar[str] = "cam"
 
-    def view_maps(self, output: ClassifierOutput, class_weights: Tensor, channels: Tensor) -> Tensor:
-        """Maps of each image of a view.
-
-        Args:
-            output: of B views (the image and its mirror).
-            class_weights: [C, D].
-            channels: int64 [K] classifier channels asked for.
-
-        Returns:
-            [B, K, h, w] float32, >= 0.
-        """
-        return cam(output.features.float(), torch.index_select(class_weights, 0, channels).float())
+    def weights(self, classifier: Any) -> Tensor:
+        """The classifier's own weights [C, D]."""
+        weights: Tensor = classifier.class_weights
+        return weights

@@ -1,12 +1,14 @@
-"""Scales and flips: the one place that knows about them (methods.md 0.4, IRNet's rule).
+"""Scales and flips: the one place that knows about them (methods.md 0.4, IRNet's rule; 0.5, the others').
 
-Per scale s the maps of the image and the un-flipped maps of its mirror are summed; over scales the sums are
-resized to one size and summed; each map is divided by its maximum once, at the end.
+Per scale s the maps of the image and the un-flipped maps of its mirror are merged (summed; VWE: the larger one); over
+scales they are resized to one size and summed; each map is divided by its maximum once, at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch.nn import functional
 
 from tagmask.data.transforms import normalise, resize_image, scaled_size
 from tagmask.interfaces import UInt8Array
+
+Flips = Literal["sum", "max"]
 
 
 def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
@@ -66,22 +70,26 @@ def image_and_mirror(image: UInt8Array, scale: float, *, flip: bool) -> Tensor:
     return torch.stack([view, view.flip(-1)]) if flip else view[None]
 
 
-def multi_scale_maps(
-    image: UInt8Array, view_maps: Callable[[Tensor], Tensor], scales: Sequence[float], *, flip: bool = True
-) -> list[Tensor]:
-    """Run a view method over all scales of one image.
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The views of one image that a localizer sees: scales, and with each scale its mirror."""
 
-    Args:
-        image: uint8 [H, W, 3].
-        view_maps: [B, 3, h, w] -> maps [B, K, h', w'] of the same views.
-        scales: factors on the image size.
-        flip: add each scale's mirror.
+    scales: tuple[float, ...]
+    flip: bool = True
 
-    Returns:
-        per scale the flip-summed maps [K, h', w'].
-    """
-    per_scale = []
-    for scale in scales:
-        maps = view_maps(image_and_mirror(image, scale, flip=flip))
-        per_scale.append(maps[0] + maps[1].flip(-1) if flip else maps[0])
-    return per_scale
+    def of(self, image: UInt8Array) -> list[Tensor]:
+        """Per scale the network input float32 [2 or 1, 3, h, w] of image uint8 [H, W, 3]."""
+        return [image_and_mirror(image, scale, flip=self.flip) for scale in self.scales]
+
+
+def merge_flips(maps: Tensor, how: Flips = "sum") -> Tensor:
+    """Maps [B, K, h, w] of an image and (B = 2) its mirror, each in its own frame -> [K, h, w] in the image's."""
+    if maps.shape[0] == 1:
+        return maps[0]
+    mirrored = maps[1].flip(-1)
+    return torch.maximum(maps[0], mirrored) if how == "max" else maps[0] + mirrored
+
+
+def multi_scale_maps(image: UInt8Array, scale_maps: Callable[[Tensor], Tensor], views: Views) -> list[Tensor]:
+    """Maps [K, h', w'] of every scale; ``scale_maps`` takes the network input [2 or 1, 3, h, w] of one scale."""
+    return [scale_maps(pair) for pair in views.of(image)]

@@ -1,50 +1,62 @@
 """The localize stage: activation maps of every image for its tags, one file an image.
 
 Images are computed one by one (with their mirror), so that an artifact does not depend on how the images were
-sharded, batched or resumed.
+sharded, batched or resumed. Localizers that learn from the training images do so first, in one pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.engine import each_image
-from tagmask.interfaces import ActivationMaps, ClassifierOutput, Problem, Sample, UInt8Array
-from tagmask.localize.multi_scale import multi_scale_maps, strided_size, sum_scales
+from tagmask.errors import RunError
+from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.localize.learning import Learnt, Reservoir
+from tagmask.localize.localizer import Localizer, Trained
+from tagmask.localize.multi_scale import Views, strided_size
 from tagmask.settings import LocalizeSettings
+from tagmask.weights import load_tensors, save_tensors
+from tagmask.workspace import SCHEMA, read_json, write_json
 
 STAGE = "localize"
 
 
 def activation_maps(
-    model: torch.nn.Module,
+    model: nn.Module,
     image: UInt8Array,
     labels: tuple[int, ...],
     settings: LocalizeSettings,
     *,
+    learnt: Mapping[str, Mapping[str, Tensor]] | None = None,
     device: torch.device | str = "cpu",
 ) -> ActivationMaps:
     """Maps of one image for the given labels (1..C); call it under the autocast you want.
 
-    Returns float32 maps [K, ceil(H/4), ceil(W/4)] in [0, 1] and each map's maximum before division.
+    Args:
+        model: the classifier, in eval mode, on ``device``.
+        image: uint8 [H, W, 3] RGB.
+        labels: mask labels 1..C, ascending.
+        settings: localizer, scales and flip.
+        learnt: what the localizer has learnt from training images, if it does.
+        device: where to compute.
+
+    Returns:
+        float32 maps [K, ceil(H/4), ceil(W/4)] in [0, 1] and each map's maximum before division.
     """
     channels = torch.tensor([label - 1 for label in labels], dtype=torch.int64, device=device)
-    size = strided_size((image.shape[0], image.shape[1]))
-    if not labels:
-        merged = torch.zeros(0, *size)
+    if labels:
+        trained = Trained(model, learnt or {}, device)
+        merged: Tensor = settings.method.image_maps(trained, image, channels, views_of(settings)).float().cpu()
     else:
-
-        def view_maps(views: Tensor) -> Tensor:
-            output: ClassifierOutput = model(views.to(device, memory_format=torch.channels_last))
-            maps: Tensor = settings.method.view_maps(output, model.class_weights, channels)
-            return maps
-
-        with torch.inference_mode():
-            per_scale = multi_scale_maps(image, view_maps, settings.scales, flip=settings.flip)
-            merged = sum_scales(per_scale, size).cpu()
+        merged = torch.zeros(0, *strided_size((image.shape[0], image.shape[1])))
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
     return ActivationMaps(
         classes=(channels.cpu() + 1).numpy(),
@@ -54,21 +66,31 @@ def activation_maps(
     )
 
 
-def run(context: Context, model: torch.nn.Module) -> list[Problem]:
-    """Write ``localize/maps/ID.npz`` for train and val; returns the images left out."""
+def views_of(settings: LocalizeSettings) -> Views:
+    """The views that the settings ask for."""
+    return Views(settings.scales, settings.flip)
+
+
+def run(context: Context, model: nn.Module) -> list[Problem]:
+    """Write ``localize/maps/ID.npz`` for train and val; returns the images left out and what was amiss."""
     settings, workspace, engine = context.recipe.localize, context.workspace, context.engine
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    model.requires_grad_(False)
+    learnt, problems = _learnt(context, model, loader)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
         with engine.autocast():
-            maps = activation_maps(model, image, sample.tags, settings, device=engine.device)
+            maps = activation_maps(model, image, sample.tags, settings, learnt=learnt, device=engine.device)
+        if not np.isfinite(maps.maps).all():
+            msg = f"localize: the maps of image '{sample.id}' are not finite. Use engine.precision=float32."
+            raise RunError(msg)
         workspace.save_maps(sample.id, maps)
         return None
 
-    return each_image(
+    problems += each_image(
         engine,
         context.samples(TRAIN, VAL),
         work,
@@ -76,3 +98,97 @@ def run(context: Context, model: torch.nn.Module) -> list[Problem]:
         progress=context.progress,
         description="activation maps",
     )
+    return [*problems, *_empty_maps(context)] if engine.is_main else problems
+
+
+def _empty_maps(context: Context) -> list[Problem]:
+    """Maps without any activation, also those that a run wrote before it was killed."""
+    names, workspace = context.source.classes.names, context.workspace
+    found = []
+    for sample in context.samples(TRAIN, VAL):
+        if not workspace.map_path(sample.id).exists():
+            continue
+        empty = [names[label] for label, peak in workspace.peaks(sample.id).items() if peak == 0]
+        if empty:
+            which = ", ".join(empty)
+            reason = f"{sample.image_path}: the map of {which} is zero everywhere: none of its pixels get the label"
+            found.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
+    return found
+
+
+def _learnt(
+    context: Context, model: nn.Module, loader: ImageLoader
+) -> tuple[dict[str, dict[str, Tensor]], list[Problem]]:
+    """What the recipe's localizers learn, by name; inner ones first, for the outer ones may build on them."""
+    engine, folder = context.engine, context.workspace.stage(STAGE)
+    learnt: dict[str, dict[str, Tensor]] = {}
+    problems: list[Problem] = []
+    for part in reversed(list(context.recipe.localize.method.parts())):
+        if not part.learns:
+            continue
+        tensors, shown = folder / f"{part.name}.safetensors", folder / f"{part.name}.json"
+        if not (tensors.exists() and shown.exists()):
+            found, unread, chosen = _study(context, part, Trained(model, learnt, engine.device), loader)
+            problems += unread
+            if engine.is_main:
+                save_tensors(tensors, found.tensors, {"kind": part.name, "settings": part.dump()})
+                write_json(shown, _description(found, chosen))
+            engine.barrier()
+        learnt[part.name] = {key: value.to(engine.device) for key, value in load_tensors(tensors).items()}
+        for name, reason in read_json(shown)["notes"]:
+            problems.append(Problem(STAGE, name, "", reason, left_out=False))
+    return learnt, problems
+
+
+def _study(
+    context: Context, part: Localizer, trained: Trained, loader: ImageLoader
+) -> tuple[Learnt, list[Problem], list[Sample]]:
+    """One pass of a localizer over the training images it chooses: what it learnt, what could not be read."""
+    engine = context.engine
+    samples = context.samples(TRAIN)
+    classes = context.source.classes.foreground
+    views = views_of(context.recipe.localize)
+    chosen = [samples[index] for index in part.choose([sample.tags for sample in samples], len(classes))]
+    reservoir = part.reservoir()
+    unread: list[Problem] = []
+
+    def work(numbered: tuple[int, Sample]) -> Any:
+        number, sample = numbered
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return number, image
+        channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
+        rng = np.random.default_rng([engine.seed, number])
+        with engine.autocast(), torch.inference_mode():
+            return number, part.study(trained, image, channels, views, rng)
+
+    mine = engine.share(list(enumerate(chosen)))
+    context.progress.start(f"{part.name}: study the training images", len(mine))
+    with closing(engine.map(work, mine, at_once=16)) as results:
+        for number, found in results:
+            if isinstance(found, Problem):
+                unread.append(found)
+            else:
+                reservoir.add(number, found)
+            context.progress.advance(1)
+    context.progress.finish()
+    parts: list[Reservoir] = engine.gather(reservoir)
+    whole = part.reservoir()
+    whole.merge(parts)
+    with torch.inference_mode():
+        result = part.learn(trained, whole, classes, engine.seed) if engine.is_main else Learnt({})
+    return result, [problem for found in engine.gather(unread) for problem in found], chosen
+
+
+def _description(found: Learnt, chosen: list[Sample]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "notes": [list(note) for note in found.notes],
+        "groups": [
+            {
+                "title": group.title,
+                "patches": [{"id": chosen[number].id, "box": list(box)} for number, box in group.patches],
+            }
+            for group in found.shown
+        ],
+    }

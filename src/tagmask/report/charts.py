@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.report.facts import TRAINED, Facts, History
+from tagmask.report.facts import Facts, History, trainings
 from tagmask.report.figures import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
 from tagmask.report.headline import COLOURS, FURTHEST
 from tagmask.report.scores import MEASURES, dig, mapping, number, percent, rules, scores, splits
@@ -114,13 +114,13 @@ def training_charts(facts: Facts) -> list[Chart]:
     """Loss of every trained stage, and the classifier's validation mAP."""
     made = []
     colours = {"classify": "tags", "segment": "segmentation", "segment/full": "segmentation_full"}
-    for stage, title in TRAINED.items():
+    for stage, title in trainings(facts.manifest).items():
         history = facts.histories.get(stage, ())
-        colour = COLOURS[colours[stage]]
+        colour = COLOURS[colours.get(stage, "tags")]
         chart = _loss_chart(history, f"{title}: loss", colour)
         if chart is not None:
             made.append(chart)
-        if stage == "classify":
+        if stage.startswith("classify"):
             points = _points(history, "val_map")
             x, y = [step for step, _ in points], [100 * value for _, value in points]
             svg = line_chart(

@@ -75,12 +75,19 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
         metrics=metrics,
         recipe=recipe,
         thresholds=mapping(attempt(lambda: read_json(thresholds_path), empty) if thresholds_path.exists() else empty),
-        histories={stage: lines(workspace.stage(stage) / "history.jsonl") for stage in TRAINED},
+        histories={stage: lines(workspace.stage(stage) / "history.jsonl") for stage in trainings(manifest)},
         problems=lines(root / "problems.jsonl"),
         classes=_class_names(manifest, metrics, source),
         splits={str(k): v for k, v in mapping(dig(manifest, "data", "images")).items()} or counts,
         notes=tuple(notes),
     )
+
+
+def trainings(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Title of every training by its stage, in order; retrainings of the classifier stand behind the first."""
+    again = sorted(name for name in mapping(manifest.get("stages")) if name.startswith("classify/"))
+    later = {name: f"{TRAINED['classify']}, training {name.removeprefix('classify/')}" for name in again}
+    return {"classify": TRAINED["classify"], **later, **TRAINED}
 
 
 def _class_names(manifest: Mapping[str, Any], metrics: Mapping[str, Any], source: DataSource | None) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ def tag_rows(facts: Facts, source: DataSource | None) -> list[TagRow]:
 
 def _last_ap(facts: Facts) -> Mapping[str, Any]:
     """The newest validation in the classifier's history, for a run that was not evaluated."""
-    tables = [line["val_ap"] for line in facts.histories.get("classify", ()) if "val_ap" in line]
+    *_, last = (history for stage, history in facts.histories.items() if stage.startswith("classify"))
+    tables = [line["val_ap"] for line in last if "val_ap" in line]
     return mapping(tables[-1]) if tables else {}
 
 

@@ -136,7 +136,7 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
         )
         raise RunError(msg)
     torch.manual_seed(context.recipe.seed)
-    classifier = workspace.stage("classify") / "model.safetensors"
+    classifier = workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
     names = context.source.classes.names
     model = settings.network.build(len(names), classifier=classifier if classifier.exists() else None)
     model.train()

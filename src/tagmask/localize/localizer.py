@@ -1,0 +1,122 @@
+"""The three kinds of localizers, and how they nest.
+
+- *view* methods turn the features of one scale (an image and its mirror) into maps: CAM, ReCAM, VWE, LPCAM;
+- *polishers* are view methods that change the maps of an inner view method, their ``seed``: SSA;
+- *drivers* run an inner view method, their ``seed``, on changed images: class-conditional inference, AdvCAM.
+
+``multi_scale`` alone knows about scales and flips; everything here calls it. A localizer that learns something from
+the training images before it can make maps (prototypes, say) sets ``learns``; see ``learning``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagmask.interfaces import ClassifierOutput, UInt8Array
+from tagmask.localize.learning import Candidates, Learnt, Reservoir
+from tagmask.localize.multi_scale import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
+from tagmask.method import Method
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What maps are made with: a classifier in eval mode without gradients to its parameters, on ``device``, and
+    what localizers have learnt from the training images, by localizer name and tensor name.
+    """
+
+    classifier: Any
+    learnt: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    device: torch.device | str = "cpu"
+
+    def look(self, views: Tensor) -> ClassifierOutput:
+        """The classifier's output for normalised images [B, 3, h, w]."""
+        output: ClassifierOutput = self.classifier(views.to(self.device, memory_format=torch.channels_last))
+        return output
+
+
+class Localizer(Method):
+    """Base of all localizers; one that works on another's maps names it in a field ``seed``."""
+
+    #: Attributes that the classifier's head must have (see ``Head.provides``).
+    requires: ClassVar[frozenset[str]] = frozenset()
+    #: Whether :meth:`choose`, :meth:`study` and :meth:`learn` are to be called before the first map.
+    learns: ClassVar[bool] = False
+
+    def parts(self) -> Iterator[Localizer]:
+        """This localizer and those it works on, outermost first."""
+        yield self
+        seed = getattr(self, "seed", None)
+        if isinstance(seed, Localizer):
+            yield from seed.parts()
+
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+        """Maps of one image, not normalised; call it under the autocast you want.
+
+        Args:
+            trained: the classifier, and what this localizer has learnt.
+            image: uint8 [H, W, 3] RGB.
+            channels: int64 [K] classifier channels asked for, K >= 1, on the classifier's device.
+            views: scales and flip.
+
+        Returns:
+            float32 [K, ceil(H/4), ceil(W/4)], >= 0.
+        """
+        raise NotImplementedError
+
+    # -- only where ``learns`` --------------------------------------------------------------------------------
+
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[int]:
+        """Which training images to study, given the tags (1..C) of each; an image may come twice."""
+        raise NotImplementedError
+
+    def study(
+        self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views, rng: np.random.Generator
+    ) -> dict[int, Candidates]:
+        """What one training image offers to the sample of each group (a group's number is the localizer's own)."""
+        raise NotImplementedError
+
+    def reservoir(self) -> Reservoir:
+        """An empty reservoir of this localizer's size."""
+        raise NotImplementedError
+
+    def learn(self, trained: Trained, sample: Reservoir, class_names: Sequence[str], seed: int) -> Learnt:
+        """Tensors for ``Trained.learnt``, what to show of them, and what was wrong. ``class_names`` are the C
+        foreground classes."""
+        raise NotImplementedError
+
+
+class ViewLocalizer(Localizer):
+    """Maps from the features of one scale."""
+
+    flips: ClassVar[Flips] = "sum"
+
+    def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """Maps of each view of one scale, each in its own view's frame.
+
+        Args:
+            trained: the classifier, and what this localizer has learnt.
+            output: of B views: the image, and its mirror if B is 2.
+            channels: int64 [K] classifier channels asked for.
+
+        Returns:
+            [B, K, h, w] float32, >= 0, not normalised.
+        """
+        raise NotImplementedError
+
+    def scale_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """Maps [K, h, w] of one scale, in the image's frame: flips merged."""
+        return merge_flips(self.view_maps(trained, output, channels), self.flips)
+
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+        """See :meth:`Localizer.image_maps`."""
+        with torch.inference_mode():
+            per_scale = multi_scale_maps(
+                image, lambda pair: self.scale_maps(trained, trained.look(pair), channels), views
+            )
+            return sum_scales(per_scale, strided_size((image.shape[0], image.shape[1])))
