@@ -43,6 +43,16 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "global average pooling, bias-free 1x1 convolution",
             "Zhou et al., CVPR 2016",
         ),
+        "hspp": Entry(
+            "tagmask.classify.hspp:HsppHead",
+            "hybrid spatial pyramid pooling: maxima of several grids, and the mean",
+            "Ru et al., IJCAI 2021",
+        ),
+        "visual_words": Entry(
+            "tagmask.classify.visual_words:VisualWordsHead",
+            "visual word encoder on any head: learns words beside the classes",
+            "Ru et al., IJCAI 2021",
+        ),
     },
     "localizer": {
         "cam": Entry(

@@ -1,1 +1,6 @@
 """The tag classifier: backbones, heads, and the stage that trains it."""
+
+from tagmask.classify.hspp import hspp
+from tagmask.classify.visual_words import visual_words
+
+__all__ = ["hspp", "visual_words"]
