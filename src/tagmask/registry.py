@@ -53,12 +53,42 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "visual word encoder on any head: learns words beside the classes",
             "Ru et al., IJCAI 2021",
         ),
+        "recam": Entry(
+            "tagmask.classify.recam:RecamHead",
+            "a second classifier, by softmax, on features cut out with each class's map; around any head",
+            "Chen et al., CVPR 2022",
+        ),
+        "softmax_ce": Entry(
+            "tagmask.classify.softmax_ce:SoftmaxCeHead",
+            "gap trained by softmax cross entropy (an ablation of ReCAM)",
+            "Chen et al., CVPR 2022",
+        ),
     },
     "localizer": {
         "cam": Entry(
             "tagmask.localize.cam:Cam",
             "class activation maps, multi-scale and flip",
             "Zhou et al., CVPR 2016",
+        ),
+        "ssa": Entry(
+            "tagmask.localize.ssa:Ssa",
+            "maps averaged over positions that look alike, two stages guiding each other",
+            "Sun & Li, arXiv 2021",
+        ),
+        "lpcam": Entry(
+            "tagmask.localize.lpcam:Lpcam",
+            "similarity to prototypes of the class minus similarity to those of its context",
+            "Chen & Sun, CVPR 2023",
+        ),
+        "advcam": Entry(
+            "tagmask.localize.advcam:AdvCam",
+            "maps summed while the image is changed in favour of each class",
+            "Lee et al., CVPR 2021",
+        ),
+        "recam": Entry(
+            "tagmask.localize.recam:Recam",
+            "maps of ReCAM's second classifier, alone or combined with the first",
+            "Chen et al., CVPR 2022",
         ),
     },
     "refiner": {

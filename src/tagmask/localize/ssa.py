@@ -1,0 +1,185 @@
+"""SSA: maps polished with the semantic structure of two stages that guide each other.
+
+Sun & Li, "SSA: Semantic Structure Aware Inference for Weakly Pixel-Wise Dense Predictions without Cost", arXiv 2021,
+equations 2-8 (methods.md 5; there is no published code to compare with). Per view and stage i the seed maps C
+are averaged over positions that look alike, CP_i = C S_i (see ``semantic_structure``); per scale, after the flip sum
+and on values that are not normalised, SM_i = clamp(CP_i, 0, 1) guides the other stages (methods.md 5.4), and the
+results are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+from torch.nn import functional
+
+from tagmask.building import AS_METHOD, method_of
+from tagmask.errors import InputError
+from tagmask.interfaces import ClassifierOutput
+from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.localize.multi_scale import merge_flips
+from tagmask.localize.semantic_structure import Blocks, Epsilon, Norm, polish
+
+Guidance = Literal["cross_gate", "cross_seed", "cross_replace", "none"]
+Polish = Callable[[Tensor], Tensor]
+
+
+def ssa(
+    maps: Tensor,
+    features_stage4: Tensor,
+    features_stage5: Tensor,
+    *,
+    blocks: Blocks = 2,
+    guidance: Guidance = "cross_gate",
+    norm: Norm = "channel_l2",
+    epsilon: Epsilon = "identity",
+    clip: bool = False,
+) -> Tensor:
+    """Polish the maps of one view with the structure of two stages (methods.md 5.2, 5.4).
+
+    Args:
+        maps: [K, h, w] float, >= 0, not normalised.
+        features_stage4: [D4, h4, w4] float.
+        features_stage5: [D5, h5, w5] float; the maps and the other stage are resized to h5 x w5.
+        blocks: number of self-affinity blocks.
+        guidance: how the stages guide each other, see :func:`guided`.
+        norm: see ``normalize_features``.
+        epsilon: what is subtracted from the Gram matrix: the identity, or this number everywhere.
+        clip: set negative similarities to 0.
+
+    Returns:
+        [K, h5, w5] of the dtype of ``features_stage5``, >= 0, not normalised.
+    """
+    size = (features_stage5.shape[-2], features_stage5.shape[-1])
+
+    def polisher(features: Tensor) -> Polish:
+        return lambda seeds: polish(seeds, features, blocks=blocks, norm=norm, epsilon=epsilon, clip=clip)
+
+    stages = [polisher(resize(features, size)) for features in (features_stage4, features_stage5)]
+    return guided(resize(maps, size).to(features_stage5.dtype), stages, guidance)
+
+
+def guided(seeds: Tensor, stages: Sequence[Polish], guidance: Guidance, spread: Polish | None = None) -> Tensor:
+    """Polish seeds by every stage, let the stages guide each other, and add what they say.
+
+    With CP_i the map polished by stage i and G_i the mean over the other stages of SM_j = clamp(CP_j, 0, 1):
+    ``cross_gate`` adds G_i * CP_i; ``cross_seed`` polishes G_i * seeds by stage i; ``cross_replace`` polishes G_i
+    itself; ``none`` adds CP_i. A single stage has nothing to guide it: there all four are the same.
+
+    Args:
+        seeds: maps, >= 0, not normalised.
+        stages: polish maps shaped like ``seeds``; what they return may have its flips merged.
+        guidance: as above.
+        spread: brings what ``stages`` return into the shape of ``seeds`` again; None where it is.
+
+    Returns:
+        Maps shaped like those that ``stages`` return, >= 0, not normalised.
+    """
+    polished = [stage(seeds) for stage in stages]
+    if guidance == "none" or len(stages) == 1:
+        return torch.stack(polished).sum(0)
+    significant = torch.stack(polished).clamp(0, 1)
+    guides = (significant.sum(0) - significant) / (len(stages) - 1)
+    if guidance == "cross_gate":
+        return (torch.stack(polished) * guides).sum(0)
+    shaped = [spread(guide) if spread else guide for guide in guides]
+    again = [guide * seeds if guidance == "cross_seed" else guide for guide in shaped]
+    return torch.stack([stage(seed) for stage, seed in zip(stages, again, strict=True)]).sum(0)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps or features [K, h, w] or [B, K, h, w] at another size (bilinear, half-pixel centres)."""
+    if maps.shape[-2:] == size:
+        return maps
+    batch = maps if maps.ndim == 4 else maps[None]
+    resized = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False)
+    return resized if maps.ndim == 4 else resized[0]
+
+
+class Ssa(ViewLocalizer):
+    """Settings of SSA. ``stages: null`` takes the last two, of which the last is what the head pools."""
+
+    name: ClassVar[str] = "ssa"
+    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    blocks: Blocks = 2
+    norm: Norm = "channel_l2"
+    epsilon: Literal["identity"] | Annotated[float, Field(ge=0)] = "identity"
+    guidance: Guidance = "cross_gate"
+    clip_negative: bool = False
+
+    @field_validator("seed")
+    @classmethod
+    def _is_a_view_method(cls, seed: Any) -> Any:
+        if not isinstance(seed, ViewLocalizer):
+            msg = (
+                f"ssa polishes the maps of a view method, such as cam; '{seed.name}' runs one itself: "
+                f"write {{name: {seed.name}, seed: {{name: ssa}}}}"
+            )
+            raise ValueError(msg)
+        return seed
+
+    @model_validator(mode="after")
+    def _stages_differ(self) -> Self:
+        if self.stages is not None and len(set(self.stages)) < len(self.stages):
+            msg = f"stages {list(self.stages)}: one of them stands twice"
+            raise ValueError(msg)
+        return self
+
+    def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.view_maps`; here each view guides itself."""
+        seeds, stages = self._seeds_and_stages(trained, output, channels)
+        return guided(seeds, stages, self.guidance)
+
+    def scale_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.scale_maps`; the stages guide each other after the flip sum."""
+        seeds, stages = self._seeds_and_stages(trained, output, channels)
+
+        def merged(stage: Polish) -> Polish:
+            return lambda maps: merge_flips(stage(maps), self.flips)
+
+        def spread(maps: Tensor) -> Tensor:
+            return torch.stack([maps, maps.flip(-1)])[: len(seeds)]
+
+        return guided(seeds, [merged(stage) for stage in stages], self.guidance, spread)
+
+    def _seeds_and_stages(
+        self, trained: Trained, output: ClassifierOutput, channels: Tensor
+    ) -> tuple[Tensor, list[Polish]]:
+        """Seeds [B, K, h, w] at the size of the last of the stages, and what polishes such maps by each stage."""
+        taps = [output.feature_taps[number].float() for number in self._numbers(output)]
+        size = (taps[-1].shape[-2], taps[-1].shape[-1])
+        seeds = resize(self.seed.view_maps(trained, output, channels).float(), size)
+        return seeds, [self._polisher(resize(features, size)) for features in taps]
+
+    def _polisher(self, features: Tensor) -> Polish:
+        """Polishes maps [B, K, h, w], each view by its own features [B, D, h, w]."""
+
+        def polished(maps: Tensor) -> Tensor:
+            options: Any = {"norm": self.norm, "epsilon": self.epsilon, "clip": self.clip_negative}
+            views = zip(maps, features, strict=True)
+            # Differences of near equal numbers are taken: not at half precision.
+            with torch.autocast(features.device.type, enabled=False):
+                return torch.stack([polish(view, own, blocks=self.blocks, **options) for view, own in views])
+
+        return polished
+
+    def _numbers(self, output: ClassifierOutput) -> list[int]:
+        """Stage numbers, ascending.
+
+        Raises:
+            InputError: the backbone has no such stage.
+        """
+        known = sorted(output.feature_taps)
+        if self.stages is None:
+            return known[-2:]
+        for number in self.stages:
+            if number not in output.feature_taps:
+                shown = ", ".join(map(str, known))
+                msg = f"localize.stages={list(self.stages)}: this backbone has no stage {number}. Its stages: {shown}"
+                raise InputError(msg)
+        return sorted(self.stages)
