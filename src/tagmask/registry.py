@@ -70,6 +70,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "class activation maps, multi-scale and flip",
             "Zhou et al., CVPR 2016",
         ),
+        "visual_words": Entry(
+            "tagmask.localize.visual_words:VisualWords",
+            "maps of a classifier with visual words: image branch, word branch or both",
+            "Ru et al., IJCAI 2021",
+        ),
         "ssa": Entry(
             "tagmask.localize.ssa:Ssa",
             "maps averaged over positions that look alike, two stages guiding each other",
