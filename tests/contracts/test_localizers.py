@@ -67,7 +67,7 @@ def learnt(model: Any, localizer: Any) -> dict[str, Any]:
         if part.learns:
             trained, reservoir = Trained(model, found), part.reservoir()
             for number, index in enumerate(part.choose(tags, CLASSES)):
-                channels = torch.tensor([label - 1 for label in tags[index]])
+                channels = torch.tensor([label - 1 for label in tags[index]], dtype=torch.int64)
                 views, rng = Views((1.0, 0.5)), np.random.default_rng(number)
                 with torch.inference_mode():
                     reservoir.add(number, part.study(trained, image((60 + index, 72)), channels, views, rng))
@@ -155,7 +155,7 @@ def test_a_dead_classifier_gives_zeros_not_nan(localizer: Any) -> None:
 
 
 def test_it_works_on_every_head(localizer: Any, head: Any) -> None:
-    found = locate(classifier(head_for(localizer, head)), localizer)
+    found = locate(classifier(head_for(localizer, head)), localizer, labels=tuple(range(1, CLASSES + 1)))
     assert np.isfinite(found.maps).all()
     assert found.maps.max() > 0.9  # each map has its maximum at (just below) 1
 
