@@ -37,3 +37,18 @@ class Head(Method):
     def offers(self) -> frozenset[str]:
         """What this head or one it wraps provides."""
         return frozenset().union(*(part.provides for part in self.parts()))
+
+
+def part_with(module: Any, name: str) -> Any:
+    """The module of a head, or of one it wraps, that has the attribute ``name``: the outermost one.
+
+    Raises:
+        AttributeError: none has it (a recipe is checked for that, see ``Localizer.requires``).
+    """
+    part = module
+    while not hasattr(part, name):
+        part = getattr(part, "inner", None)
+        if part is None:
+            msg = f"no part of the head {type(module).__name__} has {name}"
+            raise AttributeError(msg)
+    return part

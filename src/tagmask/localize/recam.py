@@ -1,0 +1,58 @@
+"""Maps of ReCAM's classifiers. Chen et al., "Class Re-Activation Maps for Weakly-Supervised Semantic Segmentation",
+CVPR 2022, Eq. 9; methods.md 3.3.
+
+R_c(p) = ReLU(v_c . F_p) as for CAM, with v made of the first and second classifier's weights w and w'.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from tagmask.classify.head import part_with
+from tagmask.localize.cam import LinearView
+
+Weights = Literal["w", "w2", "sum", "product"]
+
+
+def reactivation_weights(class_weights: Tensor, second_weights: Tensor, weights: Weights = "product") -> Tensor:
+    """The weights that ReCAM's maps are made with, without rescaling either.
+
+    The element-wise product turns two negative weights into a positive one, so that maps may respond where both
+    classifiers see evidence against the class.
+
+    Args:
+        class_weights: w [C, D] of the first classifier.
+        second_weights: w' [C, D] of the second one.
+        weights: ``w``, ``w2`` (w'), ``sum`` (w + w') or ``product`` (w * w', the published choice for VOC).
+
+    Returns:
+        [C, D].
+
+    Raises:
+        ValueError: another word for ``weights``.
+    """
+    if weights == "w":
+        return class_weights
+    if weights == "w2":
+        return second_weights
+    if weights == "sum":
+        return class_weights + second_weights
+    if weights == "product":
+        return class_weights * second_weights
+    msg = f"weights: expected one of {', '.join(get_args(Weights))}, not {weights!r}"
+    raise ValueError(msg)
+
+
+class Recam(LinearView):
+    """Settings of the localizer: ``class_weights`` says which weights make the maps."""
+
+    name: ClassVar[str] = "recam"
+    requires: ClassVar[frozenset[str]] = frozenset({"second_weights"})
+    class_weights: Weights = "product"
+
+    def weights(self, classifier: Any) -> Tensor:
+        """w, w' or what they are combined to, float32 [C, D]."""
+        part = part_with(classifier.head, "second_weights")
+        return reactivation_weights(part.class_weights.float(), part.second_weights.float(), self.class_weights)
