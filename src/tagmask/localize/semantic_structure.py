@@ -125,7 +125,11 @@ def normalize_features(features: Tensor, norm: Norm) -> Tensor:
 
 
 class Affinity:
-    """N = tanh(S') * S' of one view at one stage: [n, n], symmetric, >= 0, held only where it is small enough."""
+    """N = tanh(S') * S' of one view at one stage: [n, n], symmetric, >= 0, held only where it is small enough.
+
+    Under autocast the Gram matrix is made at half precision, like the features were; the rest never is, because it
+    takes differences of near equal numbers.
+    """
 
     def __init__(self, features: Tensor, norm: Norm, epsilon: Epsilon, *, clip: bool) -> None:
         self.unit = normalize_features(features.flatten(1), norm)
@@ -134,11 +138,25 @@ class Affinity:
         self.empty_diagonal = norm == "channel_l2" and epsilon == "identity"
         self.positions = self.unit.shape[1]
         self.step = max(1, HELD // max(1, self.positions))
-        self.held = self.rows(0, self.positions) if self.step >= self.positions else None
+        self.held = self._gated(self._gram(), 0) if self.step >= self.positions else None
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows ``start`` to ``stop`` of N (equations 3 and 4)."""
-        similar = self.unit[:, start:stop].T @ self.unit
+        """Rows ``start`` to ``stop`` of N."""
+        return self._gated((self.unit[:, start:stop].T @ self.unit).to(self.unit.dtype), start)
+
+    def _gram(self) -> Tensor:
+        """The whole Gram matrix; what lies under its diagonal is copied, not computed."""
+        unit, size = self.unit, self.positions
+        gram = unit.new_empty(size, size)
+        step = max(1, -(-size // 4))
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            gram[start:stop, start:] = unit[:, start:stop].T @ unit[:, start:]
+            gram[stop:, start:stop] = gram[start:stop, stop:].T
+        return gram
+
+    def _gated(self, similar: Tensor, start: int) -> Tensor:
+        """Equations 3 and 4 on rows of the Gram matrix, of which ``start`` is the first; they are overwritten."""
         diagonal = similar.diagonal(start)
         if self.empty_diagonal:
             diagonal.zero_()
@@ -161,8 +179,11 @@ class Affinity:
 
     def times(self, rows: Tensor) -> Tensor:
         """Product of rows [K, n] with N."""
-        # N is symmetric: its rows are its columns.
-        return torch.cat([rows @ part.T for _, part in self.parts()], dim=1)
+        products = []
+        for _, part in self.parts():
+            with torch.autocast(part.device.type, enabled=False):
+                products.append(rows @ part.T)  # N is symmetric: its rows are its columns
+        return torch.cat(products, dim=1)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Of each column of N the sum and the sum of squares, [n] each."""

@@ -162,9 +162,7 @@ class Ssa(ViewLocalizer):
         def polished(maps: Tensor) -> Tensor:
             options: Any = {"norm": self.norm, "epsilon": self.epsilon, "clip": self.clip_negative}
             views = zip(maps, features, strict=True)
-            # Differences of near equal numbers are taken: not at half precision.
-            with torch.autocast(features.device.type, enabled=False):
-                return torch.stack([polish(view, own, blocks=self.blocks, **options) for view, own in views])
+            return torch.stack([polish(view, own, blocks=self.blocks, **options) for view, own in views])
 
         return polished
 
