@@ -1,5 +1,6 @@
 """Scores of masks and maps against ground truth. This module re-exports the maths only."""
 
+from tagmask.evaluate.activated_area import ActivatedArea
 from tagmask.evaluate.segmentation import (
     ConfusionCounter,
     confusion_matrix,
@@ -14,6 +15,7 @@ from tagmask.evaluate.segmentation import (
 from tagmask.evaluate.threshold_sweep import ThresholdSweep
 
 __all__ = [
+    "ActivatedArea",
     "ConfusionCounter",
     "ThresholdSweep",
     "confusion_matrix",
