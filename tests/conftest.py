@@ -80,6 +80,14 @@ def tiny() -> dict[str, Any]:
     return tiny_recipe()
 
 
+@pytest.fixture(scope="session")
+def short() -> dict[str, Any]:
+    """The tiny recipe without what takes time, for tests that walk it often; copy it to change it."""
+    recipe = tiny_recipe()
+    recipe["classify"]["epochs"] = 1
+    return {**recipe, "refine": [{"name": "threshold", "value": 0.4}]}
+
+
 def tiny_recipe() -> dict[str, Any]:
     return {
         "name": "tiny",

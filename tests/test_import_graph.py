@@ -34,6 +34,7 @@ FLOORS = (
     ("tagmask.recipe", STAGE),
     ("tagmask.predictor", STAGE),
     ("tagmask.rescore", STAGE),
+    ("tagmask.grid", STAGE),
     ("tagmask.memory", STAGE),
     ("tagmask.settings", STAGE),
     ("tagmask.optim", STAGE),
@@ -168,7 +169,7 @@ def test_every_registered_name_leads_to_something() -> None:
             assert hasattr(importlib.import_module(module), attribute), f"{kind} {name}: {entry.where}"
 
 
-@pytest.mark.parametrize("name", ["run", "load"])
+@pytest.mark.parametrize("name", ["run", "load", "sweep"])
 def test_no_module_hides_a_public_function(name: str) -> None:
     assert f"tagmask.{name}" not in modules()
 

@@ -9,21 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tagmask.grid import Sweep, sweep
     from tagmask.predictor import Predictor, load
     from tagmask.recipe import Recipe, load_recipe
     from tagmask.street import Run, run
 
     __version__: str
 
-__all__ = ["Predictor", "Recipe", "Run", "__version__", "load", "load_recipe", "run"]
+__all__ = ["Predictor", "Recipe", "Run", "Sweep", "__version__", "load", "load_recipe", "run", "sweep"]
 
 _PUBLIC = {
     "Predictor": "tagmask.predictor",
     "Recipe": "tagmask.recipe",
     "Run": "tagmask.street",
+    "Sweep": "tagmask.grid",
     "load": "tagmask.predictor",
     "load_recipe": "tagmask.recipe",
     "run": "tagmask.street",
+    "sweep": "tagmask.grid",
 }
 
 

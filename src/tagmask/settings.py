@@ -244,6 +244,15 @@ class Recipe(Settings):
         return text
 
 
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """'key old -> new' for every value in which two nested mappings differ, keys dotted."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*new, *(key for key in old if key not in new)]
+        found = [differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys]
+        return [change for part in found for change in part]
+    return [] if old == new else [f"{prefix.rstrip('.')} {old} -> {new}"]
+
+
 def _format_name(data: Any) -> str:
     where = f"{type(data).__module__}:{type(data).__name__}"
     return next((name for name, entry in registry.entries("data").items() if entry.where == where), where)

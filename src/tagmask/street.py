@@ -17,6 +17,7 @@ from tagmask.interfaces import DataSource, Problem
 from tagmask.memory import peak_megabytes, reset_peak
 from tagmask.progress import LogFile, Progress, SilentProgress
 from tagmask.recipe import Recipe, load_recipe
+from tagmask.settings import differences
 from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
 
 SEE_TRUTH = ("segment/full", "evaluate")  # the only stages whose source can open masks
@@ -116,7 +117,7 @@ def run(
     *,
     output: Path | str | None = None,
     devices: int | None = None,
-    reuse: Path | str | None = None,
+    reuse: Path | str | Sequence[Path | str] | None = None,
     progress: Progress | None = None,
     until: str | None = None,
     overrides: Sequence[str] = (),
@@ -127,7 +128,7 @@ def run(
         recipe: a recipe, its path, a mapping, or the directory of an existing run.
         output: run directory; ``runs/NAME`` by default (``runs/NAME-seedN`` for seeds other than 0).
         devices: processes to use, instead of ``engine.devices``.
-        reuse: another run directory; its stages with the same fingerprint are linked instead of redone.
+        reuse: another run directory, or several; their stages with the same fingerprint are linked, not redone.
         progress: who to tell; silent by default.
         until: last stage to do.
         overrides: ``key=value`` texts on top of the recipe.
@@ -139,9 +140,11 @@ def run(
     if until is not None and until not in STAGES and not until.startswith("classify/"):
         msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
         raise InputError(msg)
-    if reuse is not None and not (Path(reuse) / "manifest.json").is_file():
-        msg = f"--reuse {reuse}: not a run directory (no manifest.json in it)"
-        raise InputError(msg)
+    others = [Path(path) for path in ([reuse] if isinstance(reuse, str | Path) else reuse or ())]
+    for other in others:
+        if not (other / "manifest.json").is_file():
+            msg = f"--reuse {other}: not a run directory (no manifest.json in it)"
+            raise InputError(msg)
     resolved, root = _resolve(recipe, output, overrides)
     if devices is not None:
         changed = resolved.engine.model_copy(update={"devices": devices})
@@ -157,12 +160,12 @@ def run(
     workspace = Workspace(root)
     if not engine.is_main:
         with engine.following():
-            _walk(resolved, workspace, engine, source, SilentProgress(), None, until)
+            _walk(resolved, workspace, engine, source, SilentProgress(), (), until)
         return Run(root, resolved)
     with workspace.lock():
         workspace.sweep()
         voice = LogFile(root / "log.txt", progress or SilentProgress())
-        _walk(resolved, workspace, engine, source, voice, Path(reuse) if reuse else None, until)
+        _walk(resolved, workspace, engine, source, voice, others, until)
     return Run(root, resolved)
 
 
@@ -184,7 +187,7 @@ def _walk(
     engine: Any,
     source: DataSource,
     voice: Progress,
-    reuse: Path | None,
+    reuse: Sequence[Path],
     until: str | None,
 ) -> None:
     steps = plan(recipe, source, engine.precision)
@@ -193,21 +196,31 @@ def _walk(
         workspace.write_problems("data", source.problems)
         if source.problems:
             voice.warning(f"data: {len(source.problems)} entries were left out or repaired; problems.jsonl lists them")
+    fresh = _report_is_newer(workspace)
     for step in steps:
         reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None
         reason = engine.fabric.broadcast(reason)
         if reason is not None:
+            fresh = False
             _run_step(recipe, workspace, engine, source, voice, step, reason)
         if step.name == until:
             break
-    if engine.is_main and until in (None, "report", "evaluate"):
+    if engine.is_main and not fresh and until in (None, "report", "evaluate"):
         from tagmask.report import write_report
 
         write_report(workspace, source)
     engine.barrier()
 
 
-def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path | None, voice: Progress) -> str | None:
+def _report_is_newer(workspace: Workspace) -> bool:
+    """Whether the report was written after the scores; if no stage has anything to do, it need not be written again."""
+    report, metrics = workspace.root / "report.html", workspace.root / "metrics.json"
+    return report.exists() and metrics.exists() and report.stat().st_mtime_ns >= metrics.stat().st_mtime_ns
+
+
+def _prepare(
+    workspace: Workspace, step: _Step, steps: list[_Step], reuse: Sequence[Path], voice: Progress
+) -> str | None:
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
     stored = workspace.manifest()["stages"].get(step.name, {})
     same = stored.get("fingerprint") == step.fingerprint
@@ -220,9 +233,10 @@ def _prepare(workspace: Workspace, step: _Step, steps: list[_Step], reuse: Path 
     else:
         reason = "new" if not stored else _what_changed(workspace, step, stored)
         workspace.clear(step.name)
-        if reuse is not None and _link_stage(Workspace(reuse), workspace, step):
-            voice.stage(step.name, f"reused from {reuse}")
-            return None
+        for other in reuse:
+            if _link_stage(Workspace(other), workspace, step):
+                voice.stage(step.name, f"reused from {other}")
+                return None
     voice.stage(step.name, reason)
     entry = {
         "status": "running",
@@ -299,7 +313,7 @@ def _work(name: str) -> Callable[[Any], list[Problem]]:
 
 def _what_changed(workspace: Workspace, step: _Step, stored: Mapping[str, Any]) -> str:
     """In words: the first settings that differ, else what upstream brings."""
-    changes = _differences(stored.get("settings", {}), step.settings, "")
+    changes = [text.removeprefix("settings.") for text in differences(stored.get("settings", {}), step.settings)]
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         return "changed: " + ", ".join(changes[:3]) + more
@@ -310,20 +324,13 @@ def _what_changed(workspace: Workspace, step: _Step, stored: Mapping[str, Any]) 
     return "changed: data"
 
 
-def _differences(old: Any, new: Any, prefix: str) -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*new, *(key for key in old if key not in new)]
-        found = [_differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys]
-        return [change for part in found for change in part]
-    name = prefix.rstrip(".").removeprefix("settings.")
-    return [] if old == new else [f"{name} {old} -> {new}"]
-
-
 def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
-    """Hard-link (or copy) a finished stage of another run if its fingerprint is the same."""
+    """Hard-link (or copy) a finished stage of another run if its fingerprint is the same and no file is gone."""
     manifest = other.manifest()
     stored = manifest["stages"].get(step.name, {})
     if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == "evaluate":
+        return False
+    if other.count_files(step.name) < stored.get("files", 0):
         return False
     workspace.link_artifacts(other, step.name)
     problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]

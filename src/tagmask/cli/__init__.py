@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, data, figures, predict, recipes, runs
+from tagmask.cli import catalogue, data, figures, predict, recipes, runs, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -35,6 +35,7 @@ data_app = typer.Typer(
 )
 
 app.command("run")(guarded(runs.run))
+app.command("sweep")(guarded(sweep.sweep))
 app.command("status")(guarded(runs.status))
 app.command("predict")(guarded(predict.predict))
 app.command("evaluate")(guarded(figures.evaluate))

@@ -12,6 +12,11 @@ from tagmask.cli.recipes import OverrideArguments, RecipeArgument, find_recipe
 if TYPE_CHECKING:
     from tagmask.street import Run
 
+ReuseOption = Annotated[
+    list[Path] | None,
+    typer.Option("--reuse", metavar="RUN", help="Take finished stages from this run where they fit; may be repeated."),
+]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Plain progress lines instead of bars.")]
 
 
@@ -25,11 +30,8 @@ def run(
     devices: Annotated[
         int | None, typer.Option("--devices", min=1, metavar="N", help="Number of processes or GPUs.")
     ] = None,
-    reuse: Annotated[
-        Path | None,
-        typer.Option("--reuse", metavar="RUN", help="Take finished stages from this run where they fit."),
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    reuse: ReuseOption = None,
+    until: UntilOption = None,
     plain: PlainOption = False,
 ) -> None:
     """Run a recipe, or go on with a run.

@@ -170,6 +170,38 @@ def mean_iou(confusion: Array, *, classes: Average = "union", background: bool =
     return float(mean_iou_curve(confusion, classes=classes, background=background))
 
 
+def mean_precision(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
+    """Mean of the class precisions over classes that were predicted at all (LPCAM Table 1, methods.md 12.3).
+
+    Args:
+        confusion: integer [n, n], ground truth by prediction, summed over the split.
+        classes: as in :func:`mean_iou`.
+        background: whether class 0 takes part.
+
+    Returns:
+        In [0, 1]; NaN if no such class was predicted.
+    """
+    return _class_mean(precision_per_class(confusion), confusion, classes, background)
+
+
+def mean_recall(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
+    """Mean of the class recalls over classes that occur; arguments as in :func:`mean_precision`.
+
+    Returns:
+        In [0, 1]; NaN if no class occurs.
+    """
+    return _class_mean(recall_per_class(confusion), confusion, classes, background)
+
+
+def _class_mean(values: NDArray[np.float64], confusion: Array, classes: Average, background: bool) -> float:
+    counted = ~np.isnan(values)
+    if classes == "occurring":
+        counted &= confusion.sum(-1) > 0
+    if not background:
+        counted[BACKGROUND] = False
+    return float(values[counted].mean()) if counted.any() else float("nan")
+
+
 def error_decomposition(confusion: Array, *, classes: Average = "union") -> dict[str, float]:
     """What is wrong: too much, too little, or the wrong class.
 
@@ -258,6 +290,10 @@ def scores(
     result: dict[str, Any] = {
         "miou": _json_number(mean_iou(confusion, classes=average)),
         "miou_foreground": _json_number(mean_iou(confusion, classes=average, background=False)),
+        "mean_precision": _json_number(mean_precision(confusion, classes=average)),
+        "mean_precision_foreground": _json_number(mean_precision(confusion, classes=average, background=False)),
+        "mean_recall": _json_number(mean_recall(confusion, classes=average)),
+        "mean_recall_foreground": _json_number(mean_recall(confusion, classes=average, background=False)),
         "pixel_accuracy": _json_number(pixel_accuracy(confusion)),
         "n_images": n_images,
         "average": average,

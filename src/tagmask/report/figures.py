@@ -19,7 +19,10 @@ _HOVER_COLUMNS = 60
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: its name, points (x ascending, same length), CSS colour; ``faint`` draws it thin and pale."""
+    """One line: its name, points (x ascending, same length), CSS colour; ``faint`` draws it thin and pale.
+
+    ``spread`` draws a bar of this half-length around each point (0 for none).
+    """
 
     name: str
     x: Sequence[float]
@@ -27,6 +30,7 @@ class Series:
     colour: str
     faint: bool = False
     dashed: bool = False
+    spread: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,12 @@ def _y_axis(frame: _Frame, label: str) -> list[str]:
     return parts
 
 
-def _x_axis(frame: _Frame, label: str) -> list[str]:
+def _x_axis(frame: _Frame, label: str, ticks: Sequence[tuple[float, str]] = ()) -> list[str]:
     base = frame.height - _BOTTOM
     parts = [f'<line class="base" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
-    for tick in nice_ticks(*frame.x_range, 6):
+    for tick, text in ticks or [(tick, _short(tick)) for tick in nice_ticks(*frame.x_range, 6)]:
         x = frame.x(tick)
-        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{_short(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{escape(text)}</text>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{frame.height - 5}" text-anchor="middle">{escape(label)}</text>')
     return parts
@@ -144,6 +148,15 @@ def _polyline(frame: _Frame, series: Series) -> str:
         x, y = points.split(",")
         return f'<circle cx="{x}" cy="{y}" r="3.5" style="fill:{series.colour}"/>'
     return f'<polyline class="{kind}" points="{points}" style="{style}"{dash}/>'
+
+
+def _error_bars(frame: _Frame, series: Series) -> list[str]:
+    return [
+        f'<line x1="{frame.x(x):.1f}" x2="{frame.x(x):.1f}" y1="{frame.y(y - half):.1f}" y2="{frame.y(y + half):.1f}" '
+        f'style="stroke:{series.colour};stroke-width:1.5"/>'
+        for x, y, half in zip(series.x, series.y, series.spread, strict=False)
+        if half > 0
+    ]
 
 
 def _marker(frame: _Frame, marker: Marker) -> str:
@@ -193,7 +206,9 @@ def line_chart(
     markers: Sequence[Marker] = (),
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
+    x_ticks: Sequence[tuple[float, str]] = (),
     digits: int = 1,
+    hover: bool = True,
 ) -> str:
     """Lines over one x axis, with optional markers.
 
@@ -203,7 +218,9 @@ def line_chart(
         x_label: name of the x axis, ``y_label`` of the y axis.
         markers: dots and labelled vertical lines.
         x_range: fixed range, default the data's; ``y_range`` too (then padded by 5 %).
+        x_ticks: places and texts of the x axis, default round numbers.
         digits: decimals in the hover text.
+        hover: whether columns under the pointer tell the values (markers tell their own in any case).
 
     Returns:
         SVG markup, '' when there is no point to draw.
@@ -213,13 +230,15 @@ def line_chart(
         return ""
     xs = [x for line in drawn for x in line.x]
     ys = [y for line in drawn for y in line.y] + [m.y for m in markers if m.y is not None]
+    ys += [y + sign * half for line in drawn for y, half in zip(line.y, line.spread, strict=False) for sign in (-1, 1)]
     if y_range is None:
         low, high = _widen(min(ys), max(ys))
         y_range = (max(low - 0.05 * (high - low), 0.0) if low >= 0 else low, high + 0.05 * (high - low))
     frame = _Frame(x_range or _widen(min(xs), max(xs)), _widen(*y_range))
-    parts = [_open(label, WIDTH, HEIGHT), *_y_axis(frame, y_label), *_x_axis(frame, x_label)]
+    parts = [_open(label, WIDTH, HEIGHT), *_y_axis(frame, y_label), *_x_axis(frame, x_label, x_ticks)]
+    parts += [bar for line in drawn for bar in _error_bars(frame, line)]
     parts += [_polyline(frame, line) for line in sorted(drawn, key=lambda line: not line.faint)]
-    parts += _hover(frame, drawn, x_label, digits)
+    parts += _hover(frame, drawn, x_label, digits) if hover else []
     parts += [_marker(frame, marker) for marker in markers]
     return "".join([*parts, "</svg>"])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tagmask.interfaces import DataSource
 from tagmask.report import charts, headline, tables
 from tagmask.report.facts import Facts, read_facts
 from tagmask.report.gallery import Gallery, build_gallery
+from tagmask.report.patches import LearntPatches, learnt_patches
 from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, splits
 from tagmask.workspace import Workspace, atomic_write, voc_palette
 
@@ -38,11 +41,12 @@ def write_report(workspace: Workspace, source: DataSource | None, *, gallery_ima
         RunError: the page cannot be written.
     """
     facts = read_facts(workspace, source)
-    gallery = None
+    gallery, patches = None, []
     if source is not None and gallery_images > 0:
+        patches = learnt_patches(workspace, source)
         threshold = number(dig(facts.metrics, "threshold", "value"))
         gallery = build_gallery(workspace, source, threshold=threshold, images=gallery_images, seed=seed)
-    page = environment().get_template("report.html.j2").render(page_values(facts, source, gallery))
+    page = environment().get_template("report.html.j2").render(page_values(facts, source, gallery, patches))
     path = workspace.root / "report.html"
     with atomic_write(path, "w") as stream:
         stream.write(page)
@@ -65,7 +69,9 @@ def page_css() -> Markup:
     return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
-def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None) -> dict[str, Any]:
+def page_values(
+    facts: Facts, source: DataSource | None, gallery: Gallery | None, patches: Sequence[LearntPatches] = ()
+) -> dict[str, Any]:
     """Everything the template names."""
     panels = tables.class_panels(facts)
     tags = tables.tag_rows(facts, source)
@@ -73,9 +79,11 @@ def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None
         charts.training_charts(facts), charts.threshold_charts(facts), charts.count_chart(facts)
     )  # fmt: skip
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
+    notes = chain(gallery.notes if gallery else (), *(learnt.notes for learnt in patches))
     shown = {
         "figures": ("Figures", True),
         "gallery": ("Gallery", True),
+        "learnt": ("Learnt", any(learnt.rows for learnt in patches)),
         "classes": ("Per class", bool(panels)),
         "maps": ("Threshold and errors", bool(thresholds or counts or errors)),
         "training": ("Training", bool(training or tags)),
@@ -104,6 +112,7 @@ def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None
         "errors": errors,
         "training": training,
         "tags": tags,
+        "patches": [learnt for learnt in patches if learnt.rows],
         "confusion": confusion,
         "stages": tables.stage_rows(facts),
         "environment": [("seed", str(facts.manifest.get("seed", "unknown"))), *_rows(facts, "environment")],
@@ -111,7 +120,7 @@ def page_values(facts: Facts, source: DataSource | None, gallery: Gallery | None
         "recipe": recipe_markup(facts.recipe),
         "problems": facts.problems[:_MOST_PROBLEMS],
         "n_problems": len(facts.problems),
-        "notes": [*facts.notes, *dict.fromkeys(gallery.notes if gallery else ())],
+        "notes": [*facts.notes, *dict.fromkeys(notes)],
         "version": str(dig(facts.manifest, "environment", "tagmask") or ""),
         "css": page_css(),
         "script": Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),

@@ -1,0 +1,216 @@
+"""The page of a sweep: its table, and the figure of each swept key as the papers print their sensitivity studies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tagmask.report.charts import Chart
+from tagmask.report.figures import Marker, Series, grouped_bars, line_chart
+from tagmask.report.html import environment, page_css
+from tagmask.report.run_scores import RunScores, read_run
+from tagmask.report.score_table import Cell, Group, ScoreTable, score_table
+from tagmask.report.scores import RULES
+
+_SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
+_LINES = ("var(--seg)", "var(--pseudo)", "var(--maps)", "var(--tags)", "var(--refined)", "var(--full)")
+_LOGARITHMIC_FROM = 30  # largest over smallest value
+#: What a figure shows, by the stage that its key changes: the first measure that was scored.
+_MEASURES = {"refine": ("refined maps", "pseudo masks", "maps"), "segment": ("segmentation", "pseudo masks", "maps")}
+_USUAL = ("maps", "segmentation")
+
+
+def sweep_table(keys: Mapping[str, str], points: Sequence[tuple[Mapping[str, str], Path]]) -> ScoreTable:
+    """Points that differ in their seed only as one row.
+
+    Args:
+        keys: the swept keys in order, each with its name in the table.
+        points: the value (text) of every key, and the run directory, evaluated or not.
+    """
+    labels = tuple(key for key in keys if key != "seed")
+    groups: dict[tuple[str, ...], list[RunScores]] = {}
+    for values, path in points:
+        groups.setdefault(tuple(values[key] for key in labels), []).append(read_run(path, scored=False))
+    if not labels:  # seeds alone: one row, named after the run
+        return score_table(("recipe",), [((runs[0].name,), runs) for runs in groups.values()])
+    return score_table([keys[key] for key in labels], list(groups.items()))
+
+
+def sweep_html(
+    name: str,
+    keys: Mapping[str, Sequence[str]],
+    fixed: Sequence[str],
+    table: ScoreTable,
+    failed: Sequence[tuple[str, str | None]],
+) -> str:
+    """A self-contained page: the curves, the table, the points that failed.
+
+    Args:
+        name: of the recipe.
+        keys: swept keys with all their values as texts.
+        fixed: the overrides that every point has.
+        table: of :func:`sweep_table`.
+        failed: (point, error).
+    """
+    count = math.prod(len(values) for values in keys.values())
+    return (
+        environment()
+        .get_template("sweep.html.j2")
+        .render(
+            name=name,
+            keys=keys,
+            fixed=fixed,
+            count=count,
+            charts=sweep_charts(keys, table),
+            parts=table.parts(),
+            notes=table.notes,
+            failed=failed,
+            label_count=len(table.label_names),
+            css=page_css(),
+        )
+    )
+
+
+def sweep_charts(keys: Mapping[str, Sequence[str]], table: ScoreTable) -> list[Chart]:
+    """For every swept key but the seed: mIoU (void ignored) against its values, lines or bars."""
+    groups = [group for group in table.groups if group.rule == next(iter(RULES))]
+    labels = tuple(key for key in keys if key != "seed")
+    columns = {column.name: index for index, column in enumerate(table.columns)}
+    made = []
+    for place, key in enumerate(labels if groups else ()):
+        wanted = _MEASURES.get(key.partition(".")[0], _USUAL)
+        shown = next((m for m in wanted if {f"{m} train", f"{m} val"} & columns.keys()), "maps")
+        numbers = {text: _number(text) for text in keys[key]}
+        others = list(dict.fromkeys(_others(group, place) for group in groups))
+        draw = _bars if any(value is None for value in numbers.values()) else _curves
+        many = len(others) > 1
+        for splits in (("train",), ("val",)) if many else (("train", "val"),):
+            found = {split: columns[f"{shown} {split}"] for split in splits if f"{shown} {split}" in columns}
+            if found:
+                chart = draw(key, place, labels, keys[key], groups, others, found, shown)
+                made += [chart] if chart.svg else []
+    return made
+
+
+def _number(text: str) -> float | None:
+    """The value if it is a number (1e-3 too, which YAML takes for a text)."""
+    value: Any = yaml.safe_load(text)
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _others(group: Group, place: int) -> tuple[str, ...]:
+    return (*group.labels[:place], *group.labels[place + 1 :])
+
+
+def _lines(
+    place: int,
+    labels: Sequence[str],
+    groups: Sequence[Group],
+    others: Sequence[tuple[str, ...]],
+    columns: Mapping[str, int],
+) -> list[tuple[str, str, dict[str, Cell]]]:
+    """(name, colour, value text -> cell) of each line.
+
+    One per split where nothing else varies, one per combination of the other keys while colours last, else their mean.
+    """
+    if len(others) == 1:
+        return [
+            (split, _SPLIT_COLOURS[split], {group.labels[place]: group.cells[index] for group in groups})
+            for split, index in columns.items()
+        ]
+    ((split, index),) = columns.items()
+    rest = [key.rpartition(".")[2] for at, key in enumerate(labels) if at != place]
+    if len(others) <= len(_LINES):
+        return [
+            (
+                ", ".join(f"{key}={value}" for key, value in zip(rest, other, strict=True)),
+                colour,
+                {group.labels[place]: group.cells[index] for group in groups if _others(group, place) == other},
+            )
+            for other, colour in zip(others, _LINES, strict=False)
+        ]
+    means: dict[str, list[float]] = {}
+    for group in groups:
+        mean = group.cells[index].mean
+        if mean is not None:
+            means.setdefault(group.labels[place], []).append(mean)
+    name = f"{split}, mean ± std over {', '.join(rest)}"
+    return [(name, _SPLIT_COLOURS[split], {text: Cell(tuple(values)) for text, values in means.items()})]
+
+
+def _curves(
+    key: str,
+    place: int,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    groups: Sequence[Group],
+    others: Sequence[tuple[str, ...]],
+    columns: Mapping[str, int],
+    measure: str,
+) -> Chart:
+    """Lines with the standard deviation over seeds; the axis is logarithmic where the values span magnitudes."""
+    values = sorted({float(_number(text) or 0.0) for text in texts})
+    logarithmic = values[0] > 0 and len(values) > 2 and values[-1] / values[0] >= _LOGARITHMIC_FROM
+
+    def at(value: float) -> float:
+        return math.log10(value) if logarithmic else value
+
+    series, markers, legend = [], [], []
+    for name, colour, cells in _lines(place, labels, groups, others, columns):
+        known = sorted((float(_number(text) or 0.0), text, cell) for text, cell in cells.items() if cell.values)
+        x = [at(value) for value, _, _ in known]
+        y = [100 * (cell.mean or 0.0) for _, _, cell in known]
+        series.append(Series(name, x, y, colour, spread=[100 * (cell.std or 0.0) for _, _, cell in known]))
+        markers += [
+            Marker(at(value), f"{name}, {key}={text}: {cell}", colour, 100 * (cell.mean or 0.0))
+            for value, text, cell in known
+        ]
+        if known:
+            best = max(known, key=lambda entry: entry[2].mean or 0.0)
+            legend.append((colour, f"{name}: best {best[2]} at {best[1]}"))
+    svg = line_chart(
+        series,
+        label=f"mIoU of the {measure} against {key}",
+        x_label=f"{key} (logarithmic)" if logarithmic else key,
+        y_label="mIoU",
+        markers=markers,
+        x_ticks=[(at(value), f"{value:g}") for value in values] if len(values) <= 9 else (),
+        x_range=(at(values[0]), at(values[-1])) if len(values) > 1 else None,
+        hover=False,
+    )
+    return Chart(_title(key, measure, columns), svg, tuple(legend))
+
+
+def _bars(
+    key: str,
+    place: int,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    groups: Sequence[Group],
+    others: Sequence[tuple[str, ...]],
+    columns: Mapping[str, int],
+    measure: str,
+) -> Chart:
+    """Bars side by side for values that are no numbers."""
+    rows, legend = [], []
+    for name, colour, cells in _lines(place, labels, groups, others, columns):
+        found = [cells.get(text, Cell(())) for text in texts]
+        rows.append((name, colour, [None if cell.mean is None else 100 * cell.mean for cell in found]))
+        legend.append((colour, f"{name}: {' / '.join(str(cell) for cell in found)}"))
+    room = max(4, 52 // len(texts))
+    shown = [text if len(text) <= room else f"{text[: room - 1]}…" for text in texts]
+    svg = grouped_bars(shown, rows, label=f"mIoU of the {measure} by {key}", x_label=key, y_label="mIoU")
+    return Chart(_title(key, measure, columns), svg, tuple(legend))
+
+
+def _title(key: str, measure: str, columns: Mapping[str, int]) -> str:
+    split = f", {next(iter(columns))}" if len(columns) == 1 else ""
+    return f"{measure[0].upper()}{measure[1:]} against {key}{split}"
