@@ -18,7 +18,7 @@ from tagmask.classify import hspp
 from tagmask.classify.hspp import HsppHead
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.fixture(scope="module")

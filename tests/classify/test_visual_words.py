@@ -20,7 +20,7 @@ from tagmask.classify.visual_words import VisualWordsHead, word_similarity
 from tagmask.errors import RecipeError
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.fixture(scope="module")

@@ -151,9 +151,10 @@ def word_information(tagged: Tensor) -> Tensor:
     Returns:
         float64 [K], >= 0; zeros if nothing occurs.
     """
-    joint = tagged.double() / tagged.sum().double().clamp(min=1e-300)
+    counts = tagged.double()
+    joint = counts / counts.sum().clamp(min=1e-300)
     apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    return torch.where(joint > 0, joint * (joint / apart.clamp(min=1e-300)).log(), 0.0).sum(1)
+    return torch.where(joint > 0, joint * (joint / apart.clamp(min=1e-300)).log(), 0.0).sum(1).clamp(min=0)
 
 
 def patch_box(cell: tuple[int, int], grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
