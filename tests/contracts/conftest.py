@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tagmask import registry
+
+#: Settings that take less time and leave nothing out.
+QUICK: dict[str, dict[str, Any]] = {"advcam": {"steps": 3}}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -21,6 +26,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
+def quick() -> dict[str, dict[str, Any]]:
+    """Settings of methods that would be slow with their defaults, by name."""
+    return QUICK
+
+
+@pytest.fixture
 def head(request: pytest.FixtureRequest) -> object:
     """A registered head with its default settings."""
     return registry.get("head", request.param)()
@@ -28,8 +39,8 @@ def head(request: pytest.FixtureRequest) -> object:
 
 @pytest.fixture
 def localizer(request: pytest.FixtureRequest) -> object:
-    """A registered localizer with its default settings."""
-    return registry.get("localizer", request.param)()
+    """A registered localizer with its default settings, but for what only makes it slow."""
+    return registry.get("localizer", request.param)(**QUICK.get(request.param, {}))
 
 
 @pytest.fixture

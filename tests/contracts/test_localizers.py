@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,28 @@ import torch
 from torch import nn
 
 from tagmask import registry
+from tagmask.building import build_method
 from tagmask.classify.model import Classifier, build_classifier
+from tagmask.errors import RecipeError, UnknownNameError
 from tagmask.interfaces import ActivationMaps, ClassifierOutput
 from tagmask.localize.cam import LinearView
-from tagmask.localize.localizer import Trained
+from tagmask.localize.localizer import Trained, ViewLocalizer
 from tagmask.localize.multi_scale import Views
 from tagmask.localize.stage import activation_maps
+from tagmask.recipe import load_recipe
 from tagmask.settings import ClassifySettings, LocalizeSettings
+from tagmask.weights import load_tensors, save_tensors
 
 CLASSES = 6
 SIZES = [(64, 64), (47, 61), (33, 7), (1, 1), (5, 90)]
 
 
-def classifier(head: Any = "gap", **options: Any) -> Classifier:
+def classifier(head: Any = "gap", n_classes: int = CLASSES, **options: Any) -> Classifier:
     torch.manual_seed(0)
     settings = ClassifySettings(
         backbone="resnet10t", backbone_args={"channels": [8, 16, 24, 32], "stem_width": 8}, head=head, **options
     )
-    model = build_classifier(settings, CLASSES).eval()
+    model = build_classifier(settings, n_classes).eval()
     for parameter in model.head.parameters():
         nn.init.normal_(parameter)  # small first weights would hide most differences
     return model
@@ -59,20 +64,24 @@ def locate(
     return activation_maps(model, image(size), labels, settings, learnt=learnt(model, localizer))
 
 
-def learnt(model: Any, localizer: Any) -> dict[str, Any]:
+def learnt(
+    model: Any,
+    localizer: Any,
+    tags: tuple[tuple[int, ...], ...] = ((1, 2, 3), (4, 5, 6), ()),
+    n_classes: int = CLASSES,
+) -> dict[str, Any]:
     """What the localizer and those it works on learn from three images, as the stage has them do."""
     found: dict[str, Any] = {}
-    tags = [(1, 2, 3), (4, 5, 6), ()]
     for part in reversed(list(localizer.parts())):
         if part.learns:
             trained, reservoir = Trained(model, found), part.reservoir()
-            for number, index in enumerate(part.choose(tags, CLASSES)):
+            for number, index in enumerate(part.choose(tags, n_classes)):
                 channels = torch.tensor([label - 1 for label in tags[index]], dtype=torch.int64)
                 views, rng = Views((1.0, 0.5)), np.random.default_rng(number)
                 with torch.inference_mode():
                     reservoir.add(number, part.study(trained, image((60 + index, 72)), channels, views, rng))
             with torch.inference_mode():
-                result = part.learn(trained, reservoir, [f"class{index}" for index in range(CLASSES)], 0)
+                result = part.learn(trained, reservoir, [f"class{index}" for index in range(n_classes)], 0)
             found[part.name] = result.tensors
     return found
 
@@ -95,6 +104,8 @@ def test_every_tag_has_its_map_and_nothing_else_has(model: Classifier, localizer
     for labels in ((1,), (3, 6), (2, 4, 5)):
         some = locate(model, localizer, labels=labels)
         assert some.classes.tolist() == list(labels)
+        if not localizer.classwise:
+            continue
         for row, label in enumerate(labels):
             np.testing.assert_allclose(some.maps[row], everything.maps[label - 1], atol=1e-4)
 
@@ -128,6 +139,8 @@ def test_neither_the_mirror_nor_the_batch_changes_a_view(model: Classifier, loca
 
 
 def test_the_mirrored_image_gives_the_mirrored_maps(model: Classifier, localizer: Any) -> None:
+    if not localizer.symmetric:
+        pytest.skip("says of itself that it tells left from right")
     settings = LocalizeSettings(method=localizer, scales=(1.0,))
     picture = image((64, 64))
     known = learnt(model, localizer)
@@ -167,3 +180,119 @@ def test_it_works_on_other_backbones(localizer: Any, backbone: str, options: dic
     torch.manual_seed(0)
     model = build_classifier(ClassifySettings(backbone=backbone, head=head_for(localizer), **options), CLASSES).eval()
     assert np.isfinite(locate(model, localizer, scales=(1.0,)).maps).all()
+
+
+def test_a_data_set_of_one_class(localizer: Any) -> None:
+    model = classifier(head_for(localizer), n_classes=1)
+    known = learnt(model, localizer, ((1,), (1,), ()), n_classes=1)
+    settings = LocalizeSettings(method=localizer, scales=(1.0,))
+    found = activation_maps(model, image(), (1,), settings, learnt=known)
+    assert found.maps.shape == (1, 12, 16)
+    assert np.isfinite(found.maps).all()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_gradient_leaks(localizer: Any, frozen: bool) -> None:
+    """Neither into the parameters nor out with the maps, also where a method climbs a gradient itself."""
+    model = classifier(head_for(localizer)).requires_grad_(not frozen)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trained = Trained(model, learnt(model, localizer))
+    maps = localizer.image_maps(trained, image((33, 40)), torch.tensor([1, 4]), Views((1.0,)))
+    assert not maps.requires_grad
+    assert maps.dtype == torch.float32
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.requires_grad is not frozen for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_learning_depends_on_its_seed_alone(model: Classifier, localizer: Any) -> None:
+    if not any(part.learns for part in localizer.parts()):
+        pytest.skip("learns nothing")
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        found.append(learnt(model, localizer))
+    assert found[0].keys() == found[1].keys()
+    for name, tensors in found[0].items():
+        assert tensors.keys() == found[1][name].keys()
+        assert all(torch.equal(value, found[1][name][key]) for key, value in tensors.items()), name
+
+
+def test_what_is_learnt_can_be_written(model: Classifier, localizer: Any, tmp_path: Path) -> None:
+    """The stage writes it as safetensors and reads it in the next run."""
+    for name, tensors in learnt(model, localizer).items():
+        save_tensors(tmp_path / name, tensors, {})
+        back = load_tensors(tmp_path / name)
+        assert all(torch.equal(back[key], value) for key, value in tensors.items())
+
+
+# -- nests: one localizer on the maps of another ----------------------------------------------------------------------
+
+OUTER = [
+    name for name in sorted(registry.entries("localizer")) if "seed" in registry.get("localizer", name).model_fields
+]
+NESTS = [(outer, inner) for outer in OUTER for inner in sorted(registry.entries("localizer"))]
+
+Quick = dict[str, dict[str, Any]]
+
+
+def nest_of(quick: Quick, outer: str, inner: str) -> Any:
+    """The nest, or why there is none."""
+    seed = {"name": inner, **quick.get(inner, {})}
+    values = {"name": outer, **quick.get(outer, {}), "seed": seed}
+    try:
+        return build_method("localizer", values, where="here.yaml", base=Path())
+    except RecipeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("outer", "inner"), NESTS)
+def test_a_nest_works_on_every_head_or_says_why_not(quick: Quick, outer: str, inner: str) -> None:
+    nest = nest_of(quick, outer, inner)
+    if isinstance(nest, str):
+        assert inner != "cam", "every localizer with a seed takes plain CAM"
+        assert nest.startswith("here.yaml: seed: ")
+        assert "\n" not in nest
+        assert outer in nest
+        assert inner in nest
+        return
+    assert [part.name for part in nest.parts()][:2] == [outer, inner]
+    assert build_method("localizer", nest.dump(), where="again", base=Path()) == nest
+    for head in sorted(registry.entries("head")):
+        model = classifier(head_for(nest, registry.get("head", head)()))
+        found = locate(model, nest, size=(40, 56), scales=(1.0,))
+        assert found.maps.shape == (2, 10, 14)
+        assert np.isfinite(found.maps).all(), head
+        assert found.maps.min() >= 0, head
+
+
+@pytest.mark.parametrize(("outer", "inner"), [nest for nest in NESTS if registry.get("localizer", nest[1]).requires])
+def test_a_recipe_asks_for_the_head_that_the_inner_one_needs(quick: Quick, outer: str, inner: str) -> None:
+    nest = nest_of(quick, outer, inner)
+    if isinstance(nest, str):
+        pytest.skip("no such nest")
+    with pytest.raises(RecipeError, match=rf"localize: {inner} needs a classifier whose head has"):
+        load_recipe({"localize": nest.dump()})
+    head = {"name": "recam", "inner": {"name": "visual_words", "inner": "hspp"}}
+    assert load_recipe({"classify": {"head": head}, "localize": nest.dump()}).localize.method == nest
+
+
+def test_a_driver_is_no_seed_of_a_view_method() -> None:
+    """Drivers look at images of their own making; a view method has one view only."""
+    drivers = [
+        name for name in registry.entries("localizer") if not issubclass(registry.get("localizer", name), ViewLocalizer)
+    ]
+    assert drivers
+    for outer in OUTER:
+        if issubclass(registry.get("localizer", outer), ViewLocalizer):
+            for inner in drivers:
+                with pytest.raises(RecipeError, match=inner):
+                    build_method("localizer", {"name": outer, "seed": inner}, where="recipe", base=Path())
+
+
+@pytest.mark.parametrize("outer", OUTER)
+def test_a_head_is_no_seed(outer: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown localizer 'gap'"):
+        build_method("localizer", {"name": outer, "seed": "gap"}, where="recipe", base=Path())

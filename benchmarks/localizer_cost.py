@@ -1,0 +1,187 @@
+"""Cost of every registered localizer, with the head it needs, relative to plain multi-scale CAM in the same run.
+
+    python benchmarks/localizer_cost.py [NAME ...] [--images 4] [--tags 2] [--scales 1 1.5] [--rounds 5] [--threads 2]
+
+MobileNetV2 with its last convolution, 213 x 320, the same views for all, at the precision chosen for this device;
+default settings, but AdvCAM takes 6 steps (its own loop to compare with is in benchmarks/advcam.py). Photographs and
+weights are read from the folder shared beside the repository if it is there, else noise and random weights take their
+place: only class-conditional inference, whose rounds depend on the maps, is sensitive to that. Every round runs every
+localizer once, so that a busy machine hurts all; a ratio is the median of the rounds' ratios. On a CPU the process's
+own time is measured, which other processes change little.
+
+"learning" is the pass over the training images before the first map, per image, against plain CAM of an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tagmask import registry
+from tagmask.building import build_method
+from tagmask.classify.model import build_classifier
+from tagmask.engine import Engine
+from tagmask.interfaces import UInt8Array
+from tagmask.localize.localizer import Localizer, Trained
+from tagmask.localize.multi_scale import Views
+from tagmask.localize.stage import activation_maps
+from tagmask.settings import ClassifySettings, EngineSettings, LocalizeSettings
+
+SIZE, CLASSES = (213, 320), 20
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+WEIGHTS = SHARED / "weights" / "mobilenetv2_100-imagenet.safetensors"
+PHOTOGRAPHS = SHARED / "data" / "msrc" / "JPEGImages"
+
+CHANGED = {"advcam": {"steps": 6}}
+AIMS = {"recam": 1.1, "visual_words": 1.15, "ssa": 1.3, "lpcam": 1.2, "class_conditional": 2.5}
+LEARNING_AIMS = {"lpcam": 1.5}
+ONE_IMAGE = ("advcam",)  # so slow that one image a round does
+
+
+def pictures(count: int) -> list[UInt8Array]:
+    """Images of one size: photographs where there are any."""
+    found = sorted(PHOTOGRAPHS.glob("*"))[:: max(1, len(list(PHOTOGRAPHS.glob("*"))) // count)][:count]
+    if found:
+        return [
+            np.asarray(Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC)) for path in found
+        ]
+    small = np.random.default_rng(0).integers(0, 256, (count, 14, 20, 3), dtype=np.uint8)
+    return [np.kron(image, np.ones((16, 16, 1), np.uint8))[: SIZE[0], : SIZE[1]] for image in small]
+
+
+def head_for(localizer: Localizer) -> Any:
+    """gap, and around it what the localizer needs."""
+    head = registry.get("head", "gap")()
+    for need in sorted(need for part in localizer.parts() for need in part.requires):
+        if need not in head.offers():
+            having = [other for other in registry.entries("head") if need in registry.get("head", other).provides]
+            head = registry.get("head", having[0])(inner=head)
+    return head
+
+
+@dataclass
+class Way:
+    """One localizer on the classifier that it needs."""
+
+    method: Localizer
+    settings: LocalizeSettings
+    model: Any
+    engine: Engine
+    images: list[UInt8Array]
+    labels: tuple[int, ...]
+    learnt: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def maps(self) -> None:
+        """Maps of all images, side by side as in a run."""
+
+        def one(image: UInt8Array) -> object:
+            with self.engine.autocast():
+                return activation_maps(
+                    self.model, image, self.labels, self.settings, learnt=self.learnt, device=self.engine.device
+                )
+
+        for _ in self.engine.map(one, self.images, at_once=16):
+            pass
+
+    def study(self, part: Localizer) -> list[Any]:
+        """What all images offer to one of the localizers that learn."""
+        views = Views(self.settings.scales, self.settings.flip)
+        channels = torch.tensor([label - 1 for label in self.labels], device=self.engine.device)
+        trained = Trained(self.model, self.learnt, self.engine.device)
+
+        def one(numbered: tuple[int, UInt8Array]) -> Any:
+            with self.engine.autocast(), torch.inference_mode():
+                return part.study(trained, numbered[1], channels, views, np.random.default_rng(numbered[0]))
+
+        return list(self.engine.map(one, list(enumerate(self.images)), at_once=16))
+
+    def learn(self) -> None:
+        """Let every part learn, inner ones first."""
+        for part in reversed(list(self.method.parts())):
+            if part.learns:
+                reservoir = part.reservoir()
+                for number, offered in enumerate(self.study(part)):
+                    reservoir.add(number, offered)
+                trained = Trained(self.model, self.learnt, self.engine.device)
+                with torch.inference_mode():
+                    result = part.learn(trained, reservoir, [f"class {index}" for index in range(CLASSES)], 0)
+                self.learnt[part.name] = {key: value.to(self.engine.device) for key, value in result.tensors.items()}
+
+
+def prepare(name: str, engine: Engine, images: list[UInt8Array], options: argparse.Namespace) -> Way:
+    """A localizer, its classifier, and what it has learnt."""
+    method = build_method("localizer", {"name": name, **CHANGED.get(name, {})}, where="benchmark", base=Path())
+    torch.manual_seed(0)
+    recipe = ClassifySettings(
+        backbone="mobilenetv2_100",
+        backbone_args={"pad_type": "same"},
+        weights=WEIGHTS if WEIGHTS.exists() else None,
+        final_conv=True,
+        head=head_for(method),
+    )
+    model = engine.place(build_classifier(recipe, CLASSES)).eval().requires_grad_(False)
+    settings = LocalizeSettings(method=method, scales=tuple(options.scales))
+    some = images[:1] if name in ONE_IMAGE else images
+    way = Way(method, settings, model, engine, some, tuple(range(3, 3 + options.tags)))
+    way.learn()
+    return way
+
+
+def seconds(work: Callable[[], object], engine: Engine) -> float:
+    """Time of a call: the process's on a CPU, the wall's elsewhere."""
+    clock = time.process_time if engine.device.type == "cpu" else time.perf_counter
+    begun = clock()
+    work()
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begun
+
+
+def main() -> None:
+    """Time and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="localizers; all by default")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--tags", type=int, default=2)
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    engine = Engine(EngineSettings(threads=options.threads), seed=0)
+    images = pictures(options.images)
+    names = ["cam", *(name for name in options.names or sorted(registry.entries("localizer")) if name != "cam")]
+    ways = {name: prepare(name, engine, images, options) for name in names}
+    work: dict[str, tuple[Callable[[], object], int]] = {}
+    for name, way in ways.items():
+        work[name] = (way.maps, len(way.images))
+        if way.method.learns:
+            work[f"{name}, learning"] = (lambda way=way: way.study(way.method), len(way.images))  # type: ignore[misc]
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(options.rounds + 1):
+        for name, (task, count) in work.items():
+            times[name].append(seconds(task, engine) / count)
+    print(
+        f"MobileNetV2, {SIZE[0]} x {SIZE[1]}, {options.tags} tags, scales {tuple(options.scales)} + flip, "
+        f"{options.threads} threads, {engine.precision}"
+    )
+    plain = np.array(times["cam"][1:])  # the first round warms up
+    for name, found in times.items():
+        own, _, learning = name.partition(", ")
+        aim = (LEARNING_AIMS if learning else AIMS).get(own)
+        ratio = float(np.median(np.array(found[1:]) / plain))
+        head = "" if learning else f"head {ways[own].model.head.__class__.__name__}"
+        print(
+            f"{name:24} {np.median(found[1:]):7.3f} s/image {ratio:7.2f}x{f'  (aim {aim}x)' if aim else '':14}  {head}"
+        )
+
+
+if __name__ == "__main__":
+    main()
