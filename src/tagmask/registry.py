@@ -95,6 +95,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "maps of ReCAM's second classifier, alone or combined with the first",
             "Chen et al., CVPR 2022",
         ),
+        "class_conditional": Entry(
+            "tagmask.localize.class_conditional:ClassConditional",
+            "maps of cuts of the image, and of the image without what was found before",
+            "Sun et al., WACV 2022",
+        ),
     },
     "refiner": {
         "threshold": Entry(

@@ -47,6 +47,10 @@ class Localizer(Method):
     requires: ClassVar[frozenset[str]] = frozenset()
     #: Whether :meth:`choose`, :meth:`study` and :meth:`learn` are to be called before the first map.
     learns: ClassVar[bool] = False
+    #: Whether a class's map is the same whichever other classes are asked for.
+    classwise: ClassVar[bool] = True
+    #: Whether the mirrored image gives the mirrored maps.
+    symmetric: ClassVar[bool] = True
 
     def parts(self) -> Iterator[Localizer]:
         """This localizer and those it works on, outermost first."""

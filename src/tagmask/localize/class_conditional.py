@@ -1,0 +1,116 @@
+"""Class-conditional inference: split & unite, and refined iterative inference, around any view method.
+
+Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
+2022; methods.md 7.1-7.3. Nothing is trained: the classifier sees cuts of the image, and the image without what was
+found before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from tagmask.building import AS_METHOD, method_of
+from tagmask.interfaces import UInt8Array
+from tagmask.localize.iterative import Erasing, erasing_rounds, merge_rounds, normalize_with_floor
+from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.localize.multi_scale import Views, strided_size, sum_scales
+from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles, unite
+
+
+def full_size_maps(
+    trained: Trained, seed: ViewLocalizer, pairs: Sequence[Tensor], channels: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """PSA's merge rule: the maps of all views are resized straight to the image's size and summed, not normalised.
+
+    Args:
+        trained: the classifier, and what ``seed`` has learnt.
+        seed: how a view's maps are made.
+        pairs: per scale the network input [2 or 1, 3, h_s, w_s].
+        channels: int64 [K].
+        size: (H, W).
+
+    Returns:
+        float32 [K, H, W], >= 0 (methods.md 0.5).
+    """
+    return sum_scales([seed.scale_maps(trained, trained.look(pair), channels) for pair in pairs], size)
+
+
+class ClassConditional(Localizer, Erasing):
+    """Driver: runs ``seed``, a view method, on cuts and on erased images."""
+
+    name: ClassVar[str] = "class_conditional"
+    classwise: ClassVar[bool] = False  # cuts and erased pixels depend on all of an image's classes
+    symmetric: ClassVar[bool] = False  # centres are truncated to whole pixels
+    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    split: bool = True
+    iterate: bool = True
+    many_classes: Literal["whole", "per_class"] = "whole"
+    guard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    include_whole: bool = False
+
+    @field_validator("seed")
+    @classmethod
+    def _view_method(cls, seed: Any) -> Any:
+        if not isinstance(seed, ViewLocalizer):
+            msg = f"class_conditional works on a view method, such as cam, ssa or lpcam; '{seed.name}' is not one"
+            raise ValueError(msg)
+        return seed
+
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+        """See :meth:`Localizer.image_maps`."""
+        with torch.inference_mode():
+            maps = self.full_maps(trained, image, channels, views)
+            return sum_scales([maps], strided_size((image.shape[0], image.shape[1])))
+
+    def full_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+        """The united maps float32 [K, H, W] in [0, 1]; the other arguments as for :meth:`image_maps`."""
+        whole = Rectangle(0, 0, image.shape[0], image.shape[1])
+        pairs = [pair.to(trained.device) for pair in views.of(image)]
+        seen = full_size_maps(trained, self.seed, pairs, channels, whole.size)
+        floor = self.guard * seen.amax((-2, -1))
+        united = seen.new_zeros(seen.shape)
+        for cuts, rows in self._plan(seen, whole):
+            parts = []
+            for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
+                if cut == whole:
+                    maps = self._refined(trained, pairs, channels, cut, floor, seen)
+                else:
+                    pixels = np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
+                    inputs = [pair.to(trained.device) for pair in views.of(pixels)]
+                    maps = self._refined(trained, inputs, channels, cut, floor)
+                parts.append((cut, maps[rows]))
+            united[rows] = unite(parts, whole.size)
+        return torch.maximum(united, normalize_with_floor(seen)) if self.include_whole else united
+
+    def _plan(self, seen: Tensor, whole: Rectangle) -> list[tuple[list[Rectangle], slice]]:
+        """(cuts, the classes whose maps they make) given the maps of the whole image."""
+        if not self.split:
+            return [([whole], slice(None))]
+        centres = centres_of_mass(seen)
+        if len(centres) >= 3 and self.many_classes == "per_class":
+            return [(split_rectangles([centre], whole.size), slice(row, row + 1)) for row, centre in enumerate(centres)]
+        return [(split_rectangles(centres, whole.size), slice(None))]
+
+    def _refined(
+        self,
+        trained: Trained,
+        pairs: Sequence[Tensor],
+        channels: Tensor,
+        cut: Rectangle,
+        floor: Tensor,
+        first: Tensor | None = None,
+    ) -> Tensor:
+        """Maps [K, h, w] of one cut after all rounds."""
+
+        def maps_of(inputs: Sequence[Tensor]) -> Tensor:
+            return full_size_maps(trained, self.seed, inputs, channels, cut.size)
+
+        if not self.iterate:
+            return normalize_with_floor(maps_of(pairs) if first is None else first, floor)
+        return merge_rounds(list(erasing_rounds(pairs, maps_of, self, first=first, floor=floor)), self.merge)
