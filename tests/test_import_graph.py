@@ -35,12 +35,15 @@ FLOORS = (
     ("tagmask.predictor", STAGE),
     ("tagmask.rescore", STAGE),
     ("tagmask.grid", STAGE),
+    ("tagmask.comparison", STAGE),
     ("tagmask.memory", STAGE),
     ("tagmask.settings", STAGE),
     ("tagmask.optim", STAGE),
     ("tagmask.weights", STAGE),
     ("tagmask.training", STAGE),
     ("tagmask.classify.model", STAGE),
+    ("tagmask.classify.subcategories", STAGE),
+    ("tagmask.classify.patches", STAGE),
     ("tagmask.data.transforms", GROUND),  # arrays and tensors only; localizers scale images with it
     ("tagmask.data", STAGE),
     ("tagmask.data.*", STAGE),
@@ -169,7 +172,7 @@ def test_every_registered_name_leads_to_something() -> None:
             assert hasattr(importlib.import_module(module), attribute), f"{kind} {name}: {entry.where}"
 
 
-@pytest.mark.parametrize("name", ["run", "load", "sweep"])
+@pytest.mark.parametrize("name", ["run", "load", "sweep", "compare"])
 def test_no_module_hides_a_public_function(name: str) -> None:
     assert f"tagmask.{name}" not in modules()
 

@@ -63,6 +63,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "gap trained by softmax cross entropy (an ablation of ReCAM)",
             "Chen et al., CVPR 2022",
         ),
+        "subcategory": Entry(
+            "tagmask.classify.subcategory:SubcategoryHead",
+            "a second classifier for clusters of each class's images; around any head, in retraining",
+            "Chang et al., CVPR 2020",
+        ),
     },
     "localizer": {
         "cam": Entry(
@@ -90,15 +95,15 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "maps summed while the image is changed in favour of each class",
             "Lee et al., CVPR 2021",
         ),
-        "recam": Entry(
-            "tagmask.localize.recam:Recam",
-            "maps of ReCAM's second classifier, alone or combined with the first",
-            "Chen et al., CVPR 2022",
-        ),
         "class_conditional": Entry(
             "tagmask.localize.class_conditional:ClassConditional",
             "maps of cuts of the image, and of the image without what was found before",
             "Sun et al., WACV 2022",
+        ),
+        "recam": Entry(
+            "tagmask.localize.recam:Recam",
+            "maps of ReCAM's second classifier, alone or combined with the first",
+            "Chen et al., CVPR 2022",
         ),
     },
     "refiner": {

@@ -116,6 +116,9 @@ class RetrainSettings(ClassifySettings):
     start: Literal["previous", "weights"] = Field(
         "previous", description="start from the classifier trained before, or from the backbone's weights again"
     )
+    split_unite: bool = Field(
+        False, description="in each epoch an image is whole or one of four cuts, where the classifier before sees it"
+    )
 
 
 class LocalizeSettings(Settings):
@@ -212,6 +215,15 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         """A localizer may need what only some heads have."""
+        first, *_ = self.trainings.values()
+        if isinstance(first.head, Head):
+            for component in first.head.parts():
+                for need in sorted(component.needs):
+                    msg = (
+                        f"classify: the head {component.name} learns from {need}, which come from a classifier trained "
+                        "before; name it in an item of 'retrain'"
+                    )
+                    raise ValueError(msg)
         *_, last = self.trainings.values()
         head, method = last.head, self.localize.method
         if isinstance(head, Head) and isinstance(method, Localizer):

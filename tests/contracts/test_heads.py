@@ -22,6 +22,12 @@ def module(head: Any) -> torch.nn.Module:
     return built.eval()
 
 
+def given(head: Any, tags: Tensor) -> dict[str, Tensor]:
+    """What the training set gives with the images, for the heads that need it."""
+    made = {"subcategories": lambda part: tags.repeat_interleave(part.clusters, dim=1)}
+    return {need: made[need](part) for part in head.parts() for need in part.needs}
+
+
 @pytest.mark.parametrize(("b", "h", "w"), [(3, 5, 7), (1, 1, 1), (2, 1, 9)])
 def test_shapes_at_any_size(module: Any, b: int, h: int, w: int) -> None:
     logits, extras = module(features(b, h, w))
@@ -50,11 +56,11 @@ def test_built_twice_from_a_seed_it_is_the_same(head: Any) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_the_loss_is_finite_and_reaches_every_parameter(module: Any) -> None:
+def test_the_loss_is_finite_and_reaches_every_parameter(head: Any, module: Any) -> None:
     module.train()
     logits, extras = module(features().requires_grad_())
     tags = torch.tensor([[1.0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
-    terms = module.losses(logits.float(), tags, extras)
+    terms = module.losses(logits.float(), tags, {**extras, **given(head, tags)})
     assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
     terms["loss"].backward()
     assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad)
@@ -72,7 +78,7 @@ def test_following_the_gradient_learns(head: Any) -> None:
     for _ in range(100):
         logits, extras = module(lit)
         optimizer.zero_grad()
-        module.losses(logits, tags, extras)["loss"].backward()
+        module.losses(logits, tags, {**extras, **given(head, tags)})["loss"].backward()
         optimizer.step()
     assert (module.eval()(lit)[0].argmax(1) == torch.arange(C)).all()
 

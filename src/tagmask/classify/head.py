@@ -22,6 +22,8 @@ class Head(Method):
 
     #: What the module has beyond the contract, by attribute name; localizers ask for it in ``requires``.
     provides: ClassVar[frozenset[str]] = frozenset()
+    #: What the training set must give with the images, as keys of the extras; see ``classify.stage``.
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, channels: int, n_classes: int) -> Any:
         """The head's module for D = ``channels`` and C = ``n_classes``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_average_precision
 
 from tagmask.classify.model import Classifier, build_classifier, load_classifier
+from tagmask.classify.patches import training_cuts, whole_or_cut
+from tagmask.classify.subcategories import subcategories
+from tagmask.classify.subcategory import SUBCATEGORIES
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import augment_image, normalise
 from tagmask.errors import InputError, RunError
 from tagmask.interfaces import Problem, Sample
+from tagmask.localize.split_unite import Rectangle
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
 from tagmask.settings import ClassifySettings, RetrainSettings
 from tagmask.training import train
@@ -33,25 +37,37 @@ def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
 
 
 class TagSet:
-    """Augmented images and multi-hot tags."""
+    """Augmented images and multi-hot tags; ``given``: what else a head learns from, by key and image id."""
 
-    def __init__(self, settings: ClassifySettings, n_classes: int, samples: list[Sample], loader: ImageLoader) -> None:
+    def __init__(
+        self,
+        settings: ClassifySettings,
+        n_classes: int,
+        samples: list[Sample],
+        loader: ImageLoader,
+        given: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> None:
         self.samples, self.loader = samples, loader
         self.augment, self.n_classes = settings.augment, n_classes
+        self.given = given or {}
+        self.cuts: Mapping[str, Sequence[Rectangle]] | None = None  # by image id, where cuts take the place of images
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
-        """One training view: image [3, crop, crop], tags [C]."""
+        """One training view: image [3, crop, crop], tags [C], and what is given."""
         sample = self.samples[index]
         image = self.loader.load(sample)
         if isinstance(image, Problem):
             return image
+        if self.cuts is not None:
+            image = whole_or_cut(image, self.cuts.get(sample.id, ()), rng)
         options = self.augment.model_dump()
         return {
             "image": augment_image(image, rng=rng, **options),
             "tags": multi_hot(sample.tags, self.n_classes),
+            **{key: values[sample.id] for key, values in self.given.items()},
         }
 
 
@@ -59,12 +75,17 @@ class TagTask:
     """The classifier's training step and validation."""
 
     def __init__(
-        self, context: Context, model: Classifier, stage: str = STAGE, carried: Set[str] = frozenset()
+        self,
+        context: Context,
+        model: Classifier,
+        stage: str = STAGE,
+        carried: Set[str] = frozenset(),
+        given: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.context, self.model, self.carried = context, model, carried
         self.settings = settings = context.recipe.trainings[stage]
         loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels)
-        self.dataset = TagSet(settings, len(context.source.classes.foreground), context.samples(TRAIN), loader)
+        self.dataset = TagSet(settings, len(context.source.classes.foreground), context.samples(TRAIN), loader, given)
         self.loader = loader
         self.problems: list[Problem] = []
         self.warned = False
@@ -152,6 +173,8 @@ class TagTask:
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
     """Train and save ``classify/model.safetensors``, or a retraining's; returns the inputs left out."""
     settings, engine = context.recipe.trainings[stage], context.engine
+    given, noted = _given(context, stage)
+    cuts, no_centre = _cuts(context, stage)
     torch.manual_seed(context.recipe.seed)
     carried: set[str] = set()
     if isinstance(settings, RetrainSettings) and settings.start == "previous":
@@ -160,7 +183,8 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     else:
         model = build_classifier(settings, len(context.source.classes.foreground))
     model.train()
-    task = TagTask(context, model, stage, carried)
+    task = TagTask(context, model, stage, carried, given)
+    task.dataset.cuts = cuts
     folder = context.workspace.stage(stage)
     problems = train(
         engine,
@@ -180,7 +204,26 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         }
         save_weights(folder / "model.safetensors", model, description)
     engine.barrier()
-    return problems
+    return [*noted, *no_centre, *problems]
+
+
+def _cuts(context: Context, stage: str) -> tuple[Mapping[str, Sequence[Rectangle]] | None, list[Problem]]:
+    """Where a training is to see cuts of the images: these, and what was amiss with them."""
+    settings = context.recipe.trainings[stage]
+    if not (isinstance(settings, RetrainSettings) and settings.split_unite):
+        return None, []
+    return training_cuts(context, stage, trained_classifier(context, _before(context, stage)))
+
+
+def _given(context: Context, stage: str) -> tuple[dict[str, dict[str, Tensor]], list[Problem]]:
+    """What the head of a training learns from besides the tags, by key and image id; and what fell short of it."""
+    given: dict[str, dict[str, Tensor]] = {}
+    problems: list[Problem] = []
+    for part in context.recipe.trainings[stage].head.parts():
+        if SUBCATEGORIES in part.needs:
+            model = trained_classifier(context, _before(context, stage))
+            given[SUBCATEGORIES], problems = subcategories(context, stage, part.clusters, model)
+    return given, problems
 
 
 def trained_classifier(context: Context, stage: str | None = None) -> Classifier:

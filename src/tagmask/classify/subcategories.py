@@ -1,0 +1,112 @@
+"""Sub-labels of the training images for the head ``subcategory``: clusters of each class's images (methods.md 7.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagmask.classify.kmeans import kmeans
+from tagmask.classify.model import Classifier
+from tagmask.context import TRAIN, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.data.transforms import normalise
+from tagmask.errors import RunError
+from tagmask.interfaces import FloatArray, Problem, Sample
+from tagmask.workspace import SCHEMA, read_json, write_json
+
+
+def subcategories(
+    context: Context, stage: str, clusters: int, previous: Classifier
+) -> tuple[dict[str, Tensor], list[Problem]]:
+    """Sub-labels of every training image, from the features of the classifier trained before.
+
+    They are kept in the training's folder as ``subcategories.json``; a training that is resumed reads them there.
+
+    Args:
+        context: of the training.
+        stage: its name.
+        clusters: k, sub-categories a class.
+        previous: the classifier trained before, in eval mode on the engine's device.
+
+    Returns:
+        per image id multi-hot float32 [C * k] (zeros where the image could not be read), and what fell short.
+
+    Raises:
+        RunError: features are not finite, or the file cannot be read.
+    """
+    path = context.workspace.stage(stage) / "subcategories.json"
+    if not path.exists():
+        vectors = _features(context, previous)
+        if context.engine.is_main:
+            _write(path, context, clusters, vectors)
+        context.engine.barrier()
+    stored = read_json(path)
+    size = len(context.source.classes.foreground) * clusters
+    labels = {}
+    for sample in context.samples(TRAIN):
+        labels[sample.id] = torch.zeros(size)
+        labels[sample.id][stored["images"].get(sample.id, [])] = 1.0
+    return labels, [Problem(stage, name, "", reason, left_out=False) for name, reason in stored["notes"]]
+
+
+def _features(context: Context, model: Classifier) -> dict[str, FloatArray]:
+    """Mean of the last features [D] of every training image that can be read: scale 1, not mirrored. On every rank."""
+    engine = context.engine
+    loader = ImageLoader("classify", max_pixels=context.source.max_pixels, cache_bytes=0)
+
+    def work(sample: Sample) -> tuple[str, FloatArray | None]:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return sample.id, None  # the training lists it
+        with engine.autocast(), torch.inference_mode():
+            view = normalise(image)[None].to(engine.device, memory_format=torch.channels_last)
+            pooled = model(view).features[0].float().mean((1, 2)).cpu().numpy()
+        if not np.isfinite(pooled).all():
+            msg = f"classify: the features of image '{sample.id}' are not finite. Use engine.precision=float32."
+            raise RunError(msg)
+        return sample.id, pooled
+
+    mine = engine.share(context.samples(TRAIN))
+    context.progress.start("sub-categories: features of the training images", len(mine))
+    found: dict[str, FloatArray] = {}
+    with closing(engine.map(work, mine, at_once=16)) as results:
+        for name, vector in results:
+            if vector is not None:
+                found[name] = vector
+            context.progress.advance(1)
+    context.progress.finish()
+    return {name: vector for part in engine.gather(found) for name, vector in part.items()}
+
+
+def _write(path: Path, context: Context, clusters: int, vectors: dict[str, FloatArray]) -> None:
+    images: dict[str, list[int]] = {}
+    notes: list[list[str]] = []
+    samples = [sample for sample in context.samples(TRAIN) if sample.id in vectors]
+    names = context.source.classes.foreground
+    context.progress.start("sub-categories: clusters", len(names))
+    for channel, name in enumerate(names):
+        members = [sample.id for sample in samples if channel + 1 in sample.tags]
+        labels, note = clusters_of([vectors[member] for member in members], clusters, [context.recipe.seed, channel])
+        for member, label in zip(members, labels, strict=True):
+            images.setdefault(member, []).append(channel * clusters + label)
+        notes += [[name, note]] if note else []
+        context.progress.advance(1)
+    context.progress.finish()
+    write_json(path, {"schema": SCHEMA, "clusters": clusters, "images": images, "notes": notes})
+
+
+def clusters_of(vectors: Sequence[Any], clusters: int, seed: Sequence[int]) -> tuple[list[int], str]:
+    """Cluster of each of a class's images, and a note if there are fewer clusters than asked for."""
+    if not vectors:
+        return [], "no training image shows it, so it has no sub-categories"
+    labels, centres = kmeans(np.stack(vectors), clusters, np.random.default_rng(seed))
+    note = ""
+    if len(centres) < clusters:
+        note = f"training images: {len(vectors)}; sub-categories: {len(centres)} instead of {clusters}"
+    return labels.tolist(), note
