@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tagmask.comparison import Comparison, compare
     from tagmask.grid import Sweep, sweep
     from tagmask.predictor import Predictor, load
     from tagmask.recipe import Recipe, load_recipe
@@ -16,13 +17,27 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Predictor", "Recipe", "Run", "Sweep", "__version__", "load", "load_recipe", "run", "sweep"]
+__all__ = [
+    "Comparison",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "Sweep",
+    "__version__",
+    "compare",
+    "load",
+    "load_recipe",
+    "run",
+    "sweep",
+]
 
 _PUBLIC = {
+    "Comparison": "tagmask.comparison",
     "Predictor": "tagmask.predictor",
     "Recipe": "tagmask.recipe",
     "Run": "tagmask.street",
     "Sweep": "tagmask.grid",
+    "compare": "tagmask.comparison",
     "load": "tagmask.predictor",
     "load_recipe": "tagmask.recipe",
     "run": "tagmask.street",

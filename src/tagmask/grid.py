@@ -100,7 +100,7 @@ def sweep(
     keys, fixed = parse_grid(grid)
     fixed = [*overrides, *fixed]
     base = load_recipe(recipe, fixed)
-    _one_process(base)
+    check_one_process(base)
     folder = Path(output) if output is not None else Path("sweeps") / _default_name(base.name, keys)
     points = _points(recipe, base.name, keys, fixed, folder)
     voice = progress or SilentProgress()
@@ -141,7 +141,7 @@ def run_points(
         voice.message(f"[{index + 1}/{len(points)}] {point.name}")
         error = point.error
         if point.recipe is not None and error is None:
-            beside = [other.path for other in points if other.path != point.path and _is_run(other.path)]
+            beside = [other.path for other in points if other.path != point.path and is_run(other.path)]
             error = _run_point(point.recipe, point.path, [*reuse, *beside], until, voice)
         if error is not None:
             voice.warning(f"{point.name} failed: {error}")
@@ -248,15 +248,15 @@ def _points(
     for combination in itertools.product(*keys.values()):
         values = dict(zip(keys, combination, strict=True))
         labels = {short[key]: _slug(value) for key, value in values.items()}
-        folder_name = _safe(",".join(f"{label}={slug}" for label, slug in labels.items()))
+        folder_name = safe_name(",".join(f"{label}={slug}" for label, slug in labels.items()))
         if any(point.name == folder_name for point in points):  # values that differ in signs only
-            folder_name = _safe(f"{folder_name}~{_digest(str(combination))}")
+            folder_name = safe_name(f"{folder_name}~{_digest(str(combination))}")
         own = [f"{label}-{slug}".replace("+", "-") for label, slug in labels.items() if label != "seed"]
         texts = [*fixed, *(f"{key}={value}" for key, value in values.items())]
         loaded = None
         try:
-            loaded = load_recipe(recipe, [*texts, f"name='{_safe('-'.join([name, *own]), 100)}'"])
-            _one_process(loaded)
+            loaded = load_recipe(recipe, [*texts, f"name='{safe_name('-'.join([name, *own]), 100)}'"])
+            check_one_process(loaded)
         except InputError as error:
             errors[folder_name] = error
         wrong = errors.get(folder_name)
@@ -269,7 +269,12 @@ def _points(
     return points
 
 
-def _one_process(recipe: Recipe) -> None:
+def check_one_process(recipe: Recipe) -> None:
+    """Several runs after one another cannot share the ranks of one launch.
+
+    Raises:
+        InputError: the recipe, or the launcher, asks for several processes.
+    """
     if recipe.engine.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         msg = "a grid of runs works in one process: set engine.devices=1 and start it without torchrun"
         raise InputError(msg)
@@ -294,7 +299,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"\s*,\s*", "+", text)).strip("-") or "none"
 
 
-def _safe(name: str, longest: int = _LONGEST_NAME) -> str:
+def safe_name(name: str, longest: int = _LONGEST_NAME) -> str:
     """The name, or its beginning and a hash where it is too long."""
     return name if len(name) <= longest else f"{name[: longest - 11]}-{_digest(name)}"
 
@@ -305,10 +310,11 @@ def _digest(text: str) -> str:
 
 def _default_name(name: str, keys: Mapping[str, Any]) -> str:
     """Named after what is swept, so that two sweeps of one recipe do not overwrite each other's tables."""
-    return _safe("-".join([name, *(short for key, short in short_keys(keys).items() if key != "seed")]))
+    return safe_name("-".join([name, *(short for key, short in short_keys(keys).items() if key != "seed")]))
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run directory."""
     return (path / "manifest.json").is_file()
 
 
@@ -320,11 +326,11 @@ def expand_reuse(paths: Sequence[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inner = [entry for entry in sorted(path.iterdir()) if _is_run(entry)] if path.is_dir() else []
-        if not _is_run(path) and not inner:
+        inner = [entry for entry in sorted(path.iterdir()) if is_run(entry)] if path.is_dir() else []
+        if not is_run(path) and not inner:
             msg = f"--reuse {path}: neither a run directory (no manifest.json in it) nor a folder of runs"
             raise InputError(msg)
-        found += [path] if _is_run(path) else inner
+        found += [path] if is_run(path) else inner
     return found
 
 

@@ -127,6 +127,28 @@ def test_report_and_compare(tagmask: Tagmask, run: Path, tmp_path: Path) -> None
     assert all("tiny" in path.read_text(encoding="utf-8") for path in files)
 
 
+def test_sweep_and_compare_run_recipes(tagmask: Tagmask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(TINY.read_text(encoding="utf-8").replace("name: tiny", "name: mine"), encoding="utf-8")
+    small = ["data.train=8", "data.val=4", "segment=null"]
+    swept = tagmask("sweep", recipe, "localize.scales=[1.0],[0.5]", *small)
+    assert swept.returncode == 0, swept.stderr
+    folder = Path("sweeps/mine-scales")
+    assert swept.stdout.splitlines()[-1] == f"page:   {folder / 'sweep.html'}"
+    assert (folder / "scales=0.5" / "metrics.json").is_file()
+    done = tagmask("compare", folder / "scales=0.5", recipe, *small, "--seeds", "0")
+    assert done.returncode == 0, done.stderr
+    assert "reused from sweeps/mine-scales/scales=0.5" in done.stderr
+    assert "localize / CAM" in done.stdout
+    assert (tmp_path / "comparisons" / "mine" / "compare.html").is_file()
+    wrong = tagmask("compare", "sweeps/mine-scale", "--seeds", "a")
+    assert wrong.returncode == 2
+    assert "Did you mean 'sweeps/mine-scales'?" in wrong.stderr
+    assert "whole numbers" in tagmask("compare", recipe, "--seeds", "a").stderr
+    assert tagmask("sweep", recipe, "seed=0").returncode == 2
+
+
 def test_ctrl_c_says_how_to_go_on_and_the_run_does(tagmask: Tagmask, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "tagmask", "run", str(TINY), "classify.epochs=200", "--output", str(folder)]

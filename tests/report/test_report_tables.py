@@ -13,10 +13,12 @@ from fake_run import FakeRun
 
 from tagmask.errors import InputError, RunError
 from tagmask.report.compare import compare_runs, recipe_name
+from tagmask.report.compare_page import compare_html
+from tagmask.report.score_table import Cell
 from tagmask.report.scores import percent
 from tagmask.report.summary import SUMMARY_HEADER, summary_rows
 from tagmask.report.tables import duration, flat, megabytes
-from tagmask.workspace import read_json, write_json
+from tagmask.workspace import Workspace, read_json, write_json
 
 
 def metrics(value: float, *, void: float | None = None) -> dict[str, Any]:
@@ -83,39 +85,78 @@ def test_seeds_of_one_recipe_are_one_row(tmp_path: Path) -> None:
     paths = [make(tmp_path, f"cam-seed{seed}", seed, metrics(v)) for seed, v in enumerate(values)]
     paths.append(make(tmp_path, "other", 7, metrics(0.3, void=0.25)))
     found = compare_runs([*paths, paths[0]])
-    assert found.header() == (
-        "recipe", "runs", "void pixels", "tags mAP", "maps train", "segmentation val", "ratio to full",
-    )  # fmt: skip
+    maps, later = found.parts()
+    assert maps.header == ("recipe", "runs", "void pixels", "maps train", "tags mAP")
+    assert later.header == ("recipe", "runs", "void pixels", "segmentation val", "ratio to full")
     mean, std = 100 * statistics.fmean(values), 100 * statistics.stdev(values)
     score = f"{mean:.1f} ± {std:.1f}"
-    assert found.rows() == [
-        ("cam", "3", "ignored", "90.0 ± 0.0", score, score, "50.0 ± 0.0"),
-        ("other", "1", "ignored", "90.0", "30.0", "30.0", "50.0"),
-        ("other", "1", "background", "90.0", "25.0", "25.0", "n/a"),
-    ]
+    assert maps.rows == (
+        ("cam", "3", "ignored", score, "90.0 ± 0.0"),
+        ("other", "1", "ignored", "30.0", "90.0"),
+        ("other", "1", "background", "25.0", "90.0"),
+    )
+    assert later.rows[0] == ("cam", "3", "ignored", score, "50.0 ± 0.0")
+    assert later.rows[2] == ("other", "1", "background", "25.0", "n/a")
     assert found.groups[0].seeds == ("0", "1", "2")
 
 
 def test_comparison_in_every_format(tmp_path: Path) -> None:
     paths = [make(tmp_path, "a|<b>", 0, metrics(0.4)), make(tmp_path, "c", 0, metrics(0.5))]
     found = compare_runs(paths)
-    lines = found.to_markdown().splitlines()
-    assert len(lines) == 4
-    assert {line.replace("\\|", "").count("|") for line in lines} == {len(found.header()) + 1}
+    lines = [line for line in found.to_markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * 4
+    assert {line.replace("\\|", "").count("|") for line in lines} == {6}
     table = list(csv.DictReader(io.StringIO(found.to_csv())))
     assert [row["recipe"] for row in table] == ["a|<b>", "c"]
     assert float(table[0]["segmentation val mean"]) == pytest.approx(0.4)
     assert (table[0]["segmentation val std"], table[0]["segmentation val n"]) == ("", "1")
-    page = found.to_html()
-    assert '<th scope="row" title="seeds 0">a|&lt;b&gt;</th>' in page
+    page = compare_html(found)
+    assert '<th scope="row">a|&lt;b&gt;</th>' in page
     assert "<b>50.0</b>" in page
     assert "<b>40.0</b>" not in page
     assert "http" not in page.replace("http-equiv", "")
+    figures = found.records()[1]["figures"]
+    assert figures["maps train"] == {"mean": 0.5, "std": None, "values": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (Cell(()), "n/a"),
+        (Cell((0.034, -0.01), "gain"), "+1.2 ± 3.1"),
+        (Cell((-0.0001,), "gain"), "0.0"),
+        (Cell((-0.02,), "gain"), "-2.0"),
+        (Cell((12.34,), "seconds"), "12.3"),
+        (Cell((1.256,), "ratio"), "1.26"),
+    ],
+)
+def test_cells_as_text(cell: Cell, expected: str) -> None:
+    assert str(cell) == expected
+
+
+def test_lower_is_better_for_errors_and_nothing_is_for_costs(tmp_path: Path) -> None:
+    for name, value in (("a", 0.4), ("b", 0.6)):
+        maps = {"miou": 0.5, "errors": {"fp": value, "fn": 1 - value}, "mean_recall_foreground": value}
+        path = make(tmp_path, name, 0, {"splits": {"val": {"maps": {"void_ignored": maps}}}})
+        Workspace(path).update_manifest(lambda m: m["stages"].update(localize={"seconds": 3.0}))
+    _, errors, cost = compare_runs([tmp_path / "a", tmp_path / "b"]).parts()
+    assert {(row, errors.header[place]) for row, place in errors.best} == {
+        (1, "recall val"), (0, "FP val"), (1, "FN val"),
+    }  # fmt: skip
+    assert cost.best == frozenset()
+
+
+def test_resumed_stages_are_noted(tmp_path: Path) -> None:
+    path = make(tmp_path, "a", 0, metrics(0.4))
+    Workspace(path).update_manifest(lambda m: m["stages"].update(classify={"seconds": 3.0, "reason": "resumed"}))
+    (note,) = compare_runs([path]).notes
+    assert "a (classify)" in note
 
 
 def test_comparison_without_masks(tmp_path: Path) -> None:
     path = make(tmp_path, "cam", 0, {"tags": {"map": 0.9}, "splits": {}, "without_masks": "none"})
-    assert compare_runs([path]).rows() == [("cam", "1", "", "90.0")]
+    (only,) = compare_runs([path]).parts()
+    assert only.rows == (("cam", "1", "", "90.0"),)
 
 
 def test_comparison_names_what_is_wrong(tmp_path: Path) -> None:

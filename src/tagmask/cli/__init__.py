@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, data, figures, predict, recipes, runs, sweep
+from tagmask.cli import catalogue, compare, data, figures, predict, recipes, runs, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -40,7 +40,7 @@ app.command("status")(guarded(runs.status))
 app.command("predict")(guarded(predict.predict))
 app.command("evaluate")(guarded(figures.evaluate))
 app.command("report")(guarded(figures.report))
-app.command("compare")(guarded(figures.compare))
+app.command("compare")(guarded(compare.compare))
 app.command("methods")(guarded(catalogue.methods))
 app.command("doctor")(guarded(catalogue.doctor))
 recipe_app.command("list")(guarded(recipes.list_recipes))

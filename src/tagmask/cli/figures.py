@@ -1,4 +1,4 @@
-"""``tagmask evaluate``, ``tagmask report`` and ``tagmask compare``."""
+"""``tagmask evaluate`` and ``tagmask report``."""
 
 from __future__ import annotations
 
@@ -74,29 +74,3 @@ def report(run: RunArgument) -> None:
     from tagmask.rescore import report_again
 
     typer.echo(f"report: {report_again(run)}")
-
-
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown here.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write CSV here.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write HTML here.")] = None,
-) -> None:
-    """Compare runs in one table.
-
-    Runs that differ only in their seed become one row, mean ± std."""
-    from tagmask.report.compare import compare_runs
-    from tagmask.terminal import print_table
-    from tagmask.workspace import atomic_write
-
-    comparison = compare_runs(runs)
-    print_table(comparison.header(), comparison.rows())
-    for path, make in (
-        (markdown, comparison.to_markdown),
-        (csv, comparison.to_csv),
-        (html, comparison.to_html),
-    ):
-        if path is not None:
-            with atomic_write(path, "w") as stream:
-                stream.write(make())
-            typer.echo(f"written: {path}", err=True)

@@ -22,7 +22,7 @@ from tagmask.workspace import Workspace
 Group = Literal["best", "worst", "random"]
 _MOST_MAPS = 6
 _USUAL_THRESHOLD = 0.3
-_READ_ERRORS = (TagmaskError, OSError, ValueError, MemoryError)
+READ_ERRORS = (TagmaskError, OSError, ValueError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def build_gallery(
     gallery = Gallery()
     pools = {}
     for split, samples in source.splits.items():
-        found = _find(workspace, samples, max(candidates // max(len(source.splits), 1), 1), seed)
+        found = find_samples(workspace, samples, max(candidates // max(len(source.splits), 1), 1), seed)
         if found:
             pools[split] = found
     gallery.candidates = sum(len(pool) for pool in pools.values())
@@ -134,7 +134,7 @@ def build_gallery(
     return gallery
 
 
-def _find(workspace: Workspace, samples: Sequence[Sample], limit: int, seed: int) -> list[Sample]:
+def find_samples(workspace: Workspace, samples: Sequence[Sample], limit: int, seed: int) -> list[Sample]:
     """Up to ``limit`` samples that have an artifact, in an order that depends on the seed only."""
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)
@@ -158,14 +158,14 @@ def _judge(
     readers: tuple[tuple[str, Callable[[], UInt8Array | None]], ...] = (
         ("prediction", lambda: _stored(workspace, sample, "prediction")),
         ("pseudo mask", lambda: _stored(workspace, sample, "pseudo")),
-        ("maps", lambda: _thresholded(workspace, sample, threshold)),
+        ("maps", lambda: thresholded(workspace, sample, threshold)),
     )
     for judged, read in readers:
         try:
             mask = read()
             if mask is not None:
                 return _Candidate(sample, image_iou(mask, source.read_mask(sample)), judged)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             notes.append(str(error))
     return _Candidate(sample, None, "")
 
@@ -180,7 +180,7 @@ def _stored(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array | Non
     return workspace.load_mask(path) if path.exists() else None
 
 
-def _thresholded(workspace: Workspace, sample: Sample, threshold: float | None) -> UInt8Array | None:
+def thresholded(workspace: Workspace, sample: Sample, threshold: float | None) -> UInt8Array | None:
     """Labels of the strongest map where it exceeds the threshold, enlarged to the image's size."""
     if not workspace.map_path(sample.id).exists():
         return None
@@ -239,7 +239,7 @@ def _draw(
     sample = pick.sample
     try:
         photo, width, height = photo_uri(sample.image_path, side)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         notes.append(str(error))
         return None
     layers: list[Layer] = []
@@ -249,8 +249,8 @@ def _draw(
     )
     for stage, map_kind in map_kinds:
         try:
-            layers += _map_layers(workspace, source, sample, stage, map_kind)
-        except _READ_ERRORS as error:
+            layers += map_layers(workspace, source, sample, stage, map_kind)
+        except READ_ERRORS as error:
             notes.append(str(error))
     names: tuple[tuple[Literal["pseudo", "prediction", "full", "truth"], str], ...] = (
         ("pseudo", "pseudo mask"),
@@ -267,13 +267,13 @@ def _draw(
             else:
                 mask = None
             if mask is not None:
-                layers.append(Layer(kind, name, mask_uri(mask, width, height), _visible(mask)))
-        except _READ_ERRORS as error:
+                layers.append(Layer(kind, name, mask_uri(mask, width, height), visible(mask)))
+        except READ_ERRORS as error:
             notes.append(str(error))
     return Shot(sample.id, split, group, sample.tags, width, height, photo, tuple(layers), pick.iou, pick.judged)
 
 
-def _visible(mask: UInt8Array) -> tuple[int, ...]:
+def visible(mask: UInt8Array) -> tuple[int, ...]:
     """Foreground labels that cover at least 0.5 % of the image, largest first."""
     areas = np.bincount(mask.reshape(-1), minlength=256)
     areas[[BACKGROUND, IGNORE_INDEX]] = 0
@@ -281,14 +281,15 @@ def _visible(mask: UInt8Array) -> tuple[int, ...]:
     return tuple(int(label) for label in sorted(seen, key=lambda label: -int(areas[label])))
 
 
-def _map_layers(
+def map_layers(
     workspace: Workspace,
     source: DataSource,
     sample: Sample,
     stage: str,
     kind: Literal["activation", "refined"],
+    side: int | None = None,
 ) -> list[Layer]:
-    """One heat layer per class, the strongest classes first if there are too many."""
+    """One heat layer per class, of at most ``side`` pixels; the strongest classes only if there are too many."""
     if not workspace.map_path(sample.id, stage=stage).exists():
         return []
     stored = workspace.load_maps(sample.id, stage=stage)
@@ -298,5 +299,5 @@ def _map_layers(
     for index in sorted(int(place) for place in order):
         label = int(stored.classes[index])
         name = names[label] if 0 <= label < len(names) else f"class {label}"
-        layers.append(Layer(kind, name, heat_uri(stored.maps[index]), (label,)))
+        layers.append(Layer(kind, name, heat_uri(stored.maps[index], side), (label,)))
     return layers

@@ -163,5 +163,5 @@ COLUMNS: tuple[Column, ...] = (
     _seconds("localize s", lambda run: run.seconds.get("localize")),
     _seconds("refine s", lambda run: run.seconds.get("refine")),
     _seconds("segment s", lambda run: run.seconds.get("segment")),
-    _seconds("classify + localize s", lambda run: run.map_seconds),
+    _seconds("until maps s", lambda run: run.map_seconds),
 )

@@ -167,7 +167,7 @@ def _best_rows(groups: Sequence[Group], column: Column, index: int) -> list[int]
     for row, group in enumerate(groups):
         mean = group.cells[index].mean
         rivals = [other.cells[index].mean for other in groups if other.rule == group.rule]
-        known = [sign * rival for rival in rivals if rival is not None]
+        known = {sign * rival for rival in rivals if rival is not None}
         if mean is not None and len(known) > 1 and sign * mean == max(known):
             best.append(row)
     return best
@@ -211,13 +211,13 @@ def _ruled(labels: tuple[str, ...], members: Sequence[RunScores], columns: Seque
 
 
 def _baseline(groups: Sequence[Members]) -> dict[str, list[RunScores]]:
-    """By data fingerprint: the runs of the first group that is plain CAM on this data."""
+    """By data fingerprint: the runs of the group with the most runs of plain CAM on this data, the first of equals."""
     found: dict[str, list[RunScores]] = {}
     for _, members in groups:
         for data in dict.fromkeys(run.data for run in members):
             plain = [run for run in members if run.data == data and run.is_plain_cam]
-            if plain:
-                found.setdefault(data, plain)
+            if len(plain) > len(found.get(data, ())):
+                found[data] = plain
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tagmask.report.charts import Chart
-from tagmask.report.figures import Marker, Series, grouped_bars, line_chart
+from tagmask.report.figures import Marker, Series, line_chart
 from tagmask.report.html import environment, page_css
 from tagmask.report.run_scores import RunScores, read_run
 from tagmask.report.score_table import Cell, Group, ScoreTable, score_table
@@ -19,6 +19,8 @@ from tagmask.report.scores import RULES
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _LINES = ("var(--seg)", "var(--pseudo)", "var(--maps)", "var(--tags)", "var(--refined)", "var(--full)")
 _LOGARITHMIC_FROM = 30  # largest over smallest value
+_MOST_TICKS = 9
+_NO_NUMBERS = " "
 #: What a figure shows, by the stage that its key changes: the first measure that was scored.
 _MEASURES = {"refine": ("refined maps", "pseudo masks", "maps"), "segment": ("segmentation", "pseudo masks", "maps")}
 _USUAL = ("maps", "segmentation")
@@ -76,7 +78,7 @@ def sweep_html(
 
 
 def sweep_charts(keys: Mapping[str, Sequence[str]], table: ScoreTable) -> list[Chart]:
-    """For every swept key but the seed: mIoU (void ignored) against its values, lines or bars."""
+    """For every swept key but the seed: mIoU (void ignored) against its values."""
     groups = [group for group in table.groups if group.rule == next(iter(RULES))]
     labels = tuple(key for key in keys if key != "seed")
     columns = {column.name: index for index, column in enumerate(table.columns)}
@@ -84,14 +86,12 @@ def sweep_charts(keys: Mapping[str, Sequence[str]], table: ScoreTable) -> list[C
     for place, key in enumerate(labels if groups else ()):
         wanted = _MEASURES.get(key.partition(".")[0], _USUAL)
         shown = next((m for m in wanted if {f"{m} train", f"{m} val"} & columns.keys()), "maps")
-        numbers = {text: _number(text) for text in keys[key]}
         others = list(dict.fromkeys(_others(group, place) for group in groups))
-        draw = _bars if any(value is None for value in numbers.values()) else _curves
         many = len(others) > 1
         for splits in (("train",), ("val",)) if many else (("train", "val"),):
             found = {split: columns[f"{shown} {split}"] for split in splits if f"{shown} {split}" in columns}
             if found:
-                chart = draw(key, place, labels, keys[key], groups, others, found, shown)
+                chart = _curves(key, place, labels, keys[key], groups, others, found, shown)
                 made += [chart] if chart.svg else []
     return made
 
@@ -156,22 +156,18 @@ def _curves(
     columns: Mapping[str, int],
     measure: str,
 ) -> Chart:
-    """Lines with the standard deviation over seeds; the axis is logarithmic where the values span magnitudes."""
-    values = sorted({float(_number(text) or 0.0) for text in texts})
-    logarithmic = values[0] > 0 and len(values) > 2 and values[-1] / values[0] >= _LOGARITHMIC_FROM
-
-    def at(value: float) -> float:
-        return math.log10(value) if logarithmic else value
-
+    """Lines with the standard deviation over seeds; dashed, in the order given, where the values are no numbers."""
+    at, ticks, x_range, remark = _axis(texts)
     series, markers, legend = [], [], []
     for name, colour, cells in _lines(place, labels, groups, others, columns):
-        known = sorted((float(_number(text) or 0.0), text, cell) for text, cell in cells.items() if cell.values)
-        x = [at(value) for value, _, _ in known]
+        known = [(at[text], text, cell) for text, cell in cells.items() if cell.values]
+        known.sort(key=lambda entry: entry[0])
         y = [100 * (cell.mean or 0.0) for _, _, cell in known]
-        series.append(Series(name, x, y, colour, spread=[100 * (cell.std or 0.0) for _, _, cell in known]))
+        spread = [100 * (cell.std or 0.0) for _, _, cell in known]
+        dashed = remark == _NO_NUMBERS
+        series.append(Series(name, [x for x, _, _ in known], y, colour, dashed=dashed, spread=spread))
         markers += [
-            Marker(at(value), f"{name}, {key}={text}: {cell}", colour, 100 * (cell.mean or 0.0))
-            for value, text, cell in known
+            Marker(x, f"{name}, {key}={text}: {cell}", colour, 100 * (cell.mean or 0.0)) for x, text, cell in known
         ]
         if known:
             best = max(known, key=lambda entry: entry[2].mean or 0.0)
@@ -179,36 +175,32 @@ def _curves(
     svg = line_chart(
         series,
         label=f"mIoU of the {measure} against {key}",
-        x_label=f"{key} (logarithmic)" if logarithmic else key,
+        x_label=key + remark,
         y_label="mIoU",
         markers=markers,
-        x_ticks=[(at(value), f"{value:g}") for value in values] if len(values) <= 9 else (),
-        x_range=(at(values[0]), at(values[-1])) if len(values) > 1 else None,
+        x_ticks=ticks,
+        x_range=x_range,
         hover=False,
     )
     return Chart(_title(key, measure, columns), svg, tuple(legend))
 
 
-def _bars(
-    key: str,
-    place: int,
-    labels: Sequence[str],
+def _axis(
     texts: Sequence[str],
-    groups: Sequence[Group],
-    others: Sequence[tuple[str, ...]],
-    columns: Mapping[str, int],
-    measure: str,
-) -> Chart:
-    """Bars side by side for values that are no numbers."""
-    rows, legend = [], []
-    for name, colour, cells in _lines(place, labels, groups, others, columns):
-        found = [cells.get(text, Cell(())) for text in texts]
-        rows.append((name, colour, [None if cell.mean is None else 100 * cell.mean for cell in found]))
-        legend.append((colour, f"{name}: {' / '.join(str(cell) for cell in found)}"))
-    room = max(4, 52 // len(texts))
-    shown = [text if len(text) <= room else f"{text[: room - 1]}…" for text in texts]
-    svg = grouped_bars(shown, rows, label=f"mIoU of the {measure} by {key}", x_label=key, y_label="mIoU")
-    return Chart(_title(key, measure, columns), svg, tuple(legend))
+) -> tuple[dict[str, float], list[tuple[float, str]], tuple[float, float], str]:
+    """Where each value stands, the ticks, the range, and what to add to the axis's name."""
+    numbers = {text: _number(text) for text in texts}
+    values = sorted({value for value in numbers.values() if value is not None})
+    if None in numbers.values() or len(values) < 2:
+        room = max(4, 52 // len(texts))
+        short = [text if len(text) <= room else f"{text[: room - 1]}…" for text in texts]
+        places = {text: float(index) for index, text in enumerate(texts)}
+        return places, list(zip(places.values(), short, strict=True)), (-0.5, len(texts) - 0.5), _NO_NUMBERS
+    logarithmic = values[0] > 0 and len(values) > 2 and values[-1] / values[0] >= _LOGARITHMIC_FROM
+    scaled = {value: math.log10(value) if logarithmic else value for value in values}
+    places = {text: scaled[value] for text, value in numbers.items() if value is not None}
+    ticks = [(x, f"{value:g}") for value, x in scaled.items()] if len(values) <= _MOST_TICKS else []
+    return places, ticks, (scaled[values[0]], scaled[values[-1]]), " (logarithmic)" if logarithmic else ""
 
 
 def _title(key: str, measure: str, columns: Mapping[str, int]) -> str:

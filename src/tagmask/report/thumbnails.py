@@ -64,13 +64,16 @@ def mask_uri(mask: UInt8Array, width: int, height: int) -> str:
     return _png(image, bytes(alpha))
 
 
-def heat_uri(heat: FloatArray) -> str:
+def heat_uri(heat: FloatArray, side: int | None = None) -> str:
     """One map float32 [h, w] in [0, 1] as a small PNG in heat colours; the browser enlarges it smoothly.
 
+    A map whose longer side is more than ``side`` is made smaller first.
     The coldest colours are see-through, so that the photograph stays in sight where nothing is active.
     """
     levels = (np.nan_to_num(heat).clip(0, 1) * (_HEAT_LEVELS - 1)).round().astype(np.uint8)
     image = Image.fromarray(levels)
+    if side is not None:
+        image = image.resize(fit(image.width, image.height, side), Image.Resampling.BILINEAR)
     image.putpalette(heat_palette())
     ramp = np.linspace(0, 1, _HEAT_LEVELS)
     alpha = (255 * (0.45 + 0.55 * np.minimum(ramp / 0.4, 1))).round().astype(np.uint8)
