@@ -168,10 +168,11 @@ class ActivationMaps:
 
     ``classes`` int64 [K] mask labels (1..C) ascending; ``maps`` float32 [K, ceil(H/4), ceil(W/4)] in [0, 1],
     each divided by its own maximum (+1e-5); ``peak`` float32 [K] that maximum before division;
-    ``image_size`` (H, W).
+    ``image_size`` (H, W); ``notes``: label and what its localizer did instead of what it should.
     """
 
     classes: NDArray[np.int64]
     maps: FloatArray
     peak: FloatArray
     image_size: tuple[int, int]
+    notes: tuple[tuple[int, str], ...] = ()

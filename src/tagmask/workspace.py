@@ -170,15 +170,17 @@ class Workspace:
 
     def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = "localize") -> None:
         """Store maps as float16 npz without pickle."""
+        arrays: dict[str, Any] = {
+            "schema": np.int64(SCHEMA),
+            "classes": maps.classes.astype(np.int64),
+            "maps": maps.maps.astype(np.float16),
+            "peak": maps.peak.astype(np.float32),
+            "image_size": np.asarray(maps.image_size, dtype=np.int64),
+        }
+        if maps.notes:
+            arrays["notes"] = np.array([[str(label), text] for label, text in maps.notes])
         with atomic_write(self.map_path(sample_id, stage=stage)) as stream:
-            np.savez(
-                stream,
-                schema=np.int64(SCHEMA),
-                classes=maps.classes.astype(np.int64),
-                maps=maps.maps.astype(np.float16),
-                peak=maps.peak.astype(np.float32),
-                image_size=np.asarray(maps.image_size, dtype=np.int64),
-            )
+            np.savez(stream, **arrays)
 
     def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
@@ -189,12 +191,13 @@ class Workspace:
                 maps=stored["maps"].astype(np.float32),
                 peak=stored["peak"],
                 image_size=(height, width),
+                notes=_notes(stored),
             )
 
-    def peaks(self, sample_id: str) -> dict[int, float]:
-        """Label -> maximum of its map before division, without reading the maps themselves."""
+    def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:
+        """Label -> maximum of its map before division, and the notes, without reading the maps themselves."""
         with _stored_maps(self.map_path(sample_id)) as stored:
-            return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True))
+            return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True)), _notes(stored)
 
     @staticmethod
     def save_mask(path: Path, mask: UInt8Array) -> None:
@@ -314,6 +317,10 @@ def _stored_maps(path: Path) -> Iterator[Any]:
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = f"{path}: not a readable maps file ({reason}). Delete it and run again."
         raise RunError(msg) from error
+
+
+def _notes(stored: Any) -> tuple[tuple[int, str], ...]:
+    return tuple((int(label), str(text)) for label, text in stored["notes"]) if "notes" in stored else ()
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from tagmask.localize.iterative import Erasing, erase, erasing_rounds, merge_rou
 from tagmask.localize.localizer import Trained
 from tagmask.localize.multi_scale import Views, normalize_maps
 from tagmask.localize.split_unite import Rectangle, centres_of_mass, unite
+from tagmask.localize.stage import activation_maps
+from tagmask.settings import LocalizeSettings
+from tagmask.workspace import Workspace
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 Stored = Mapping[str, np.ndarray[Any, Any]]
@@ -420,3 +424,20 @@ def test_only_view_methods_can_be_driven() -> None:
     assert ClassConditional(seed="ssa").seed.name == "ssa"
     with pytest.raises(ValidationError, match=r"works on a view method.*'advcam' is not one"):
         ClassConditional(seed="advcam")
+
+
+def test_a_missing_centre_is_noted_and_kept_with_the_maps(tmp_path: Path) -> None:
+    settings = LocalizeSettings(method=ClassConditional(), scales=(1.0,))
+    found = activation_maps(ColourNet(), picture((15, 15, RED)), (1, 3), settings)
+    assert found.peak.tolist() == [pytest.approx(1, abs=1e-3), 0]
+    ((label, text),) = found.notes
+    assert label == 3
+    assert "zero everywhere" in text
+    workspace = Workspace(tmp_path)
+    workspace.save_maps("a", found)
+    assert workspace.load_maps("a").notes == found.notes
+    peaks, notes = workspace.peaks_and_notes("a")
+    assert peaks[3] == 0
+    assert notes == found.notes
+    unsplit = LocalizeSettings(method=ClassConditional(split=False), scales=(1.0,))
+    assert activation_maps(ColourNet(), picture((15, 15, RED)), (1, 3), unsplit).notes == ()

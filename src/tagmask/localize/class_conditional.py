@@ -22,6 +22,8 @@ from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
 from tagmask.localize.multi_scale import Views, strided_size, sum_scales
 from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles, unite
 
+_NO_CENTRE = "its map of the whole image is zero everywhere; the image is cut as if its centre were the middle"
+
 
 def full_size_maps(
     trained: Trained, seed: ViewLocalizer, pairs: Sequence[Tensor], channels: Tensor, size: tuple[int, int]
@@ -75,7 +77,7 @@ class ClassConditional(Localizer, Erasing):
         seen = full_size_maps(trained, self.seed, pairs, channels, whole.size)
         floor = self.guard * seen.amax((-2, -1))
         united = seen.new_zeros(seen.shape)
-        for cuts, rows in self._plan(seen, whole):
+        for cuts, rows in self._plan(trained, seen, channels, whole):
             parts = []
             for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
                 if cut == whole:
@@ -88,11 +90,16 @@ class ClassConditional(Localizer, Erasing):
             united[rows] = unite(parts, whole.size)
         return torch.maximum(united, normalize_with_floor(seen)) if self.include_whole else united
 
-    def _plan(self, seen: Tensor, whole: Rectangle) -> list[tuple[list[Rectangle], slice]]:
+    def _plan(
+        self, trained: Trained, seen: Tensor, channels: Tensor, whole: Rectangle
+    ) -> list[tuple[list[Rectangle], slice]]:
         """(cuts, the classes whose maps they make) given the maps of the whole image."""
         if not self.split:
             return [([whole], slice(None))]
         centres = centres_of_mass(seen)
+        for channel, response in zip(channels.tolist(), seen.amax((-2, -1)).tolist(), strict=True):
+            if not response > 0:
+                trained.notes.append((channel, _NO_CENTRE))
         if len(centres) >= 3 and self.many_classes == "per_class":
             return [(split_rectangles([centre], whole.size), slice(row, row + 1)) for row, centre in enumerate(centres)]
         return [(split_rectangles(centres, whole.size), slice(None))]

@@ -33,6 +33,8 @@ class Trained:
     classifier: Any
     learnt: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     device: torch.device | str = "cpu"
+    #: Channels and what was done instead of what should have been, with the one image that this was made for.
+    notes: list[tuple[int, str]] = field(default_factory=list)
 
     def look(self, views: Tensor) -> ClassifierOutput:
         """The classifier's output for normalised images [B, 3, h, w]."""

@@ -52,8 +52,8 @@ def activation_maps(
         float32 maps [K, ceil(H/4), ceil(W/4)] in [0, 1] and each map's maximum before division.
     """
     channels = torch.tensor([label - 1 for label in labels], dtype=torch.int64, device=device)
+    trained = Trained(model, learnt or {}, device)
     if labels:
-        trained = Trained(model, learnt or {}, device)
         merged: Tensor = settings.method.image_maps(trained, image, channels, views_of(settings)).float().cpu()
     else:
         merged = torch.zeros(0, *strided_size((image.shape[0], image.shape[1])))
@@ -63,6 +63,7 @@ def activation_maps(
         maps=(merged / (peak[:, None, None] + 1e-5)).numpy(),
         peak=peak.numpy(),
         image_size=(image.shape[0], image.shape[1]),
+        notes=tuple((channel + 1, text) for channel, text in trained.notes),
     )
 
 
@@ -98,17 +99,21 @@ def run(context: Context, model: nn.Module) -> list[Problem]:
         progress=context.progress,
         description="activation maps",
     )
-    return [*problems, *_empty_maps(context)] if engine.is_main else problems
+    return [*problems, *_fallbacks(context)] if engine.is_main else problems
 
 
-def _empty_maps(context: Context) -> list[Problem]:
-    """Maps without any activation, also those that a run wrote before it was killed."""
+def _fallbacks(context: Context) -> list[Problem]:
+    """Maps without any activation, and what localizers noted; also of maps that a run wrote before it was killed."""
     names, workspace = context.source.classes.names, context.workspace
     found = []
     for sample in context.samples(TRAIN, VAL):
         if not workspace.map_path(sample.id).exists():
             continue
-        empty = [names[label] for label, peak in workspace.peaks(sample.id).items() if peak == 0]
+        peaks, notes = workspace.peaks_and_notes(sample.id)
+        for label, text in notes:
+            reason = f"{sample.image_path}: {names[label]}: {text}"
+            found.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
+        empty = [names[label] for label, peak in peaks.items() if peak == 0]
         if empty:
             which = ", ".join(empty)
             reason = f"{sample.image_path}: the map of {which} is zero everywhere: none of its pixels get the label"

@@ -1,0 +1,103 @@
+"""Cuts of the training images by split & unite, as training images (methods.md 7.4).
+
+Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
+2022, Table 4. The classifier trained before says where each image is cut; the training then sees, in each epoch, the
+whole image or one of its cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from tagmask.classify.model import Classifier
+from tagmask.context import TRAIN, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.interfaces import Problem, Sample, UInt8Array
+from tagmask.localize.cam import Cam
+from tagmask.localize.class_conditional import full_size_maps
+from tagmask.localize.localizer import Trained
+from tagmask.localize.multi_scale import Views
+from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles
+from tagmask.workspace import SCHEMA, read_json, write_json
+
+_VIEWS = Views((1.0,), flip=True)
+
+
+def whole_or_cut(image: UInt8Array, cuts: Sequence[Rectangle], rng: np.random.Generator) -> UInt8Array:
+    """The image uint8 [H, W, 3] or one of its cuts, each with the same probability."""
+    which = int(rng.integers(len(cuts) + 1))
+    if which == len(cuts):
+        return image
+    cut = cuts[which]
+    return np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
+
+
+def training_cuts(
+    context: Context, stage: str, previous: Classifier
+) -> tuple[dict[str, list[Rectangle]], list[Problem]]:
+    """Four cuts of every training image, where plain CAM (scale 1 and mirror) of an earlier classifier has its centres.
+
+    They are kept in the training's folder as ``rectangles.json``; a training that is resumed reads them there. Images
+    without tags, and those that cannot be read (the training lists them), have no cuts.
+
+    Args:
+        context: of the training.
+        stage: its name.
+        previous: the classifier trained before, in eval mode on the engine's device.
+
+    Returns:
+        per image id (top, left, bottom, right) of four cuts; and the images that were cut in the middle, because the
+        map of one of their classes is zero everywhere.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    path = context.workspace.stage(stage) / "rectangles.json"
+    if not path.exists():
+        found = _found_cuts(context, previous)
+        if context.engine.is_main:
+            samples = [sample for sample in context.samples(TRAIN) if sample.id in found]
+            images = {sample.id: found[sample.id][0] for sample in samples}
+            notes = [[sample.id, str(sample.image_path), found[sample.id][1]] for sample in samples]
+            write_json(path, {"schema": SCHEMA, "images": images, "notes": [note for note in notes if note[2]]})
+        context.engine.barrier()
+    stored = read_json(path)
+    cuts = {name: [Rectangle(*cut) for cut in cuts] for name, cuts in stored["images"].items()}
+    return cuts, [Problem(stage, name, image, reason, left_out=False) for name, image, reason in stored["notes"]]
+
+
+def _found_cuts(context: Context, model: Classifier) -> dict[str, tuple[list[Rectangle], str]]:
+    """Cuts by image id, and a note if a class had no centre; on every rank."""
+    engine = context.engine
+    loader = ImageLoader("classify", max_pixels=context.source.max_pixels, cache_bytes=0)
+    names = context.source.classes.names
+    model.requires_grad_(False)
+
+    def work(sample: Sample) -> tuple[str, list[Rectangle], str]:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return sample.id, [], ""
+        size = image.shape[0], image.shape[1]
+        channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
+        with engine.autocast(), torch.inference_mode():
+            maps = full_size_maps(Trained(model, {}, engine.device), Cam(), _VIEWS.of(image), channels, size)
+        nowhere = [names[label] for label, row in zip(sample.tags, maps, strict=True) if not row.any()]
+        note = (
+            f"{sample.image_path}: {', '.join(nowhere)}: the map is zero everywhere; its centre is taken as the middle"
+        )
+        return sample.id, split_rectangles(centres_of_mass(maps), size), note if nowhere else ""
+
+    mine = engine.share([sample for sample in context.samples(TRAIN) if sample.tags])
+    context.progress.start("split & unite: cuts of the training images", len(mine))
+    found: dict[str, tuple[list[Rectangle], str]] = {}
+    with closing(engine.map(work, mine, at_once=16)) as results:
+        for name, cuts, note in results:
+            if cuts:
+                found[name] = cuts, note
+            context.progress.advance(1)
+    context.progress.finish()
+    return {name: cut for part in engine.gather(found) for name, cut in part.items()}
