@@ -85,16 +85,16 @@ def _features(context: Context, model: Classifier) -> dict[str, FloatArray]:
 
 
 def _write(path: Path, context: Context, clusters: int, vectors: dict[str, FloatArray]) -> None:
-    images: dict[str, list[int]] = {}
     notes: list[list[str]] = []
     samples = [sample for sample in context.samples(TRAIN) if sample.id in vectors]
+    images: dict[str, list[int]] = {sample.id: [] for sample in samples}
     names = context.source.classes.foreground
     context.progress.start("sub-categories: clusters", len(names))
     for channel, name in enumerate(names):
         members = [sample.id for sample in samples if channel + 1 in sample.tags]
         labels, note = clusters_of([vectors[member] for member in members], clusters, [context.recipe.seed, channel])
         for member, label in zip(members, labels, strict=True):
-            images.setdefault(member, []).append(channel * clusters + label)
+            images[member].append(channel * clusters + label)
         notes += [[name, note]] if note else []
         context.progress.advance(1)
     context.progress.finish()
