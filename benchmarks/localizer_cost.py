@@ -1,13 +1,14 @@
 """Cost of every registered localizer, with the head it needs, relative to plain multi-scale CAM in the same run.
 
-    python benchmarks/localizer_cost.py [NAME ...] [--images 4] [--tags 2] [--scales 1 1.5] [--rounds 5] [--threads 2]
+    python benchmarks/localizer_cost.py [NAME ...] [--images 4] [--tags 2] [--scales 1 1.5] [--classifier FILE]
 
 MobileNetV2 with its last convolution, 213 x 320, the same views for all, at the precision chosen for this device;
 default settings, but AdvCAM takes 6 steps (its own loop to compare with is in benchmarks/advcam.py). Photographs and
 weights are read from the folder shared beside the repository if it is there, else noise and random weights take their
-place: only class-conditional inference, whose rounds depend on the maps, is sensitive to that. Every round runs every
-localizer once, so that a busy machine hurts all; a ratio is the median of the rounds' ratios. On a CPU the process's
-own time is measured, which other processes change little.
+place. Only class-conditional inference, whose cuts and rounds depend on the maps, is sensitive to that: with
+``--classifier runs/msrc-cam/classify/model.safetensors`` it works on a trained classifier and the photographs' own
+tags. Every round runs every localizer once, so that a busy machine hurts all; a ratio is the median of the rounds'
+ratios. On a CPU the process's own time is measured, which other processes change little.
 
 "learning" is the pass over the training images before the first map, per image, against plain CAM of an image.
 """
@@ -34,11 +35,12 @@ from tagmask.localize.localizer import Localizer, Trained
 from tagmask.localize.multi_scale import Views
 from tagmask.localize.stage import activation_maps
 from tagmask.settings import ClassifySettings, EngineSettings, LocalizeSettings
+from tagmask.weights import load_tensors
 
 SIZE, CLASSES = (213, 320), 20
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100-imagenet.safetensors"
-PHOTOGRAPHS = SHARED / "data" / "msrc" / "JPEGImages"
+MSRC = SHARED / "data" / "msrc"
 
 CHANGED = {"advcam": {"steps": 6}}
 AIMS = {"recam": 1.1, "visual_words": 1.15, "ssa": 1.3, "lpcam": 1.2, "class_conditional": 2.5}
@@ -46,15 +48,21 @@ LEARNING_AIMS = {"lpcam": 1.5}
 ONE_IMAGE = ("advcam",)  # so slow that one image a round does
 
 
-def pictures(count: int) -> list[UInt8Array]:
-    """Images of one size: photographs where there are any."""
-    found = sorted(PHOTOGRAPHS.glob("*"))[:: max(1, len(list(PHOTOGRAPHS.glob("*"))) // count)][:count]
-    if found:
-        return [
-            np.asarray(Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC)) for path in found
-        ]
-    small = np.random.default_rng(0).integers(0, 256, (count, 14, 20, 3), dtype=np.uint8)
-    return [np.kron(image, np.ones((16, 16, 1), np.uint8))[: SIZE[0], : SIZE[1]] for image in small]
+def pictures(count: int, tags: int, *, own_tags: bool) -> tuple[list[UInt8Array], list[tuple[int, ...]]]:
+    """Images of one size, photographs where there are any, and labels of each: its own, or made up ones."""
+    found = sorted((MSRC / "JPEGImages").glob("*"))
+    found = found[:: max(1, len(found) // count)][:count]
+    made_up = [tuple(range(3, 3 + tags))] * count
+    if not found:
+        small = np.random.default_rng(0).integers(0, 256, (count, 14, 20, 3), dtype=np.uint8)
+        return [np.kron(image, np.ones((16, 16, 1), np.uint8))[: SIZE[0], : SIZE[1]] for image in small], made_up
+    images = [Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC) for path in found]
+    if not own_tags:
+        return [np.asarray(image) for image in images], made_up
+    names = (MSRC / "classes.txt").read_text().split()
+    rows = dict(line.split(",") for line in (MSRC / "labels.csv").read_text().splitlines()[1:])
+    known = [tuple(sorted(names.index(tag) for tag in rows[path.stem].split("|"))) for path in found]
+    return [np.asarray(image) for image in images], known
 
 
 def head_for(localizer: Localizer) -> Any:
@@ -76,34 +84,35 @@ class Way:
     model: Any
     engine: Engine
     images: list[UInt8Array]
-    labels: tuple[int, ...]
+    labels: list[tuple[int, ...]]
     learnt: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def maps(self) -> None:
         """Maps of all images, side by side as in a run."""
 
-        def one(image: UInt8Array) -> object:
+        def one(pair: tuple[UInt8Array, tuple[int, ...]]) -> object:
+            image, labels = pair
             with self.engine.autocast():
                 return activation_maps(
-                    self.model, image, self.labels, self.settings, learnt=self.learnt, device=self.engine.device
+                    self.model, image, labels, self.settings, learnt=self.learnt, device=self.engine.device
                 )
 
-        for _ in self.engine.map(one, self.images, at_once=16):
+        for _ in self.engine.map(one, list(zip(self.images, self.labels, strict=True)), at_once=16):
             pass
 
     def study(self, part: Localizer) -> list[Any]:
         """What all images offer to one of the localizers that learn."""
         views = Views(self.settings.scales, self.settings.flip)
-        channels = torch.tensor([label - 1 for label in self.labels], device=self.engine.device)
         trained = Trained(self.model, self.learnt, self.engine.device)
 
-        def one(numbered: tuple[int, UInt8Array]) -> Any:
+        def one(number: int) -> Any:
+            channels = torch.tensor([label - 1 for label in self.labels[number]], device=self.engine.device)
             with self.engine.autocast(), torch.inference_mode():
-                return part.study(trained, numbered[1], channels, views, np.random.default_rng(numbered[0]))
+                return part.study(trained, self.images[number], channels, views, np.random.default_rng(number))
 
-        return list(self.engine.map(one, list(enumerate(self.images)), at_once=16))
+        return list(self.engine.map(one, range(len(self.images)), at_once=16))
 
-    def learn(self) -> None:
+    def learn(self, n_classes: int) -> None:
         """Let every part learn, inner ones first."""
         for part in reversed(list(self.method.parts())):
             if part.learns:
@@ -112,11 +121,13 @@ class Way:
                     reservoir.add(number, offered)
                 trained = Trained(self.model, self.learnt, self.engine.device)
                 with torch.inference_mode():
-                    result = part.learn(trained, reservoir, [f"class {index}" for index in range(CLASSES)], 0)
+                    result = part.learn(trained, reservoir, [f"class {index}" for index in range(n_classes)], 0)
                 self.learnt[part.name] = {key: value.to(self.engine.device) for key, value in result.tensors.items()}
 
 
-def prepare(name: str, engine: Engine, images: list[UInt8Array], options: argparse.Namespace) -> Way:
+def prepare(
+    name: str, engine: Engine, images: list[UInt8Array], labels: list[tuple[int, ...]], options: argparse.Namespace
+) -> Way:
     """A localizer, its classifier, and what it has learnt."""
     method = build_method("localizer", {"name": name, **CHANGED.get(name, {})}, where="benchmark", base=Path())
     torch.manual_seed(0)
@@ -127,11 +138,17 @@ def prepare(name: str, engine: Engine, images: list[UInt8Array], options: argpar
         final_conv=True,
         head=head_for(method),
     )
-    model = engine.place(build_classifier(recipe, CLASSES)).eval().requires_grad_(False)
+    trained = load_tensors(options.classifier) if options.classifier else {}
+    n_classes = len(trained["head.weight.weight"]) if trained else CLASSES
+    model: Any = build_classifier(recipe, n_classes)
+    inner = "inner." * (len(list(recipe.head.parts())) - 1)
+    known = {key.replace("head.", f"head.{inner}", 1): value for key, value in trained.items()}
+    model.load_state_dict(known, strict=False)
+    model = engine.place(model).eval().requires_grad_(False)
     settings = LocalizeSettings(method=method, scales=tuple(options.scales))
-    some = images[:1] if name in ONE_IMAGE else images
-    way = Way(method, settings, model, engine, some, tuple(range(3, 3 + options.tags)))
-    way.learn()
+    some = 1 if name in ONE_IMAGE else len(images)
+    way = Way(method, settings, model, engine, images[:some], labels[:some])
+    way.learn(n_classes)
     return way
 
 
@@ -154,11 +171,12 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--classifier", type=Path, help="trained gap classifier; images then have their own tags")
     options = parser.parse_args()
     engine = Engine(EngineSettings(threads=options.threads), seed=0)
-    images = pictures(options.images)
+    images, labels = pictures(options.images, options.tags, own_tags=options.classifier is not None)
     names = ["cam", *(name for name in options.names or sorted(registry.entries("localizer")) if name != "cam")]
-    ways = {name: prepare(name, engine, images, options) for name in names}
+    ways = {name: prepare(name, engine, images, labels, options) for name in names}
     work: dict[str, tuple[Callable[[], object], int]] = {}
     for name, way in ways.items():
         work[name] = (way.maps, len(way.images))
@@ -168,8 +186,9 @@ def main() -> None:
     for _ in range(options.rounds + 1):
         for name, (task, count) in work.items():
             times[name].append(seconds(task, engine) / count)
+    tags = sum(map(len, labels)) / len(labels)
     print(
-        f"MobileNetV2, {SIZE[0]} x {SIZE[1]}, {options.tags} tags, scales {tuple(options.scales)} + flip, "
+        f"MobileNetV2, {SIZE[0]} x {SIZE[1]}, {tags:.3g} tags, scales {tuple(options.scales)} + flip, "
         f"{options.threads} threads, {engine.precision}"
     )
     plain = np.array(times["cam"][1:])  # the first round warms up

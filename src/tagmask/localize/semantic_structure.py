@@ -72,7 +72,7 @@ def polish(
 ) -> Tensor:
     """Maps times ``semantic_structure(features, ...)`` in O(K n^2 + D n^2), equal to float precision.
 
-    Three blocks need the diagonal of a fourth power, and with it one n x n x n product, made some rows at a time.
+    Three blocks do need one n x n x n product: two blocks on relu(S1'S1 - I) in the place of N.
 
     Args:
         maps: [K, h, w] float, >= 0, not normalised.
@@ -91,7 +91,9 @@ def polish(
     if maps.shape[-2:] != features.shape[-2:]:
         msg = f"maps are {tuple(maps.shape[-2:])}, features {tuple(features.shape[-2:])}"
         raise ValueError(msg)
-    affinity = Affinity(features, norm, epsilon, clip=clip)
+    affinity: Symmetric = Affinity(features, norm, epsilon, clip=clip)
+    if blocks == 3:
+        affinity = Squared(affinity)
     # The last row gives the column sums, which normalise at the end.
     rows = torch.cat([maps.flatten(1).to(features.dtype), features.new_ones(1, affinity.positions)])
     sums, squares = affinity.sums()
@@ -99,14 +101,12 @@ def polish(
     if blocks == 1:
         averaged = affinity.times(rows[:-1]) * inverse
         return averaged.view_as(maps)
-    lost = squares * inverse**2
-    result = _squared(rows, affinity, inverse, lost)
-    if blocks == 3:
-        again = _inverse(result[-1], lost, affinity.positions)
-        norms = _squared_columns(affinity, inverse, lost) * again**2
-        result = _squared(_squared(rows * again, affinity, inverse, lost), affinity, inverse, lost) * again
-        result, lost = result - rows * norms, norms
-    averaged = result[:-1].clamp(min=0) * _inverse(result[-1], lost, affinity.positions)
+    lost = squares * inverse**2  # the diagonal of S1'S1
+    result = affinity.times(affinity.times(rows * inverse)) * inverse - rows * lost
+    # What is left of a column may be nothing but rounding of what was subtracted from it.
+    noise = 16 * torch.finfo(lost.dtype).eps * max(1.0, affinity.positions**0.5) * lost
+    total = torch.where(result[-1] > noise, result[-1], torch.inf)
+    averaged = result[:-1].clamp(min=0) / (total + TINY)
     return averaged.view_as(maps)
 
 
@@ -124,25 +124,67 @@ def normalize_features(features: Tensor, norm: Norm) -> Tensor:
     return features / (lengths + TINY)
 
 
-class Affinity:
-    """N = tanh(S') * S' of one view at one stage: [n, n], symmetric, >= 0, held only where it is small enough.
+class Symmetric:
+    """A symmetric matrix [n, n], >= 0, made some rows at a time, and held only where it is small enough."""
+
+    positions: int
+    held: Tensor | None = None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop``."""
+        raise NotImplementedError
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The matrix, some rows at a time, with where they are."""
+        if self.held is not None:
+            yield slice(0, self.positions), self.held
+            return
+        step = rows_at_once(self.positions)
+        for start in range(0, self.positions, step):
+            stop = min(start + step, self.positions)
+            yield slice(start, stop), self.rows(start, stop)
+
+    def times(self, rows: Tensor) -> Tensor:
+        """Product of rows [K, n] with the matrix, never at half precision."""
+        products = []
+        for _, part in self.parts():
+            with torch.autocast(part.device.type, enabled=False):
+                products.append(rows @ part.T)  # its rows are its columns
+        return torch.cat(products, dim=1)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Of each column the sum and the sum of squares, [n] each."""
+        found = [(part.sum(1), torch.linalg.vecdot(part, part)) for _, part in self.parts()]
+        return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
+
+
+def rows_at_once(positions: int) -> int:
+    """How many rows of an n x n matrix are held at once."""
+    return max(1, HELD // max(1, positions))
+
+
+class Affinity(Symmetric):
+    """N = tanh(S') * S' of one view at one stage.
 
     Under autocast the Gram matrix is made at half precision, like the features were; the rest never is, because it
     takes differences of near equal numbers.
     """
 
     def __init__(self, features: Tensor, norm: Norm, epsilon: Epsilon, *, clip: bool) -> None:
+        self.dtype, device = features.dtype, features.device.type
         self.unit = normalize_features(features.flatten(1), norm)
+        if torch.is_autocast_enabled(device) and self.dtype != torch.float64:
+            self.unit = self.unit.to(torch.get_autocast_dtype(device))
         self.epsilon, self.clip = epsilon, clip
         # Cosine has a diagonal of 1 up to rounding, and 0 where all features are 0: without self-similarity it is 0.
         self.empty_diagonal = norm == "channel_l2" and epsilon == "identity"
         self.positions = self.unit.shape[1]
-        self.step = max(1, HELD // max(1, self.positions))
-        self.held = self._gated(self._gram(), 0) if self.step >= self.positions else None
+        if rows_at_once(self.positions) >= self.positions:
+            self.held = self._gated(self._gram(), 0)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of N."""
-        return self._gated((self.unit[:, start:stop].T @ self.unit).to(self.unit.dtype), start)
+        return self._gated((self.unit[:, start:stop].T @ self.unit).to(self.dtype), start)
 
     def _gram(self) -> Tensor:
         """The whole Gram matrix; what lies under its diagonal is copied, not computed."""
@@ -153,7 +195,7 @@ class Affinity:
             stop = min(start + step, size)
             gram[start:stop, start:] = unit[:, start:stop].T @ unit[:, start:]
             gram[stop:, start:stop] = gram[start:stop, stop:].T
-        return gram
+        return gram.to(self.dtype)
 
     def _gated(self, similar: Tensor, start: int) -> Tensor:
         """Equations 3 and 4 on rows of the Gram matrix, of which ``start`` is the first; they are overwritten."""
@@ -168,45 +210,21 @@ class Affinity:
             similar.clamp_(min=0)
         return torch.tanh(similar).mul_(similar)
 
-    def parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """N, some rows at a time, with where they are."""
-        if self.held is not None:
-            yield slice(0, self.positions), self.held
-            return
-        for start in range(0, self.positions, self.step):
-            stop = min(start + self.step, self.positions)
-            yield slice(start, stop), self.rows(start, stop)
 
-    def times(self, rows: Tensor) -> Tensor:
-        """Product of rows [K, n] with N."""
-        products = []
-        for _, part in self.parts():
-            with torch.autocast(part.device.type, enabled=False):
-                products.append(rows @ part.T)  # N is symmetric: its rows are its columns
-        return torch.cat(products, dim=1)
+class Squared(Symmetric):
+    """relu(S1'S1 - I) with S1 = N / column sums: N >= 0, so that the ReLU only empties the diagonal."""
 
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """Of each column of N the sum and the sum of squares, [n] each."""
-        found = [(part.sum(1), torch.linalg.vecdot(part, part)) for _, part in self.parts()]
-        return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
+    def __init__(self, affinity: Symmetric) -> None:
+        self.affinity, self.positions = affinity, affinity.positions
+        self.inverse = 1 / (affinity.sums()[0] + TINY)
+        if affinity.held is not None:
+            self.held = self.rows(0, self.positions)
 
-
-def _squared(rows: Tensor, affinity: Affinity, inverse: Tensor, lost: Tensor) -> Tensor:
-    """Rows [K, n] times relu(S1'S1 - I); ``lost`` [n] is the diagonal of S1'S1."""
-    return affinity.times(affinity.times(rows * inverse)) * inverse - rows * lost
-
-
-def _squared_columns(affinity: Affinity, inverse: Tensor, lost: Tensor) -> Tensor:
-    """Sum of squares of each column of relu(S1'S1 - I), [n]: the n^3 of three blocks."""
-    found = []
-    for where, part in affinity.parts():
-        product = affinity.times(part) * inverse * inverse[where, None]
-        # Without what was on the diagonal, which is ``lost`` exactly.
-        found.append((torch.linalg.vecdot(product, product) - lost[where] ** 2).clamp(min=0))
-    return torch.cat(found)
-
-
-def _inverse(sums: Tensor, lost: Tensor, positions: int) -> Tensor:
-    """1 / column sums; 0 where the sum is nothing but rounding of what was subtracted from it, or is zero."""
-    noise = 16 * torch.finfo(sums.dtype).eps * max(1.0, positions**0.5) * lost
-    return torch.where(sums > noise, 1 / (sums.clamp(min=0) + TINY), torch.zeros_like(sums))
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop``."""
+        held = self.affinity.held
+        part = self.affinity.rows(start, stop) if held is None else held[start:stop]
+        product = self.affinity.times(part) * self.inverse
+        product = product * self.inverse[start:stop, None]
+        product.diagonal(start).zero_()
+        return product
