@@ -46,10 +46,16 @@ def test_two_negative_weights_multiply_to_a_response() -> None:
     features = torch.ones(1, 1, 1, 1)
     seen = {option: float(cam(features, reactivation_weights(first, second, option))) for option in OPTIONS}  # type: ignore[arg-type]
     assert seen == {"w": 0.0, "w2": 0.0, "sum": 0.0, "product": 6.0}
+    assert float(cam(features, reactivation_weights(first, second, "agreement"))) == 0
+
+
+def test_where_both_classifiers_agree_is_where_both_weights_are_positive() -> None:
+    first, second = torch.tensor([[-2.0, 2.0, 2.0, 0.0]]), torch.tensor([[-3.0, 3.0, -3.0, 3.0]])
+    assert reactivation_weights(first, second, "agreement").tolist() == [[0.0, 6.0, 0.0, 0.0]]
 
 
 def test_an_unknown_option() -> None:
-    with pytest.raises(ValueError, match="expected one of w, w2, sum, product"):
+    with pytest.raises(ValueError, match="expected one of w, w2, sum, product, agreement"):
         reactivation_weights(torch.ones(1, 1), torch.ones(1, 1), "w3")  # type: ignore[arg-type]
 
 

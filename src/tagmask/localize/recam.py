@@ -13,7 +13,7 @@ from torch import Tensor
 from tagmask.classify.head import part_with
 from tagmask.localize.cam import LinearView
 
-Weights = Literal["w", "w2", "sum", "product"]
+Weights = Literal["w", "w2", "sum", "product", "agreement"]
 
 
 def reactivation_weights(class_weights: Tensor, second_weights: Tensor, weights: Weights = "product") -> Tensor:
@@ -25,7 +25,8 @@ def reactivation_weights(class_weights: Tensor, second_weights: Tensor, weights:
     Args:
         class_weights: w [C, D] of the first classifier.
         second_weights: w' [C, D] of the second one.
-        weights: ``w``, ``w2`` (w'), ``sum`` (w + w') or ``product`` (w * w', the published choice for VOC).
+        weights: ``w``, ``w2`` (w'), ``sum`` (w + w'), ``product`` (w * w', the published choice for VOC), or ours:
+            ``agreement``, max(w, 0) * max(w', 0), the product where both classifiers see evidence for the class.
 
     Returns:
         [C, D].
@@ -41,6 +42,8 @@ def reactivation_weights(class_weights: Tensor, second_weights: Tensor, weights:
         return class_weights + second_weights
     if weights == "product":
         return class_weights * second_weights
+    if weights == "agreement":
+        return class_weights.clamp(min=0) * second_weights.clamp(min=0)
     msg = f"weights: expected one of {', '.join(get_args(Weights))}, not {weights!r}"
     raise ValueError(msg)
 
