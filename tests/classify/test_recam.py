@@ -15,10 +15,13 @@ from torch.nn import functional
 
 from tagmask.classify import reactivation_loss
 from tagmask.classify.gap import GapHead
+from tagmask.classify.model import build_classifier
 from tagmask.classify.recam import RecamHead, class_features, positive_channels, single_label_loss
 from tagmask.classify.softmax_ce import SoftmaxCeHead, softmax_tag_loss
+from tagmask.classify.stage import TagTask, _carry_over
 from tagmask.errors import RecipeError
 from tagmask.recipe import load_recipe
+from tagmask.weights import save_weights
 
 Stored = Mapping[str, np.ndarray[Any, Any]]
 C, D = 4, 6
@@ -234,6 +237,26 @@ def test_recam_around_recam_is_refused() -> None:
 def test_maps_of_the_second_classifier_need_one() -> None:
     with pytest.raises(RecipeError, match="recam needs a classifier whose head has second_weights"):
         load_recipe({"localize": "recam"})
+
+
+def test_the_trained_classifier_goes_inside_and_learns_slowly(context_of: Any, tiny: dict[str, Any]) -> None:
+    """methods.md trap 31: the first classifier has the backbone's rate, only the second one is fast."""
+    recipe = {**tiny, "retrain": [{"head": "recam", "optimizer": {"lr": 1e-5, "head_lr": 1e-4}}]}
+    context = context_of(recipe)
+    before = build_classifier(context.recipe.classify, 8)
+    save_weights(context.workspace.stage("classify") / "model.safetensors", before, {})
+    model = build_classifier(context.recipe.retrain[0], 8, pretrained=False)
+    carried = _carry_over(context.workspace.stage("classify") / "model.safetensors", model)
+    assert torch.equal(model.class_weights, before.class_weights)
+    rates = {
+        id(parameter): group["lr"]
+        for group in TagTask(context, model, "classify/2", carried).parameter_groups()
+        for parameter in group["params"]
+    }
+    assert {name: rates[id(parameter)] for name, parameter in model.head.named_parameters()} == {
+        "inner.weight.weight": 1e-5,
+        "second.weight": 1e-4,
+    }
 
 
 # -- softmax cross entropy alone ---------------------------------------------------------------------------------
