@@ -30,15 +30,6 @@ def dense_transition(edge, radius=5, beta=10.0):
     return weights, powered / powered.sum(0)
 
 
-def test_offsets_and_paths():
-    assert len(module.stencil_offsets(5)) == 34
-    assert len(module.stencil_offsets(10)) == 152
-    assert sum(len(module.path_points(offset)) for offset in module.stencil_offsets(5)) == 242
-    assert sum(len(module.path_points(offset)) for offset in module.stencil_offsets(10)) == 2134
-    assert set(module.path_points((2, 1))) == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)}
-    assert set(module.path_points((1, -2))) == {(0, 0), (0, -1), (0, -2), (1, 0), (1, -1), (1, -2)}
-
-
 def test_hand_figures():
     edge = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.9, 0.05]])
     maps = torch.tensor([[[1.0, 0, 0], [0, 0, 0]]])

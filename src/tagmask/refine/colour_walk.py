@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
-from tagmask.refine.random_walk import stencil_offsets, stencil_walk
+from tagmask.refine.paths import stencil_offsets
+from tagmask.refine.random_walk import stencil_walk
 
 
 def colour_affinity(colours: Tensor, *, radius: int, sigma: float) -> Tensor:

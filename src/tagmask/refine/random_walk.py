@@ -22,40 +22,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Offset = tuple[int, int]
+from tagmask.refine.paths import Offset, PathMaxima, Region, stencil_offsets
+
+__all__ = ["chebyshev_of_power", "path_affinity", "random_walk", "stencil_offsets", "stencil_walk", "working_dtype"]
 _TAIL = 1e-10
-
-
-def stencil_offsets(radius: int) -> list[Offset]:
-    """Half-plane offsets (dy, dx) closer than ``radius``: each neighbour pair of the grid once.
-
-    34 offsets for radius 5. Order: (0, 1..radius-1), then row by row downwards.
-
-    Raises:
-        ValueError: radius < 2 (there would be no neighbour).
-    """
-    if radius < 2:
-        msg = f"radius must be at least 2, got {radius}: a smaller one has no neighbours"
-        raise ValueError(msg)
-    right = [(0, dx) for dx in range(1, radius)]
-    below = [
-        (dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius) if dy * dy + dx * dx < radius * radius
-    ]
-    return right + below
-
-
-def path_points(offset: Offset) -> list[Offset]:
-    """Grid points (y, x) of the path from (0, 0) to ``offset``, both ends included.
-
-    All integer points of the bounding box closer than 1 to the straight line (irn ``PathIndex``).
-    """
-    dy, dx = offset
-    return [
-        (y, x)
-        for y in range(min(0, dy), max(0, dy) + 1)
-        for x in range(min(0, dx), max(0, dx) + 1)
-        if (dy * x - dx * y) ** 2 < dy * dy + dx * dx
-    ]
 
 
 def path_affinity(edge: Tensor, radius: int) -> Tensor:
@@ -72,15 +42,11 @@ def path_affinity(edge: Tensor, radius: int) -> Tensor:
     offsets = stencil_offsets(radius)
     height, width = edge.shape
     affinity = edge.new_zeros((len(offsets), height, width))
+    maxima = PathMaxima(edge, radius)
     for plane, (dy, dx) in zip(affinity, offsets, strict=True):
-        x0, x1 = max(0, -dx), width - max(0, dx)
-        y1 = height - dy
-        if x0 >= x1 or y1 <= 0:
-            continue
-        strongest = edge[:y1, x0:x1].clone()
-        for y, x in path_points((dy, dx)):
-            torch.maximum(strongest, edge[y : y + y1, x0 + x : x1 + x], out=strongest)
-        plane[:y1, x0:x1] = 1 - strongest
+        sources = Region(0, max(0, -dx), height - dy, width - abs(dx))
+        if sources.height > 0 and sources.width > 0:
+            sources.of(plane)[:] = 1 - maxima.of((dy, dx), sources)
     return affinity
 
 
