@@ -115,6 +115,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "tagmask.refine.colour_walk:ColourWalk",
             "random walk of the maps over colour affinities, nothing to train",
         ),
+        "pamr": Entry(
+            "tagmask.refine.pamr:Pamr",
+            "means over neighbours of like colour pull the maps to outlines, nothing to train",
+            "Araslanov & Roth, CVPR 2020",
+        ),
     },
     "network": {
         "deeplabv3plus": Entry(
