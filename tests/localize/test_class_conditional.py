@@ -441,3 +441,31 @@ def test_a_missing_centre_is_noted_and_kept_with_the_maps(tmp_path: Path) -> Non
     assert notes == found.notes
     unsplit = LocalizeSettings(method=ClassConditional(split=False), scales=(1.0,))
     assert activation_maps(ColourNet(), picture((15, 15, RED)), (1, 3), unsplit).notes == ()
+
+
+def test_economy_takes_centres_and_later_rounds_from_the_first_scale(golden: Golden) -> None:
+    stored = golden("infercam_1class")
+    trained, classes, views = parts_of(stored)
+    image = stored["image_uint8"]
+
+    def made(views: Views = views, **settings: Any) -> tuple[Tensor, int]:
+        trained.classifier.asked = 0
+        return ClassConditional(**settings).full_maps(trained, image, classes, views), trained.classifier.asked
+
+    assert made(economy=True, iterate=False)[1] == 1 + 4 * 4
+    assert made(economy=True, max_rounds=2)[1] == 1 + 4 * (4 + 1)
+    assert made(max_rounds=2)[1] == 4 + 4 * (4 + 4)
+    assert made(economy=True, split=False, max_rounds=3)[1] == 4 + 2
+    assert made(economy=True, guard=0.5, iterate=False)[1] == 4 + 4 * 4
+    one = Views((1.0,))
+    torch.testing.assert_close(made(one, economy=True)[0], made(one)[0], rtol=0, atol=0)
+
+
+def test_a_guard_in_economy_compares_the_same_scale() -> None:
+    """Of the faint dot, a later round sees one scale of two: its floor must be that scale's, not the sum's."""
+    image = picture((15, 15, RED), (15, 50, RED))
+    image[13:18, 48:53, RED] = round(255 * (0.485 + 0.25 * (1 - 0.485)))
+    settings: dict[str, Any] = {"split": False, "economy": True, "stop": 0.001}
+    found = maps_by_hand(image, [RED], Views((1.0, 1.0)), guard=1.0, **settings)[0]
+    assert float(found[15, 50]) == pytest.approx(0.25, abs=0.01)
+    assert float(maps_by_hand(image, [RED], Views((1.0, 1.0)), **settings)[0][15, 50]) > 0.99

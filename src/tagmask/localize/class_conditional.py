@@ -55,6 +55,7 @@ class ClassConditional(Localizer, Erasing):
     many_classes: Literal["whole", "per_class"] = "whole"
     guard: Annotated[float, Field(ge=0, le=1)] = 0.0
     include_whole: bool = False
+    economy: bool = False
 
     @field_validator("seed")
     @classmethod
@@ -74,18 +75,23 @@ class ClassConditional(Localizer, Erasing):
         """The united maps float32 [K, H, W] in [0, 1]; the other arguments as for :meth:`image_maps`."""
         whole = Rectangle(0, 0, image.shape[0], image.shape[1])
         pairs = [pair.to(trained.device) for pair in views.of(image)]
-        seen = full_size_maps(trained, self.seed, pairs, channels, whole.size)
-        floor = self.guard * seen.amax((-2, -1))
+        first = full_size_maps(trained, self.seed, pairs[:1], channels, whole.size)
+        uncut = not self.split or (len(channels) >= 3 and self.many_classes == "whole")
+        complete = not self.economy or self.guard > 0 or self.include_whole or uncut or len(pairs) == 1
+        seen = first
+        if complete and len(pairs) > 1:
+            seen = first + full_size_maps(trained, self.seed, pairs[1:], channels, whole.size)
+        floors = self.guard * seen.amax((-2, -1)), self.guard * first.amax((-2, -1))
         united = seen.new_zeros(seen.shape)
-        for cuts, rows in self._plan(trained, seen, channels, whole):
+        for cuts, rows in self._plan(trained, first if self.economy else seen, channels, whole):
             parts = []
             for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
                 if cut == whole:
-                    maps = self._refined(trained, pairs, channels, cut, floor, seen)
+                    maps = self._refined(trained, pairs, channels, cut, floors, seen if complete else None)
                 else:
                     pixels = np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
                     inputs = [pair.to(trained.device) for pair in views.of(pixels)]
-                    maps = self._refined(trained, inputs, channels, cut, floor)
+                    maps = self._refined(trained, inputs, channels, cut, floors)
                 parts.append((cut, maps[rows]))
             united[rows] = unite(parts, whole.size)
         return torch.maximum(united, normalize_with_floor(seen)) if self.include_whole else united
@@ -110,14 +116,18 @@ class ClassConditional(Localizer, Erasing):
         pairs: Sequence[Tensor],
         channels: Tensor,
         cut: Rectangle,
-        floor: Tensor,
-        first: Tensor | None = None,
+        floors: tuple[Tensor, Tensor],
+        known: Tensor | None = None,
     ) -> Tensor:
-        """Maps [K, h, w] of one cut after all rounds."""
+        """Maps [K, h, w] of one cut after all rounds; ``floors`` for all scales and for the first one alone."""
 
         def maps_of(inputs: Sequence[Tensor]) -> Tensor:
             return full_size_maps(trained, self.seed, inputs, channels, cut.size)
 
         if not self.iterate:
-            return normalize_with_floor(maps_of(pairs) if first is None else first, floor)
-        return merge_rounds(list(erasing_rounds(pairs, maps_of, self, first=first, floor=floor)), self.merge)
+            return normalize_with_floor(maps_of(pairs) if known is None else known, floors[0])
+        later = (pairs[:1], floors[1]) if self.economy else (pairs, floors[0])
+        rounds = erasing_rounds(
+            pairs, maps_of, self, first=known, floor=floors[0], later_pairs=later[0], later_floor=later[1]
+        )
+        return merge_rounds(list(rounds), self.merge)

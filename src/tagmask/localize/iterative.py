@@ -82,6 +82,8 @@ def erasing_rounds(
     *,
     first: Tensor | None = None,
     floor: Tensor | float = 0.0,
+    later_pairs: Sequence[Tensor] | None = None,
+    later_floor: Tensor | float = 0.0,
 ) -> Iterator[Round]:
     """Rounds of erasing, until a round adds less than ``settings.stop`` of the area.
 
@@ -94,15 +96,19 @@ def erasing_rounds(
         settings: threshold, stop, number of rounds and mask geometry.
         first: ``maps_of(pairs)``, where it is known.
         floor: see :func:`normalize_with_floor`.
+        later_pairs: the inputs of rounds after the first, with their own ``later_floor``; None: as in the first.
+        later_floor: see there.
 
     Yields:
         The rounds.
     """
+    if later_pairs is None:
+        later_pairs, later_floor = pairs, floor
     raw = maps_of(pairs) if first is None else first
     kept_before = raw.shape[-2] * raw.shape[-1]
     accumulated = torch.zeros_like(raw)
     for number in range(1, settings.max_rounds + 1):
-        maps = normalize_with_floor(raw, floor)
+        maps = normalize_with_floor(raw, floor if number == 1 else later_floor)
         accumulated = torch.maximum(accumulated, maps)
         kept = accumulated.amax(0) < settings.threshold
         yield Round(maps, accumulated, kept)
@@ -110,7 +116,7 @@ def erasing_rounds(
         if number == settings.max_rounds or (kept_before - n_kept) / kept.numel() < settings.stop:
             return
         kept_before = n_kept
-        raw = maps_of(erase(pairs, kept, settings.mask_geometry))
+        raw = maps_of(erase(later_pairs, kept, settings.mask_geometry))
 
 
 def merge_rounds(rounds: Sequence[Round], merge: Literal["max", "sum"] = "max") -> Tensor:
