@@ -92,7 +92,7 @@ class AugmentSettings(Settings):
 class ClassifySettings(Settings):
     """The tag classifier."""
 
-    backbone: str = Field("resnet10t", description="any timm model with features_only")
+    backbone: str = Field("resnet10t", description="any timm model with features_only, or wide_resnet38")
     backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
     weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
     output_stride: Literal[8, 16, 32] = 16

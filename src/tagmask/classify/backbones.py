@@ -1,4 +1,4 @@
-"""Backbones: any timm model with ``features_only``, at a chosen output stride."""
+"""Backbones: any timm model with ``features_only``, at a chosen output stride, and WideResNet-38."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from tagmask.classify import wide_resnet38
 from tagmask.errors import InputError, UnknownNameError
 
 
@@ -26,9 +27,10 @@ def build_backbone(
     """Create a feature extractor.
 
     Args:
-        name: timm architecture.
+        name: timm architecture, or 'wide_resnet38'.
         args: further arguments of its constructor.
         weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
+            WideResNet-38 takes a state dict saved by torch too.
         output_stride: stride of the last feature map.
         dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (methods.md 1.1).
         final_conv: end in what the model itself pools (MobileNet's and EfficientNet's last 1x1 convolution
@@ -38,8 +40,10 @@ def build_backbone(
         UnknownNameError: timm has no such model.
         InputError: the weights do not fit, or the model cannot do this.
     """
+    if name == wide_resnet38.NAME:
+        return _wide_resnet38(dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
     if not timm.is_model(name):
-        raise UnknownNameError("backbone", name, timm.list_models())
+        raise UnknownNameError("backbone", name, [*timm.list_models(), wide_resnet38.NAME])
     options: dict[str, Any] = dict(args or {})
     if isinstance(weights, Path):
         check_weights(weights, name, options)
@@ -58,6 +62,27 @@ def build_backbone(
     backbone = Backbone(model, final_conv=final_conv)
     _try_any_size(backbone, name)
     return backbone
+
+
+def _wide_resnet38(
+    args: dict[str, Any], weights: Path | str | None, output_stride: int, *, dilate: bool, final_conv: bool
+) -> Backbone:
+    """WideResNet-38, which is made for one stride and one dilation."""
+    name = wide_resnet38.NAME
+    for wrong, remedy in (
+        (output_stride != 8, "its stride is 8 (set output_stride: 8)"),
+        (not dilate, "its dilation is part of it (set dilate: true)"),
+        (final_conv, "it has no other end (set final_conv: false)"),
+        (isinstance(weights, str), "timm has no weights of it (set weights to a local file, or to null)"),
+    ):
+        if wrong:
+            msg = f"classify.backbone={name}: {remedy}"
+            raise InputError(msg)
+    unknown = sorted(set(args) - {"width", "dropout"})
+    if unknown:
+        msg = f"classify.backbone_args: {name} has width and dropout, not {', '.join(unknown)}"
+        raise InputError(msg)
+    return Backbone(wide_resnet38.build_wide_resnet38(weights if isinstance(weights, Path) else None, **args))
 
 
 def _try_any_size(backbone: Backbone, name: str) -> None:
