@@ -115,6 +115,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "tagmask.refine.colour_walk:ColourWalk",
             "random walk of the maps over colour affinities, nothing to train",
         ),
+        "dense_crf": Entry(
+            "tagmask.refine.dense_crf:DenseCrf",
+            "fully connected CRF: every two pixels should agree, near ones of like colour most; nothing to train",
+            "Krähenbühl & Koltun, NIPS 2011",
+        ),
         "pamr": Entry(
             "tagmask.refine.pamr:Pamr",
             "means over neighbours of like colour pull the maps to outlines, nothing to train",

@@ -1,0 +1,82 @@
+"""Dense CRF: the compiled lattice against the same sums as plain numpy, label by label, on one thread.
+
+    python benchmarks/dense_crf.py [--height 375 --width 500] [--iterations 10] [--threads 2] [--skip-plain]
+
+The plain way takes the lattice's tables and does every step label by label with numpy. Compiling is not timed, the
+building of the lattice is. Seconds are wall time, the fastest of --repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tagmask.refine.dense_crf import Pairwise, mean_field
+from tagmask.refine.permutohedral import Lattice
+
+KERNELS = [Pairwise(3, 3), Pairwise(80, 10, 13)]
+
+
+def scene(labels: int, height: int, width: int) -> tuple[np.ndarray, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    smooth = functional.interpolate(torch.rand(1, 3, 12, 16, generator=generator), (height, width), mode="bicubic")
+    noisy = (smooth + 0.01 * torch.randn(1, 3, height, width, generator=generator)).clamp(0, 1)
+    scores = functional.interpolate(torch.rand(1, labels, 12, 16, generator=generator), (height, width))[0]
+    image = (noisy[0] * 255).byte().permute(1, 2, 0).contiguous().numpy()
+    return image, (4 * scores).log_softmax(0).neg()
+
+
+def plain(image: np.ndarray, unary: torch.Tensor, iterations: int) -> torch.Tensor:
+    """The definition (methods.md 10.1), label by label, in numpy on one thread."""
+    lattices = [Lattice.of(kernel.features(image)) for kernel in KERNELS]
+    cost = unary.flatten(1).numpy()
+    q = torch.softmax(-unary, 0).flatten(1).numpy()
+    for _ in range(iterations):
+        energy = -cost.copy()
+        for kernel, lattice in zip(KERNELS, lattices, strict=True):
+            m = lattice.neighbours.shape[1]
+            vertex = np.repeat(np.arange(m), np.diff(lattice.starts))
+            for label, row in enumerate(q):
+                values = np.zeros(m + 1)
+                values[:m] = np.bincount(vertex, lattice.splat_weights * row[lattice.points], m)
+                for pair in lattice.neighbours:
+                    values[:m] += 0.5 * values[pair].sum(1)
+                energy[label] += kernel.compat * (values[lattice.vertices] * lattice.weights).sum(1)
+        q = torch.softmax(torch.from_numpy(energy), 0).numpy()
+    return torch.from_numpy(q).view(unary.shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (("height", 375), ("width", 500), ("iterations", 10), ("threads", 2), ("repeats", 3)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--skip-plain", action="store_true")
+    options = parser.parse_args()
+    mean_field(*scene(2, 8, 8), KERNELS, iterations=1)  # compile
+    print(f"{options.height} x {options.width}, {options.iterations} iterations, {options.threads} thread(s)")
+    for labels in (21, 3):
+        image, unary = scene(labels, options.height, options.width)
+        seconds = []
+        for _ in range(options.repeats):
+            start = time.perf_counter()
+            found = mean_field(image, unary, KERNELS, iterations=options.iterations, threads=options.threads)
+            seconds.append(time.perf_counter() - start)
+        line = f"{labels:>3} labels: {min(seconds):.2f} s"
+        if not options.skip_plain:
+            start = time.perf_counter()
+            other = plain(image, unary, options.iterations)
+            taken = time.perf_counter() - start
+            line += f", plain {taken:.2f} s ({taken / min(seconds):.1f}x), |dQ| <= {(found - other).abs().max():.0e}"
+        print(line)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(f"peak memory of the process: {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

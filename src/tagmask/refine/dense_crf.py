@@ -1,0 +1,307 @@
+"""Fully connected CRF by mean field: labels follow the image's edges; nothing to train.
+
+Source: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS
+2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1): the message of a pixel to itself is included, every
+kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral lattice
+(:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used).
+
+The result does not depend on the number of threads, to the bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional
+
+from tagmask.data.transforms import resize_image, scaled_size
+from tagmask.interfaces import UInt8Array
+from tagmask.method import Method
+from tagmask.refine.labels import upsample_maps
+
+_SMALLEST = 1e-5  # probability below which a label costs no more
+_NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
+_ROWS = 4096  # pixels updated at once: their energies stay in the cache
+
+# The published settings (methods.md 10.1), as keyword arguments of dense_crf and dense_crf_labels.
+PRESETS: dict[str, dict[str, float]] = {
+    "irn_labels": {"gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 50, "bilateral_srgb": 5,
+                   "bilateral_compat": 10},
+    "psa": {"gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 80, "bilateral_srgb": 13,
+            "bilateral_compat": 10},
+    "deeplab": {"gaussian_sxy": 1, "gaussian_compat": 3, "bilateral_sxy": 67, "bilateral_srgb": 3,
+                "bilateral_compat": 4},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """One kernel: position, and colour if ``srgb`` is given.
+
+    ``compat`` is a Potts weight w (w for every two labels that differ), or a matrix [C, C] of what two labels cost.
+    """
+
+    sxy: float
+    compat: float | NDArray[np.floating]
+    srgb: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sxy > 0 or (self.srgb is not None and not self.srgb > 0) or not np.isfinite(self.compat).all():
+            msg = f"the widths of a CRF's kernel must be positive and its weights finite, got {self}"
+            raise ValueError(msg)
+
+    def features(self, image: UInt8Array) -> NDArray[np.float32]:
+        """float32 [H * W, 2 or 5]: x and y, and the colours, each in units of its width."""
+        y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
+        planes = [x / np.float32(self.sxy), y / np.float32(self.sxy)]
+        if self.srgb is not None:
+            planes += [image[..., c] / np.float32(self.srgb) for c in range(3)]
+        return np.stack([plane.ravel() for plane in planes], axis=1).astype(np.float32, copy=False)
+
+
+def _threads() -> int:
+    """As many as torch uses; one in a thread that is already one of several."""
+    return torch.get_num_threads() if threading.current_thread() is threading.main_thread() else 1
+
+
+def _update(lattices: list[Any], blurred: list[Any], kernels: list[Pairwise], negative: Any, out: Any) -> Callable:  # type: ignore[type-arg]
+    """The work of one range of pixels: their new probabilities from the filtered old ones."""
+    from tagmask.refine.permutohedral import softmax_rows
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, _ROWS):
+            last = min(first + _ROWS, stop)
+            energy = negative[first:last].copy()
+            for lattice, values, kernel in zip(lattices, blurred, kernels, strict=True):
+                if np.ndim(kernel.compat) == 0:
+                    lattice.slice(values, energy, first, last)  # the weight was put on the values
+                    continue
+                message, n = np.zeros_like(energy), len(kernel.compat)  # type: ignore[arg-type]
+                lattice.slice(values, message, first, last)
+                energy[:, :n] -= message[:, :n] @ np.asarray(kernel.compat, np.float32).T
+            softmax_rows(energy, out[first:last])
+
+    return work
+
+
+def _inference(negative: NDArray[np.float32], start: NDArray[np.float32], image: UInt8Array,
+               kernels: list[Pairwise], iterations: int, threads: int) -> NDArray[np.float32]:  # fmt: skip
+    """Mean field on rows of pixels, [n, c] with c a multiple of 4."""
+    from tagmask.refine.permutohedral import Lattice, one_thread
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def run(work: Callable[[int, int], None], n: int) -> None:
+            edges = [n * i // threads for i in range(threads + 1)]
+            list(pool.map(work, edges[:-1], edges[1:]))
+
+        if threads == 1:
+            run = one_thread
+        lattices = list(pool.map(Lattice.of, [kernel.features(image) for kernel in kernels]))
+        q, after = start, np.empty_like(start)
+        for _ in range(iterations):
+            blurred = [lattice.blurred(q, run) for lattice in lattices]
+            for values, kernel in zip(blurred, kernels, strict=True):
+                if np.ndim(kernel.compat) == 0:
+                    values *= np.float32(kernel.compat)
+            run(_update(lattices, blurred, kernels, negative, after), len(q))
+            q, after = after, q
+    return q
+
+
+@torch.no_grad()
+def mean_field(
+    image: UInt8Array | Tensor,
+    unary: Tensor,
+    kernels: Sequence[Pairwise],
+    *,
+    iterations: int = 10,
+    threads: int | None = None,
+) -> Tensor:
+    """Mean field of a fully connected CRF with any number of kernels. Computed on the CPU.
+
+    Args:
+        image: uint8 [H, W, 3], true colours; H * W * 6 < 2^32.
+        unary: [C, H, W] float, what each label costs at each pixel (minus the log of its probability).
+        kernels: what it costs that two pixels differ. Without any (or with weights 0 alone): softmax(-unary).
+        iterations: updates of all pixels in parallel.
+        threads: the result does not depend on it. Default: as many as torch uses, 1 outside the main thread.
+
+    Returns:
+        float32 [C, H, W] on the device of ``unary``, sum 1 over labels. One label alone: all ones.
+
+    Raises:
+        ValueError: not a uint8 RGB image, shapes that do not fit, NaN or infinity, or iterations < 0.
+    """
+    pixels = np.ascontiguousarray(image.cpu().numpy() if isinstance(image, Tensor) else image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        msg = f"the image must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
+        raise ValueError(msg)
+    if unary.ndim != 3 or not len(unary) or tuple(unary.shape[1:]) != pixels.shape[:2]:
+        msg = f"dense CRF: planes {list(unary.shape)} do not fit the image {list(pixels.shape)}: wanted [C, H, W]"
+        raise ValueError(msg)
+    if iterations < 0 or not torch.isfinite(unary).all():
+        msg = f"dense CRF: planes must be finite and iterations not negative (iterations {iterations})"
+        raise ValueError(msg)
+    n_labels = len(unary)
+    for kernel in kernels:
+        if np.ndim(kernel.compat) and np.shape(kernel.compat) != (n_labels, n_labels):
+            msg = f"a matrix of compatibilities must be [{n_labels}, {n_labels}], got {list(np.shape(kernel.compat))}"
+            raise ValueError(msg)
+    first = torch.softmax(-unary.float(), dim=0)
+    active = [kernel for kernel in kernels if np.any(kernel.compat)]
+    if not active or not iterations or n_labels == 1:
+        return first
+    rows = [np.full((pixels.shape[0] * pixels.shape[1], n_labels + -n_labels % 4), v, np.float32) for v in (_NEVER, 0)]
+    for row, planes in zip(rows, (-unary.float(), first), strict=True):
+        row[:, :n_labels] = planes.flatten(1).T.cpu().numpy()
+    q = _inference(rows[0], rows[1], pixels, active, iterations, threads or _threads())
+    return torch.from_numpy(np.ascontiguousarray(q[:, :n_labels].T)).view(unary.shape).to(unary.device)
+
+
+def _two_kernels(gaussian_sxy: float, gaussian_compat: float, bilateral_sxy: float, bilateral_srgb: float,
+                 bilateral_compat: float) -> list[Pairwise]:  # fmt: skip
+    return [Pairwise(gaussian_sxy, gaussian_compat), Pairwise(bilateral_sxy, bilateral_compat, bilateral_srgb)]
+
+
+def dense_crf(
+    image: UInt8Array | Tensor,
+    probabilities: Tensor,
+    *,
+    iterations: int = 10,
+    gaussian_sxy: float = 3,
+    gaussian_compat: float = 3,
+    bilateral_sxy: float = 80,
+    bilateral_srgb: float = 13,
+    bilateral_compat: float = 10,
+) -> Tensor:
+    """Dense CRF from probabilities; the defaults are PSA's (``PRESETS`` has the others).
+
+    Args:
+        image: uint8 [H, W, 3].
+        probabilities: [C, H, W] float; clipped to 1e-5..1, not normalised.
+        iterations: updates.
+        gaussian_sxy: width of the smoothness kernel in pixels; 0 weights switch a kernel off.
+        gaussian_compat: its Potts weight.
+        bilateral_sxy: width of the appearance kernel in pixels,
+        bilateral_srgb: and in grey levels (0..255).
+        bilateral_compat: its Potts weight.
+
+    Returns:
+        float32 [C, H, W], sum 1 over labels.
+
+    Raises:
+        ValueError: see :func:`mean_field`.
+    """
+    kernels = _two_kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
+    return mean_field(image, -probabilities.float().clamp(_SMALLEST, 1).log(), kernels, iterations=iterations)
+
+
+def dense_crf_labels(
+    image: UInt8Array | Tensor,
+    labels: Tensor | NDArray[np.integer],
+    *,
+    n_labels: int,
+    confidence: float = 0.7,
+    iterations: int = 10,
+    gaussian_sxy: float = 3,
+    gaussian_compat: float = 3,
+    bilateral_sxy: float = 50,
+    bilateral_srgb: float = 5,
+    bilateral_compat: float = 10,
+) -> Tensor:
+    """Dense CRF from hard labels; the defaults are those of IRNet's pair labels.
+
+    Args:
+        image: uint8 [H, W, 3].
+        labels: int [H, W] in 0..n_labels - 1; label 0 is as sure as any other.
+        n_labels: C.
+        confidence: probability of the given label; the others share the rest.
+        iterations: updates; the kernels' arguments are those of :func:`dense_crf`.
+
+    Returns:
+        float32 [C, H, W]. With one label: all ones.
+
+    Raises:
+        ValueError: labels outside 0..n_labels - 1, confidence outside (0, 1), and see :func:`mean_field`.
+    """
+    given = torch.as_tensor(labels).long()
+    if given.ndim != 2 or not given.numel() or not 0 <= int(given.min()) <= int(given.max()) < n_labels:
+        msg = f"dense CRF: labels must be [H, W] within 0..{n_labels - 1}, got shape {list(given.shape)}"
+        raise ValueError(msg)
+    if not 0 < confidence < 1:
+        msg = f"dense CRF: confidence must lie between 0 and 1, got {confidence}"
+        raise ValueError(msg)
+    others = (1 - confidence) / max(n_labels - 1, 1)
+    planes = functional.one_hot(given, n_labels).permute(2, 0, 1) > 0
+    unary = -torch.where(planes, confidence, others).log()
+    kernels = _two_kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
+    return mean_field(image, unary, kernels, iterations=iterations)
+
+
+class DenseCrf(Method):
+    """Refiner of maps: background beside the maps, :func:`dense_crf` on the image, averaged back to the maps' grid.
+
+    The background plane is (1 - highest map) ^ alpha (``background: power``), or the constant ``level``
+    (``background: level``). Maps that are zero everywhere take no part. What comes out are probabilities beside that
+    of the background, so a following threshold of 0.5 marks what is likelier than all else together. An image with
+    more than ``max_pixels`` is reduced to them first; the widths in pixels are those of the reduced image.
+    """
+
+    name: ClassVar[str] = "dense_crf"
+    makes: ClassVar[str] = "maps"
+
+    preset: Literal["psa", "irn_labels", "deeplab"] | None = None
+    background: Literal["power", "level"] = "power"
+    alpha: Annotated[float, Field(gt=0, le=256)] = 4.0
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    iterations: Annotated[int, Field(ge=0, le=1000)] = 10
+    gaussian_sxy: Annotated[float, Field(gt=0)] = 3.0
+    gaussian_compat: Annotated[float, Field(ge=0)] = 3.0
+    bilateral_sxy: Annotated[float, Field(gt=0)] = 80.0
+    bilateral_srgb: Annotated[float, Field(gt=0)] = 13.0
+    bilateral_compat: Annotated[float, Field(ge=0)] = 10.0
+    max_pixels: Annotated[int, Field(ge=256, le=10_000_000)] = 262_144
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        """A preset sets the kernels; what is written beside it wins."""
+        if isinstance(given, dict) and given.get("preset") in PRESETS:
+            return {**PRESETS[given["preset"]], **given}
+        return given
+
+    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+        """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> [K, h, w] in [0, 1].
+
+        Raises:
+            ValueError: not a uint8 RGB image, or maps that are not finite.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
+            msg = f"the image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
+            raise ValueError(msg)
+        if not torch.isfinite(maps).all():
+            msg = "dense CRF: maps must be finite, got NaN or infinity"
+            raise ValueError(msg)
+        refined = torch.zeros_like(maps)
+        there = maps.flatten(1).any(dim=1) if maps.numel() else torch.zeros(len(maps), dtype=torch.bool)
+        if not there.any():
+            return refined
+        pixels = image.shape[0] * image.shape[1]
+        small = resize_image(image, scaled_size(image.shape[:2], min(1.0, (self.max_pixels / pixels) ** 0.5)))
+        full = upsample_maps(maps[there], (small.shape[0], small.shape[1])).clamp(0, 1)
+        top = full.amax(dim=0, keepdim=True)
+        behind = (1 - top) ** self.alpha if self.background == "power" else torch.full_like(top, self.level)
+        settings = {key: getattr(self, key) for key in PRESETS["psa"]}
+        q = dense_crf(small, torch.cat([behind, full]), iterations=self.iterations, **settings)[1:]
+        refined[there] = functional.adaptive_avg_pool2d(q, (maps.shape[1], maps.shape[2])).clamp(0, 1).to(maps.dtype)
+        return refined
