@@ -35,7 +35,7 @@ Run = Callable[[Callable[[int, int], None], int], None]  # run(work(start, stop)
 
 def _compiled(function: F) -> F:
     """Machine code that releases the interpreter's lock; without a place for a cache, compiled in memory."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
         return cast(F, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # no directory can be written
@@ -49,7 +49,7 @@ def _bits_as_float(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
-_float_of_bits: Callable[[Any], Any] = intrinsic(_bits_as_float)
+_float_of_bits: Any = cast(Any, intrinsic)(_bits_as_float)
 
 
 @_compiled
@@ -64,7 +64,7 @@ def _place(feature: Floats, scale: Floats, rem0: NDArray[Any], rank: NDArray[Any
         total += part
     elevated[0] = total
     down = np.float32(1) / np.float32(d + 1)
-    excess = 0
+    excess: Any = 0
     for i in range(d + 1):
         nearest = np.int32(np.floor(elevated[i] * down + np.float32(0.5)))
         rem0[i] = nearest * (d + 1)
@@ -94,7 +94,7 @@ def _place(feature: Floats, scale: Floats, rem0: NDArray[Any], rank: NDArray[Any
 
 
 @_compiled
-def _slot(table: NDArray[Any], keys: NDArray[Any], key: NDArray[Any]) -> int:
+def _slot(table: NDArray[Any], keys: NDArray[Any], key: NDArray[Any]) -> Any:
     """Where ``key`` is in the hash table, or the free slot where it belongs."""
     h = np.uint64(0)
     for i in range(key.size):
@@ -284,7 +284,8 @@ class Lattice:
     def blurred(self, values: Floats, run: Run) -> Floats:
         """Values of points [n, c], c a multiple of 4, on the lattice and blurred: [m + 1, c], the last row zero."""
         m = self.neighbours.shape[1]
-        now, after = np.empty((2, m + 1, values.shape[1]), np.float32)
+        now: Floats = np.empty((m + 1, values.shape[1]), np.float32)
+        after = np.empty_like(now)
         now[m] = after[m] = 0
         run(lambda a, b: _splat(values, self.starts, self.points, self.splat_weights, now, a, b), m)
         for axis in self.neighbours:
