@@ -152,7 +152,14 @@ def test_sweep_and_compare_run_recipes(tagmask: Tagmask, tmp_path: Path, monkeyp
 def test_ctrl_c_says_how_to_go_on_and_the_run_does(tagmask: Tagmask, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "tagmask", "run", str(TINY), "classify.epochs=200", "--output", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and processes inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoint = folder / "classify" / "state.ckpt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
