@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
+from tagmask.refine.maps import divide_by_peaks
 from tagmask.refine.paths import stencil_offsets
 from tagmask.refine.random_walk import stencil_walk
 
@@ -93,9 +94,7 @@ def colour_walk(
         return maps.clone()
     colours = grid_colours(image, (maps.shape[1], maps.shape[2])).to(maps.device)
     weights = colour_affinity(colours, radius=radius, sigma=sigma)
-    walked = stencil_walk(maps**power, weights, radius=radius, steps=steps)
-    peak = walked.amax(dim=(1, 2), keepdim=True)
-    return walked / torch.where(peak > 0, peak, 1)
+    return divide_by_peaks(stencil_walk(maps**power, weights, radius=radius, steps=steps))
 
 
 class ColourWalk(Method):

@@ -27,6 +27,7 @@ from tagmask.data.transforms import resize_image, scaled_size
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
 from tagmask.refine.labels import upsample_maps
+from tagmask.refine.maps import check_image
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
 _NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
@@ -286,9 +287,7 @@ class DenseCrf(Method):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
-            msg = f"the image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
-            raise ValueError(msg)
+        check_image(image)
         if not torch.isfinite(maps).all():
             msg = "dense CRF: maps must be finite, got NaN or infinity"
             raise ValueError(msg)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from tagmask.data.transforms import resize_image, scaled_size
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
+from tagmask.refine.maps import check_image, divide_by_peaks
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 _TILE = 1 << 17  # values of the sum that a CPU's cache keeps over all neighbours
@@ -141,9 +142,7 @@ class Pamr(Method):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
-            msg = f"the image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
-            raise ValueError(msg)
+        check_image(image)
         if not len(maps):
             return maps.clone()
         grid = (maps.shape[1], maps.shape[2])
@@ -151,6 +150,4 @@ class Pamr(Method):
         small = resize_image(image, scaled_size(image.shape[:2], min(1.0, limit / max(image.shape[:2]))))
         colours = torch.tensor(small, device=maps.device).permute(2, 0, 1).float() / 255
         refined = pamr(colours[None], maps[None], iterations=self.iterations, dilations=self.dilations)
-        refined = functional.adaptive_avg_pool2d(refined, grid)[0]
-        peak = refined.amax(dim=(1, 2), keepdim=True)
-        return refined / torch.where(peak > 0, peak, 1)
+        return divide_by_peaks(functional.adaptive_avg_pool2d(refined, grid)[0])
