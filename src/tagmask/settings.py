@@ -127,6 +127,9 @@ class LocalizeSettings(Settings):
     method: LocalizerField = Field(default="cam", validate_default=True)
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
     flip: bool = True
+    study_list: Path | None = Field(
+        None, description="file of image ids, the training images that localizers learn from; null: all of them"
+    )
 
 
 class RefineSettings(Settings):

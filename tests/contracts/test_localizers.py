@@ -75,8 +75,8 @@ def learnt(
     for part in reversed(list(localizer.parts())):
         if part.learns:
             trained, reservoir = Trained(model, found), part.reservoir()
-            for number, index in enumerate(part.choose(tags, n_classes)):
-                channels = torch.tensor([label - 1 for label in tags[index]], dtype=torch.int64)
+            for number, (index, labels) in enumerate(part.choose(tags, n_classes)):
+                channels = torch.tensor([label - 1 for label in labels], dtype=torch.int64)
                 views, rng = Views((1.0, 0.5)), np.random.default_rng(number)
                 with torch.inference_mode():
                     reservoir.add(number, part.study(trained, image((60 + index, 72)), channels, views, rng))

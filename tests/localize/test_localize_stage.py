@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from tagmask.classify.stage import trained_classifier
 from tagmask.context import Context
+from tagmask.errors import InputError
 from tagmask.interfaces import ClassifierOutput
 from tagmask.localize.stage import activation_maps, run
 from tagmask.recipe import load_recipe
 from tagmask.settings import LocalizeSettings
-from tagmask.workspace import Workspace
+from tagmask.workspace import Workspace, read_json
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 
@@ -106,3 +107,22 @@ def test_the_mirror_can_be_left_out(golden: Golden, flip: bool, views: int) -> N
     net.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     activation_maps(net, stored["image_uint8"], (1,), LocalizeSettings(scales=(1.0,), flip=flip))
     assert seen == [views]
+
+
+def test_localizers_learn_from_the_listed_images_alone(
+    context_of: Callable[..., Context], tiny: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.txt"
+    recipe = {**tiny, "localize": {"name": "lpcam", "scales": [1.0], "study_list": str(listed)}}
+    context = context_of(recipe, root=tmp_path / "run")
+    model = trained_classifier(context_of(tiny, root=finished))
+    with pytest.raises(InputError, match=r"list\.txt cannot be read"):
+        run(context, model)
+    listed.write_text("nobody\n")
+    with pytest.raises(InputError, match="names none of the"):
+        run(context, model)
+    chosen = [sample.id for sample in context.samples("train") if sample.tags][:3]
+    listed.write_text("\n".join(chosen))
+    run(context, model)
+    shown = read_json(tmp_path / "run" / "localize" / "lpcam.json")["groups"]
+    assert {patch["id"] for group in shown for patch in group["patches"]} <= set(chosen)

@@ -249,13 +249,14 @@ def test_the_mask_comes_from_the_seed() -> None:
 
 
 def test_all_images_with_tags_are_studied() -> None:
-    assert Lpcam().choose([(1,), (), (1, 3), (2,)], 3) == [0, 2, 3]
+    assert Lpcam().choose([(1,), (), (1, 3), (2,)], 3) == [(0, (1,)), (2, (1, 3)), (3, (2,))]
 
 
 def test_images_of_each_class_are_the_published_draw() -> None:
     tags = [(1,), (2,), (1, 2), (), (2,)]
     np.random.seed(666)
-    expected = [*np.random.choice([0, 2], 4), *np.random.choice([1, 2, 4], 4)]
+    drawn = [(np.random.choice([0, 2], 4), (1,)), (np.random.choice([1, 2, 4], 4), (2,))]
+    expected = [(index, label) for indices, label in drawn for index in indices]  # studied for that class alone
     assert Lpcam(images_per_class=4).choose(tags, 3) == expected  # nobody has class 3
 
 

@@ -23,6 +23,9 @@ from tagmask.localize.learning import Candidates, Learnt, Reservoir
 from tagmask.localize.multi_scale import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
 from tagmask.method import Method
 
+#: A training image to study: its index, and the tags it is studied for.
+Choice = tuple[int, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -77,8 +80,9 @@ class Localizer(Method):
 
     # -- only where ``learns`` --------------------------------------------------------------------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[int]:
-        """Which training images to study, given the tags (1..C) of each; an image may come twice."""
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
+        """Which training images to study, given the tags (1..C) of each, and for which of their tags; an image may
+        come more than once."""
         raise NotImplementedError
 
     def study(

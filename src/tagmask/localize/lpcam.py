@@ -18,7 +18,7 @@ from torch import Tensor
 from tagmask.building import AS_METHOD, method_of
 from tagmask.interfaces import ClassifierOutput, UInt8Array
 from tagmask.localize.learning import Candidates, Learnt, PatchGroup, Reservoir, Sample
-from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.localize.localizer import Choice, Localizer, Trained, ViewLocalizer
 from tagmask.localize.multi_scale import Views, image_and_mirror, merge_scales
 from tagmask.localize.prototypes import (
     Centre,
@@ -113,16 +113,17 @@ class Lpcam(ViewLocalizer):
 
     # -- learning: group 2c is class c, group 2c + 1 its context -----------------------------------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[int]:
-        """All images with tags, or ``images_per_class`` of each class, drawn with replacement (methods.md 6.1)."""
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
+        """All images with tags, or ``images_per_class`` of each class, drawn with replacement (methods.md 6.1); an
+        image drawn for a class is studied for that class alone, whatever else it shows."""
         if self.images_per_class is None:
-            return [index for index, labels in enumerate(tags) if labels]
+            return [(index, labels) for index, labels in enumerate(tags) if labels]
         draw = np.random.RandomState(_DRAW_SEED)  # the legacy generator is the published one
-        chosen: list[int] = []
+        chosen: list[Choice] = []
         for label in range(1, n_classes + 1):
             having = [index for index, labels in enumerate(tags) if label in labels]
             if having:
-                chosen += draw.choice(having, self.images_per_class).tolist()
+                chosen += [(index, (label,)) for index in draw.choice(having, self.images_per_class).tolist()]
         return chosen
 
     def reservoir(self) -> Reservoir:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.engine import each_image
-from tagmask.errors import RunError
+from tagmask.errors import InputError, RunError
 from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
 from tagmask.localize.learning import Learnt, Reservoir
 from tagmask.localize.localizer import Localizer, Trained
@@ -150,10 +151,11 @@ def _study(
 ) -> tuple[Learnt, list[Problem], list[Sample]]:
     """One pass of a localizer over the training images it chooses: what it learnt, what could not be read."""
     engine = context.engine
-    samples = context.samples(TRAIN)
+    samples = _to_study(context)
     classes = context.source.classes.foreground
     views = views_of(context.recipe.localize)
-    chosen = [samples[index] for index in part.choose([sample.tags for sample in samples], len(classes))]
+    choices = part.choose([sample.tags for sample in samples], len(classes))
+    chosen = [replace(samples[index], tags=labels) for index, labels in choices]
     reservoir = part.reservoir()
     unread: list[Problem] = []
 
@@ -183,6 +185,30 @@ def _study(
     with torch.inference_mode():
         result = part.learn(trained, whole, classes, engine.seed) if engine.is_main else Learnt({})
     return result, [problem for found in engine.gather(unread) for problem in found], chosen
+
+
+def _to_study(context: Context) -> list[Sample]:
+    """The training images that localizers may learn from: all, or those on the recipe's list.
+
+    Raises:
+        InputError: the list cannot be read, or names no training image.
+    """
+    samples, path = context.samples(TRAIN), context.recipe.localize.study_list
+    if path is None:
+        return samples
+    try:
+        listed = set(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"localize.study_list: {path} cannot be read as UTF-8 text ({error}). Write one image id per line."
+        raise InputError(msg) from error
+    found = [sample for sample in samples if sample.id in listed]
+    if not found:
+        msg = (
+            f"localize.study_list: {path} names none of the {len(samples)} training images; ids are image paths "
+            f"without suffix, such as {samples[0].id if samples else '2007_000032'}"
+        )
+        raise InputError(msg)
+    return found
 
 
 def _description(found: Learnt, chosen: list[Sample]) -> dict[str, Any]:

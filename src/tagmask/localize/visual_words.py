@@ -20,7 +20,7 @@ from tagmask.classify.visual_words import word_similarity
 from tagmask.interfaces import ClassifierOutput, UInt8Array
 from tagmask.localize.cam import cam
 from tagmask.localize.learning import Candidates, Learnt, PatchGroup, Reservoir
-from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.localize.localizer import Choice, Trained, ViewLocalizer
 from tagmask.localize.multi_scale import Flips, Views, image_and_mirror, merge_flips, normalize_maps
 
 _WORDS_SHOWN, _PATCHES_SHOWN = 24, 8
@@ -75,10 +75,11 @@ class VisualWords(ViewLocalizer):
 
     # -- what the words have learnt, for the report; maps do without it. A group is a word. ----------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[int]:
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
         """``images`` of the training images, evenly spaced."""
         count = min(self.images, len(tags))
-        return [index * len(tags) // count for index in range(count)]
+        indices = [index * len(tags) // count for index in range(count)]
+        return [(index, tags[index]) for index in indices]
 
     def reservoir(self) -> Reservoir:
         """Room for every image: each offers a word at most one position."""
