@@ -197,7 +197,7 @@ def _to_study(context: Context) -> list[Sample]:
     if path is None:
         return samples
     try:
-        listed = set(path.read_text(encoding="utf-8").split())
+        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
     except (OSError, UnicodeDecodeError) as error:
         msg = f"localize.study_list: {path} cannot be read as UTF-8 text ({error}). Write one image id per line."
         raise InputError(msg) from error
