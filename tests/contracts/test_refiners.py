@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tagmask.errors import DataError
+
 SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]
 
 
@@ -39,6 +41,45 @@ def test_maps_keep_their_shape_and_range(mapper: Any, size: tuple[int, int]) -> 
 
 def test_maps_of_nothing_stay_nothing(mapper: Any) -> None:
     assert not mapper.refine(image((48, 64)), torch.zeros(2, 12, 16)).any()
+
+
+def test_no_map_gives_no_map(mapper: Any) -> None:
+    assert mapper.refine(image((47, 61)), torch.zeros(0, 12, 16)).shape == (0, 12, 16)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_maps_that_are_not_finite_are_refused(mapper: Any, value: float) -> None:
+    broken = maps((48, 64))
+    broken[1, 3, 4] = value
+    with pytest.raises(ValueError, match="finite"):
+        mapper.refine(image((48, 64)), broken)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 12), (2, 12, 40), (2, 0, 16), (12, 16)])
+def test_maps_of_another_image_are_refused(mapper: Any, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"fit|must be \[K, h, w\]"):
+        mapper.refine(image((48, 64)), torch.rand(shape))
+
+
+def test_only_a_colour_image_will_do(mapper: Any) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        mapper.refine(image((48, 64))[..., 0], maps((48, 64)))
+    with pytest.raises(ValueError, match="uint8"):
+        mapper.refine(image((48, 64)).astype(np.float32), maps((48, 64)))
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_an_image_of_one_colour(mapper: Any, colour: int) -> None:
+    """Nothing to go by: no NaN, and maps stay within 0..1."""
+    found = mapper.refine(np.full((48, 64, 3), colour, np.uint8), maps((48, 64)))
+    assert torch.isfinite(found).all()
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+
+
+def test_one_label_alone(mapper: Any) -> None:
+    found = mapper.refine(image((48, 64)), maps((48, 64), 1))
+    assert found.shape == (1, 12, 16)
+    assert torch.isfinite(found).all()
 
 
 def test_maps_are_refined_the_same_every_time(mapper: Any) -> None:
@@ -73,6 +114,23 @@ def test_without_tags_all_is_background(labeller: Any) -> None:
     found = labeller.labels(torch.zeros(0, 12, 16), torch.zeros(0, dtype=torch.int64), (48, 64), 0.4)
     assert found.shape == (48, 64)
     assert not found.any()
+
+
+def test_labels_of_maps_that_are_not_finite_are_refused(labeller: Any) -> None:
+    broken = maps((48, 64))
+    broken[0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match="finite"):
+        labeller.labels(broken, CLASSES, (48, 64), 0.4)
+
+
+def test_labels_and_maps_are_as_many(labeller: Any) -> None:
+    with pytest.raises(DataError, match="do not fit"):
+        labeller.labels(maps((48, 64), 3), CLASSES, (48, 64), 0.4)
+
+
+def test_one_class_alone(labeller: Any) -> None:
+    found = labeller.labels(maps((48, 64), 1), CLASSES[:1], (48, 64), 0.4)
+    assert set(np.unique(found)) <= {0, 3, 255}
 
 
 def test_a_higher_threshold_leaves_less(labeller: Any) -> None:

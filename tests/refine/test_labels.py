@@ -39,6 +39,27 @@ def test_band_is_ignored_and_closed_above():
     np.testing.assert_array_equal(maps_to_labels(maps, [7], 0.2), [[0, 7, 7, 7]])
 
 
+def test_each_map_has_its_own_threshold():
+    """The highest of the maps that exceed theirs; a sequence is a threshold for each map, a tuple is a band."""
+    maps = np.array([[[0.6, 0.6, 0.1]], [[0.5, 0.3, 0.1]]], np.float32)
+    np.testing.assert_array_equal(maps_to_labels(maps, [7, 9], [0.7, 0.4]), [[9, 0, 0]])
+    np.testing.assert_array_equal(maps_to_labels(maps, [7, 9], [0.2, 0.4]), [[7, 7, 0]])
+    band = (np.array([0.55, 0.2], np.float32), np.array([0.65, 0.4], np.float32))
+    np.testing.assert_array_equal(maps_to_labels(maps, [7, 9], band), [[255, 255, 0]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 0.5))
+def test_equal_thresholds_are_one_threshold(seed, value, width):
+    maps = np.random.default_rng(seed).random((3, 5, 6)).astype(np.float32)
+    same = maps_to_labels(maps, [1, 2, 3], value)
+    np.testing.assert_array_equal(maps_to_labels(maps, [1, 2, 3], [value] * 3), same)
+    low, high = np.full(3, value, np.float32), np.full(3, value + width, np.float32)
+    np.testing.assert_array_equal(
+        maps_to_labels(maps, [1, 2, 3], (low, high)), maps_to_labels(maps, [1, 2, 3], (value, value + width))
+    )
+
+
 def test_no_map_is_background():
     maps = upsample_maps(torch.zeros((0, 2, 3)), (8, 9))
     np.testing.assert_array_equal(maps_to_labels(maps, [], 0.1), np.zeros((8, 9)))
@@ -52,6 +73,8 @@ def test_refusals():
         maps_to_labels(maps, [255], 0.5)
     with pytest.raises(ValueError, match="above the upper"):
         maps_to_labels(maps, [1], (0.5, 0.4))
+    with pytest.raises(ValueError, match="one for each map"):
+        maps_to_labels(maps, [1], [0.5, 0.4])
 
 
 def test_upsampling_is_half_pixel_bilinear():

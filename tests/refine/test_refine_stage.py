@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from tagmask import registry
 from tagmask.context import Context
 from tagmask.data.images import read_image
-from tagmask.errors import RunError
+from tagmask.errors import RunError, UnknownNameError
 from tagmask.refine import colour_walk, maps_to_labels, upsample_maps
 from tagmask.refine.stage import refined_map_path, run
 
@@ -78,7 +79,71 @@ def test_a_fixed_threshold_is_written_down(located: Callable[..., Context], tiny
     assert thresholds(context) == {"value": 0.4, "rule": "fixed"}
 
 
-@pytest.mark.parametrize("chain", [["threshold"], ["colour_walk", "threshold"]], ids=len)
+def test_a_class_may_have_its_own_threshold(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
+    """By name; in every image of the class, and in no other."""
+    tiny["refine"] = [{"name": "threshold", "value": 0.4, "band": [0.1, 0.05]}]
+    context = located(tiny)
+    run(context)
+    sample = context.source.split("train")[0]
+    name, others = context.source.classes.names[sample.tags[0]], context.source.split("train")
+    plain = {s.id: context.workspace.load_mask(context.workspace.mask_path(s.id)) for s in others}
+    shutil.rmtree(context.workspace.stage("refine"))
+    tiny["refine"][0]["per_class"] = {name: 1.0}
+    run(located(tiny))
+    assert thresholds(context) == {"value": 0.4, "rule": "fixed", "per_class": {name: 1.0}, "band": [0.1, 0.05]}
+    for other in others:
+        mask = context.workspace.load_mask(context.workspace.mask_path(other.id))
+        if sample.tags[0] in other.tags:
+            assert sample.tags[0] not in mask
+        else:
+            assert np.array_equal(mask, plain[other.id])
+
+
+def test_a_class_that_does_not_exist_is_named_at_once(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
+    context = located(tiny)
+    wrong = context.source.classes.names[1] + "x"
+    tiny["refine"] = ["colour_walk", {"name": "threshold", "per_class": {wrong: 0.3}}]
+    with pytest.raises(UnknownNameError, match=rf"per_class: unknown class '{wrong}'. Did you mean"):
+        run(located(tiny))
+    assert not (context.workspace.stage("refine") / "maps").exists()
+
+
+@pytest.mark.parametrize("damage", ["not finite", "another grid", "another image"])
+def test_maps_that_are_not_the_images_are_a_problem(
+    located: Callable[..., Context], tiny: dict[str, Any], damage: str
+) -> None:
+    """One line of problems.jsonl; the run goes on, and the threshold is chosen on the others."""
+    tiny["refine"] = ["colour_walk", "threshold"]
+    context = located(tiny)
+    stored = context.workspace.load_maps("train_00002")
+    broken = {
+        "not finite": replace(stored, maps=stored.maps * np.nan),
+        "another grid": replace(stored, maps=np.repeat(stored.maps, 2, axis=2)),
+        "another image": replace(stored, image_size=(50, 48)),
+    }[damage]
+    context.workspace.save_maps("train_00002", broken)
+    (problem,) = run(context)
+    assert (problem.stage, problem.id) == ("refine", "train_00002")
+    wanted = {"not finite": "finite", "another grid": "do not fit", "another image": "48x48"}[damage]
+    assert wanted in problem.reason
+    assert not context.workspace.mask_path("train_00002").exists()
+    assert context.workspace.mask_path("train_00003").exists()
+
+
+def test_without_a_refiner_broken_maps_are_a_problem_too(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
+    tiny["refine"] = "threshold"
+    context = located(tiny)
+    stored = context.workspace.load_maps("train_00002")
+    context.workspace.save_maps("train_00002", replace(stored, maps=stored.maps * np.nan))
+    (problem,) = run(context)
+    assert "finite" in problem.reason
+    assert not context.workspace.mask_path("train_00002").exists()
+
+
+MAPPERS = [name for name in registry.entries("refiner") if registry.get("refiner", name).makes == "maps"]
+
+
+@pytest.mark.parametrize("chain", [["threshold"], *([name, "threshold"] for name in MAPPERS)], ids="-".join)
 def test_an_automatic_threshold_is_written_down_with_its_reasons(
     located: Callable[..., Context], tiny: dict[str, Any], chain: list[str]
 ) -> None:

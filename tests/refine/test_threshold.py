@@ -43,6 +43,20 @@ def test_pixels_near_the_threshold_are_ignored_with_a_band() -> None:
         assert (method.labels(flat(value, 0.0), CLASSES, (4, 4), 0.4) == label).all(), value
 
 
+def test_a_band_may_reach_further_to_one_side() -> None:
+    method = Threshold(value=0.4, band=(0.3, 0.1))
+    for value, label in ((0.05, 0), (0.15, 255), (0.45, 255), (0.55, 3)):
+        assert (method.labels(flat(value, 0.0), CLASSES, (4, 4), 0.4) == label).all(), value
+    assert Threshold(band=0.1).margins == (0.1, 0.1)
+
+
+def test_a_threshold_for_each_map_and_its_band() -> None:
+    found = Threshold(band=0.1).labels(flat(0.5, 0.4), CLASSES, (4, 4), [0.7, 0.2])
+    assert (found == 7).all()
+    found = Threshold(band=0.1).labels(flat(0.65, 0.4), CLASSES, (4, 4), [0.7, 0.2])
+    assert (found == 255).all()
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.95, 1.0])
 def test_a_band_stays_within_zero_and_one(threshold: float) -> None:
     found = Threshold(value="auto", band=0.2).labels(flat(0.5, 0.1), CLASSES, (4, 4), threshold)
@@ -58,7 +72,17 @@ def test_a_lower_threshold_only_adds(seed: int, one: float, other: float) -> Non
     assert (more[less > 0] == less[less > 0]).all()
 
 
-@pytest.mark.parametrize("settings", [{"value": 1.1}, {"value": -0.1}, {"value": "automatic"}, {"band": 0.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"value": 1.1},
+        {"value": -0.1},
+        {"value": "automatic"},
+        {"band": 0.5},
+        {"band": [0.1, 1.5]},
+        {"per_class": {"cow": 2}},
+    ],
+)
 def test_what_is_no_threshold_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Threshold.model_validate(settings)

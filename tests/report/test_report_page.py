@@ -225,6 +225,16 @@ def test_threshold_is_marked_on_the_maps_it_was_applied_to(full_run: FakeRun, tm
     assert [text.split(":")[0] for _, text in chart.legend] == ["train", "val"]
 
 
+def test_thresholds_of_single_classes_and_the_band_stand_in_the_legend(full_run: FakeRun, tmp_path: Path) -> None:
+    shutil.copytree(full_run.workspace.root, tmp_path / "run")
+    path = tmp_path / "run" / "refine" / "thresholds.json"
+    write_json(path, {**read_json(path), "per_class": {"cow": 0.3, "sheep": "?"}, "band": [0.1, 0.05]})
+    maps, refined, _ = threshold_charts(read_facts(Workspace(tmp_path / "run")))
+    extra = ["cow: 0.30", "ignored: 0.10 below to 0.05 above the threshold"]
+    assert [text for _, text in refined.legend][-2:] == extra
+    assert len(maps.legend) == len(refined.legend) - 2
+
+
 def test_class_that_was_never_learnt_is_warned_of(full_run: FakeRun, tmp_path: Path) -> None:
     shutil.copytree(full_run.workspace.root, tmp_path / "run")
     metrics = read_json(tmp_path / "run" / "metrics.json")

@@ -155,7 +155,7 @@ def _threshold(workspace: Workspace) -> dict[str, Any] | None:
     if not path.exists():
         return None
     stored = read_json(path)
-    return {"value": stored["value"], "rule": stored["rule"]}
+    return {key: stored[key] for key in ("value", "rule", "per_class", "band") if key in stored}
 
 
 def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
-from tagmask.refine.maps import divide_by_peaks
+from tagmask.refine.maps import check_maps, divide_by_peaks
 from tagmask.refine.paths import stencil_offsets
 from tagmask.refine.random_walk import stencil_walk
 
@@ -109,5 +109,10 @@ class ColourWalk(Method):
     power: Annotated[float, Field(gt=0, le=10)] = 1.0
 
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
-        """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1]."""
+        """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1].
+
+        Raises:
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
+        """
+        check_maps(image, maps)
         return colour_walk(maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power)

@@ -27,7 +27,7 @@ from tagmask.data.transforms import resize_image, scaled_size
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
 from tagmask.refine.labels import upsample_maps
-from tagmask.refine.maps import check_image
+from tagmask.refine.maps import check_maps
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
 _NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
@@ -285,12 +285,9 @@ class DenseCrf(Method):
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> [K, h, w] in [0, 1].
 
         Raises:
-            ValueError: not a uint8 RGB image, or maps that are not finite.
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        check_image(image)
-        if not torch.isfinite(maps).all():
-            msg = "dense CRF: maps must be finite, got NaN or infinity"
-            raise ValueError(msg)
+        check_maps(image, maps)
         refined = torch.zeros_like(maps)
         there = maps.flatten(1).any(dim=1) if maps.numel() else torch.zeros(len(maps), dtype=torch.bool)
         if not there.any():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +22,23 @@ def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
+Level = float | Sequence[float] | NDArray[np.floating]
+
+
+def _for_each(level: Level, n_maps: int) -> NDArray[np.float32]:
+    given = np.asarray(level, np.float32)
+    if given.shape not in ((), (n_maps,)):
+        msg = f"thresholds must be one value or {n_maps} (one for each map), got {given.size}"
+        raise ValueError(msg)
+    return np.broadcast_to(given, (n_maps,))
+
+
 def maps_to_labels(
     maps: Tensor | NDArray[np.float32],
     labels: Tensor | ArrayLike,
-    threshold: float | tuple[float, float],
+    threshold: Level | tuple[Level, Level],
 ) -> UInt8Array:
-    """Label of the highest map where it exceeds the background threshold.
+    """Label of the highest map among those that exceed the background threshold.
 
     A plane of the threshold stands in front of the maps and the first maximum wins: a tie between a map and
     the threshold is background, a tie between maps goes to the first. Compared in float32.
@@ -33,14 +46,15 @@ def maps_to_labels(
     Args:
         maps: float [K, H, W], K >= 0.
         labels: int [K] mask labels (1..254) of the maps.
-        threshold: one value, or (low, high): scores in (low, high] become 255 (ignore).
+        threshold: one value, or a list or array of K (a threshold for each map); or a tuple of two such, (low, high):
+            where the highest map above its low threshold does not exceed its high one, the pixel becomes 255 (ignore).
 
     Returns:
         uint8 [H, W]: 0, values of ``labels``, and 255 inside the band.
 
     Raises:
         DataError: shapes do not fit, or a label does not fit into a mask.
-        ValueError: low > high.
+        ValueError: low > high, or a number of thresholds other than K.
     """
     stack = torch.as_tensor(maps).detach().to("cpu", torch.float32).numpy()
     names = np.asarray(torch.as_tensor(labels).cpu()).astype(np.int64).reshape(-1)
@@ -50,14 +64,16 @@ def maps_to_labels(
     if names.size and not (names.min() > BACKGROUND and names.max() < IGNORE_INDEX):
         msg = f"mask labels must be 1..{IGNORE_INDEX - 1}, got {names.tolist()}"
         raise DataError(msg)
-    low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-    if low > high:
-        msg = f"the lower threshold {low} is above the upper one {high}"
+    levels = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    low, high = (_for_each(level, len(names)) for level in levels)
+    if (low > high).any():
+        msg = f"the lower threshold {low.tolist()} is above the upper one {high.tolist()}"
         raise ValueError(msg)
     if not names.size:
         return np.zeros(stack.shape[1:], np.uint8)
-    score = stack.max(axis=0)
-    result: UInt8Array = names.astype(np.uint8)[stack.argmax(axis=0)]
-    result[~(score > np.float32(high))] = IGNORE_INDEX
-    result[~(score > np.float32(low))] = BACKGROUND
+    above = stack if (low == low[0]).all() else np.where(stack > low[:, None, None], stack, np.float32(-np.inf))
+    winner, score = above.argmax(axis=0), above.max(axis=0)
+    result: UInt8Array = names.astype(np.uint8)[winner]
+    result[~(score > high[winner])] = IGNORE_INDEX
+    result[~(score > low[winner])] = BACKGROUND
     return result

@@ -20,7 +20,7 @@ from torch.nn import functional
 from tagmask.data.transforms import resize_image, scaled_size
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
-from tagmask.refine.maps import check_image, divide_by_peaks
+from tagmask.refine.maps import check_maps, divide_by_peaks
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 _TILE = 1 << 17  # values of the sum that a CPU's cache keeps over all neighbours
@@ -140,9 +140,9 @@ class Pamr(Method):
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1], each divided by its maximum.
 
         Raises:
-            ValueError: not a uint8 RGB image, or maps that are not finite.
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        check_image(image)
+        check_maps(image, maps)
         if not len(maps):
             return maps.clone()
         grid = (maps.shape[1], maps.shape[2])

@@ -8,20 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import resize_image
 from tagmask.engine import each_image
-from tagmask.errors import RunError
-from tagmask.interfaces import ActivationMaps, Problem, Sample
-from tagmask.refine.auto_threshold import AutoThreshold, outline_guide
-from tagmask.workspace import write_json
+from tagmask.errors import DataError
+from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.refine.choose_threshold import choose_thresholds, own_thresholds
+from tagmask.refine.maps import check_maps
 
 STAGE = "refine"
-AUTO_IMAGES = 1000  # images the threshold is chosen on; the statistic is a mean, more change it by nothing
 
 
 def located(context: Context, *splits: str) -> list[Sample]:
@@ -41,21 +38,29 @@ def refined_map_path(context: Context, sample_id: str) -> Path:
 
 def run(context: Context) -> list[Problem]:
     """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
+    own_thresholds(context)  # a class that does not exist is better known before anything is refined
     samples = located(context, TRAIN, VAL)
     problems = _refine_maps(context, samples) if context.recipe.refine.makes_maps else []
-    samples = [sample for sample in samples if refined_map_path(context, sample.id).exists()]
-    threshold = _threshold(context)
+
+    def refined(samples: list[Sample]) -> list[Sample]:
+        return [sample for sample in samples if refined_map_path(context, sample.id).exists()]
+
+    thresholds = choose_thresholds(context, refined(located(context, TRAIN)), lambda sample: _load(context, sample))
     labeller, workspace = context.recipe.refine.chain[-1], context.workspace
 
     def work(sample: Sample) -> Problem | None:
-        maps = _load(context, sample)
-        mask = labeller.labels(torch.from_numpy(maps.maps), torch.from_numpy(maps.classes), maps.image_size, threshold)
+        stored = _load(context, sample)
+        maps, classes = torch.from_numpy(stored.maps), torch.from_numpy(stored.classes)
+        try:
+            mask = labeller.labels(maps, classes, stored.image_size, thresholds.of(stored.classes.tolist()))
+        except (DataError, ValueError) as error:
+            return _problem(sample, error)
         workspace.save_mask(workspace.mask_path(sample.id), mask)
         return None
 
     return problems + each_image(
         context.engine,
-        samples,
+        refined(samples),
         work,
         done=lambda sample: workspace.mask_path(sample.id).exists(),
         progress=context.progress,
@@ -67,6 +72,28 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
     return context.workspace.load_maps(sample.id, stage=map_stage(context))
 
 
+def _problem(sample: Sample, error: Exception) -> Problem:
+    """Maps that are not finite or do not fit the image: it is left out, the run goes on."""
+    return Problem(STAGE, sample.id, str(sample.image_path), str(error))
+
+
+def _check_fit(image: UInt8Array, stored: ActivationMaps) -> None:
+    """Make sure that the maps are this image's.
+
+    Raises:
+        DataError: the image has another size than when its maps were made.
+        ValueError: the maps' grid does not fit, or they are not finite.
+    """
+    (height, width), (old_height, old_width) = image.shape[:2], stored.image_size
+    if (height, width) != (old_height, old_width):
+        msg = (
+            f"the image is {width}x{height} (width x height), and was {old_width}x{old_height} when its maps were "
+            "made. Delete localize/maps and run again."
+        )
+        raise DataError(msg)
+    check_maps(image, torch.from_numpy(stored.maps))
+
+
 def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
     workspace, chain = context.workspace, context.recipe.refine.chain[:-1]
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
@@ -76,10 +103,14 @@ def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
         if isinstance(image, Problem):
             return image
         stored = workspace.load_maps(sample.id)
-        maps = torch.from_numpy(stored.maps).to(context.engine.device)
-        if len(maps):
-            for refiner in chain:
-                maps = refiner.refine(image, maps)
+        try:
+            _check_fit(image, stored)
+            maps = torch.from_numpy(stored.maps).to(context.engine.device)
+            if len(maps):
+                for refiner in chain:
+                    maps = refiner.refine(image, maps)
+        except (DataError, ValueError) as error:
+            return _problem(sample, error)
         workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
         return None
 
@@ -91,62 +122,3 @@ def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
         progress=context.progress,
         description="refine maps",
     )
-
-
-def _threshold(context: Context) -> float:
-    """The labeller's threshold; 'auto' is chosen on train images and their maps alone, and written down."""
-    value = context.recipe.refine.chain[-1].value
-    if value != "auto":
-        record: dict[str, object] = {"value": value, "rule": "fixed"}
-    else:
-        statistic = _automatic(context)
-        value = statistic.choose()
-        record = {
-            "value": value,
-            "rule": "auto",
-            "statistic": {"variance": "variance explained by colour", "information": "colour mutual information"}[
-                statistic.statistic
-            ],
-            "curve": {
-                "thresholds": [float(t) for t in statistic.thresholds],
-                "statistic": [round(float(v), 6) for v in statistic.curve()],
-            },
-        }
-    if context.engine.is_main:
-        write_json(context.workspace.stage(STAGE) / "thresholds.json", record)
-        context.progress.message(f"background threshold {value:.2f} ({record['rule']})")
-    return float(value)
-
-
-def _automatic(context: Context) -> AutoThreshold:
-    samples = [s for s in located(context, TRAIN) if s.tags and refined_map_path(context, s.id).exists()]
-    if not samples:
-        msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
-        raise RunError(msg)
-    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
-    statistic, refined = AutoThreshold(), context.recipe.refine.makes_maps
-
-    def work(sample: Sample) -> Problem | None:
-        image = loader.load(sample)
-        if isinstance(image, Problem):
-            return image
-        maps = torch.from_numpy(_load(context, sample).maps)
-        small = resize_image(image, (maps.shape[1], maps.shape[2]))
-        # Maps that no refiner has drawn to the outlines need a guide that is.
-        statistic.update(small, maps, guide=None if refined else outline_guide(maps, small))
-        return None
-
-    each_image(
-        context.engine,
-        [samples[index] for index in sorted(chosen)],
-        work,
-        done=lambda sample: False,
-        progress=context.progress,
-        description="choose the threshold",
-        at_once=1,  # the statistic is one object, and its sums have one order
-    )
-    merged, *others = context.engine.gather(statistic)
-    for other in others:
-        merged.merge(other)
-    return merged

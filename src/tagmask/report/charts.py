@@ -71,7 +71,19 @@ def _threshold_chart(facts: Facts, measure: str, *, marked: bool) -> Chart | Non
         markers=[*markers, *(_chosen(facts) if marked else ())],
         y_range=(0.0, max(max(line.y) for line in series) * 1.12),
     )
-    return Chart(f"{MEASURES[measure]} at each threshold", svg, tuple(legend))
+    return Chart(f"{MEASURES[measure]} at each threshold", svg, (*legend, *(_exceptions(facts) if marked else ())))
+
+
+def _exceptions(facts: Facts) -> list[tuple[str, str]]:
+    """Legend entries of classes with a threshold of their own, and of the band that is ignored."""
+    given = facts.thresholds
+    own = ((str(name), number(value)) for name, value in mapping(given.get("per_class")).items())
+    entries = [("var(--ink-2)", f"{name}: {value:.2f}") for name, value in own if value is not None]
+    band = given.get("band")
+    margins = [number(value) for value in band] if isinstance(band, list) and len(band) == 2 else []
+    if margins and None not in margins:
+        entries.append(("var(--ink-2)", f"ignored: {margins[0]:.2f} below to {margins[1]:.2f} above the threshold"))
+    return entries
 
 
 def _chosen(facts: Facts) -> list[Marker]:

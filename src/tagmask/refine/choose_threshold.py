@@ -1,0 +1,119 @@
+"""The thresholds of a run: fixed, or chosen on the training images and their maps alone, and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tagmask.context import Context
+from tagmask.data.loading import ImageLoader
+from tagmask.data.transforms import resize_image
+from tagmask.engine import each_image
+from tagmask.errors import DataError, RunError
+from tagmask.interfaces import ActivationMaps, Problem, Sample
+from tagmask.refine.auto_threshold import AutoThreshold, outline_guide
+from tagmask.workspace import write_json
+
+AUTO_IMAGES = 1000  # images the threshold is chosen on; the statistic is a mean, more change it by nothing
+STATISTICS = {"variance": "variance explained by colour", "information": "colour mutual information"}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """One value for all classes, but for those (mask label -> value) that have their own."""
+
+    value: float
+    of_class: dict[int, float] = field(default_factory=dict)
+
+    def of(self, classes: Sequence[int]) -> float | list[float]:
+        """What a labeller is handed for the maps of an image: the value, or one for each of ``classes``."""
+        return [self.of_class.get(label, self.value) for label in classes] if self.of_class else self.value
+
+
+def own_thresholds(context: Context) -> dict[int, float]:
+    """Mask label -> threshold of the classes that the labeller names.
+
+    Raises:
+        UnknownNameError: a class that the data does not have, with the nearest name.
+    """
+    given: dict[str, float] = getattr(context.recipe.refine.chain[-1], "per_class", {})
+    names = context.source.classes
+    return {names.label(name, where="refine.threshold.per_class"): value for name, value in given.items()}
+
+
+def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> Thresholds:
+    """The labeller's thresholds, written to refine/thresholds.json; 'auto' is chosen on train images without masks.
+
+    Args:
+        context: of the refine stage.
+        samples: training images that have the maps to be thresholded.
+        load: gives those maps.
+
+    Raises:
+        UnknownNameError: a class with a threshold of its own that the data does not have.
+        RunError: a threshold is to be chosen, and no sample has tags.
+        DataError: no image tells anything about the threshold.
+    """
+    labeller, of_class = context.recipe.refine.chain[-1], own_thresholds(context)
+    value = labeller.value
+    if value != "auto":
+        record: dict[str, Any] = {"value": value, "rule": "fixed"}
+    else:
+        statistic = _automatic(context, [sample for sample in samples if sample.tags], load)
+        value = statistic.choose()
+        curve = {
+            "thresholds": [float(t) for t in statistic.thresholds],
+            "statistic": [round(float(v), 6) for v in statistic.curve()],
+        }
+        record = {"value": value, "rule": "auto", "statistic": STATISTICS[statistic.statistic], "curve": curve}
+    if of_class:
+        names = context.source.classes.names
+        record["per_class"] = {names[label]: own for label, own in sorted(of_class.items())}
+    margins = getattr(labeller, "margins", (0.0, 0.0))
+    if any(margins):
+        record["band"] = list(margins)
+    if context.engine.is_main:
+        write_json(context.workspace.stage("refine") / "thresholds.json", record)
+        own = f", {len(of_class)} classes with their own" if of_class else ""
+        context.progress.message(f"background threshold {value:.2f} ({record['rule']}{own})")
+    return Thresholds(float(value), of_class)
+
+
+def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> AutoThreshold:
+    if not samples:
+        msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
+        raise RunError(msg)
+    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
+    loader = ImageLoader("refine", max_pixels=context.source.max_pixels, cache_bytes=0)
+    statistic, refined = AutoThreshold(), context.recipe.refine.makes_maps
+
+    def work(sample: Sample) -> Problem | None:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        maps = torch.from_numpy(load(sample).maps)
+        small = resize_image(image, (maps.shape[1], maps.shape[2]))
+        try:
+            # Maps that no refiner has drawn to the outlines need a guide that is.
+            statistic.update(small, maps, guide=None if refined else outline_guide(maps, small))
+        except (DataError, ValueError) as error:  # maps that are not finite; the labeller lists them
+            return Problem("refine", sample.id, str(sample.image_path), str(error))
+        return None
+
+    each_image(
+        context.engine,
+        [samples[index] for index in sorted(chosen)],
+        work,
+        done=lambda sample: False,
+        progress=context.progress,
+        description="choose the threshold",
+        at_once=1,  # the statistic is one object, and its sums have one order
+    )
+    merged, *others = context.engine.gather(statistic)
+    for other in others:
+        merged.merge(other)
+    return merged
