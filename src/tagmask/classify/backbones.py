@@ -210,6 +210,13 @@ class Backbone(nn.Module):
         return reached
 
 
+def keep_statistics(model: nn.Module) -> None:
+    """Put every batch norm into eval mode; its affine parameters still train."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def _channels_first(features: Tensor, channels: int) -> Tensor:
     """Some transformers return [B, h, w, D]; everything else here is [B, D, h, w]."""
     if features.shape[1] != channels and features.shape[-1] == channels:

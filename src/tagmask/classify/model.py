@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.backbones import Backbone, build_backbone
+from tagmask.classify.backbones import Backbone, build_backbone, keep_statistics
 from tagmask.interfaces import ClassifierOutput, ClassList
 from tagmask.settings import ClassifySettings
 from tagmask.weights import load_weights
@@ -43,13 +43,6 @@ class Classifier(nn.Module):
         if mode and self.batch_norm == "eval":
             keep_statistics(self)
         return self
-
-
-def keep_statistics(model: nn.Module) -> None:
-    """Put every batch norm into eval mode; its affine parameters still train."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
 
 
 def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: bool = True) -> Classifier:

@@ -65,7 +65,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // FINE), -(-width // FINE)
 
 
-def _fit(values: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_to_grid(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut at the bottom and right to ``size``; a backbone that rounds down is continued by its last pixels."""
     values = values[..., : size[0], : size[1]]
     missing = size[1] - values.shape[-1], size[0] - values.shape[-2]
@@ -86,7 +86,7 @@ class Block(nn.Module):
         values = self.norm(self.conv(values))
         if self.scale != 1:
             values = functional.interpolate(values, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return _fit(functional.relu(values), size)
+        return fit_to_grid(functional.relu(values), size)
 
 
 class BoundaryBranch(nn.Module):

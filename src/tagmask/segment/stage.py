@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.model import keep_statistics
+from tagmask.classify.backbones import keep_statistics
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import augment_pair
