@@ -102,11 +102,12 @@ def expected(model: type[BaseModel], *leave_out: str) -> dict[str, str]:
 
 def test_recipes_page_names_every_setting_and_its_default() -> None:
     from tagmask.data.source import SourceSettings
+    from tagmask.optim import OptimizerSettings
 
     tables = documented()
     assert tables["engine"] == expected(settings.EngineSettings)
     assert tables["classify"] == expected(settings.ClassifySettings)
-    assert tables["optimizer"] == expected(settings.OptimizerSettings)
+    assert tables["optimizer"] == expected(OptimizerSettings)
     assert tables["augment"] == expected(settings.AugmentSettings)
     assert tables["localize"] == {"name": "cam", **expected(settings.LocalizeSettings, "method")}
     assert tables["segment"] == expected(settings.SegmentSettings)

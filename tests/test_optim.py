@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.settings import OptimizerSettings
+from tagmask.optim import OptimizerSettings, build_optimizer, parameter_groups, rate_factor
 
 
 def model() -> nn.Sequential:

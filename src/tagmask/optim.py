@@ -1,14 +1,34 @@
-"""Parameter groups, optimisers and schedules of every trainable stage (methods.md 1.1)."""
+"""Optimisers of every training: settings, parameter groups and schedules (methods.md 1.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from tagmask.settings import OptimizerSettings
+
+class OptimizerSettings(BaseModel):
+    """Optimiser, parameter groups and schedule (methods.md 1.1).
+
+    ``momentum: null`` with ``sgd`` is the published code's quirk: its helper passes the weight decay into the
+    momentum slot, so the effective momentum equals ``weight_decay``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
+    head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_norms: bool = Field(False, description="weight decay on biases and norms too (the published SGD codes)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
+    schedule: Literal["poly", "one_cycle", "constant"] = "poly"
+    power: Annotated[float, Field(gt=0)] = 0.9
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
 def parameter_groups(

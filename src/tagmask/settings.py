@@ -13,6 +13,7 @@ from tagmask import registry
 from tagmask.building import AS_METHOD, method_of
 from tagmask.classify.head import Head
 from tagmask.localize.localizer import Localizer
+from tagmask.optim import OptimizerSettings
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -42,25 +43,6 @@ class EngineSettings(Settings):
     checkpoint_overhead: Fraction = Field(
         0.05, description="share of training time spent on checkpoints; small models save at every step"
     )
-
-
-class OptimizerSettings(Settings):
-    """Optimiser, parameter groups and schedule (methods.md 1.1).
-
-    ``momentum: null`` with ``sgd`` is the published code's quirk: its helper passes the weight decay into the
-    momentum slot, so the effective momentum equals ``weight_decay``.
-    """
-
-    kind: Literal["adamw", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
-    head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    decay_norms: bool = Field(False, description="weight decay on biases and norms too (the published SGD codes)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
-    schedule: Literal["poly", "one_cycle", "constant"] = "poly"
-    power: Annotated[float, Field(gt=0)] = 0.9
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
 class AugmentSettings(Settings):
