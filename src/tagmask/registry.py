@@ -120,6 +120,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "fully connected CRF: every two pixels should agree, near ones of like colour most; nothing to train",
             "Krähenbühl & Koltun, NIPS 2011",
         ),
+        "irnet": Entry(
+            "tagmask.refine.irnet_refiner:IRNet",
+            "random walk of the maps inside class boundaries that a network learns from them",
+            "Ahn et al., CVPR 2019",
+        ),
         "pamr": Entry(
             "tagmask.refine.pamr:Pamr",
             "means over neighbours of like colour pull the maps to outlines, nothing to train",

@@ -5,7 +5,8 @@ of maps and masks. It knows no maths and no settings.
       recipe.yaml manifest.json log.txt report.html metrics.json problems.jsonl
       classify/  model.safetensors state.ckpt history.jsonl  (2/, 3/, ...: retrainings, the same)
       localize/  maps/ID.npz  NAME.safetensors NAME.json (what a localizer has learnt)
-      refine/    masks/ID.png
+      refine/    masks/ID.png  maps/ID.npz  thresholds.json
+                 N-NAME/model.safetensors state.ckpt history.jsonl labels/ID.png (refiner N, if it learns)
       segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same)
 """
 
@@ -184,7 +185,7 @@ class Workspace:
 
     def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
-        with _stored_maps(self.map_path(sample_id, stage=stage)) as stored:
+        with _stored(self.map_path(sample_id, stage=stage)) as stored:
             height, width = (int(side) for side in stored["image_size"])
             return ActivationMaps(
                 classes=stored["classes"],
@@ -196,7 +197,7 @@ class Workspace:
 
     def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:
         """Label -> maximum of its map before division, and the notes, without reading the maps themselves."""
-        with _stored_maps(self.map_path(sample_id)) as stored:
+        with _stored(self.map_path(sample_id)) as stored:
             return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True)), _notes(stored)
 
     @staticmethod
@@ -215,6 +216,18 @@ class Workspace:
             msg = f"{path}: not a readable mask ({reason}). Delete it and run again."
             raise RunError(msg) from error
 
+    @staticmethod
+    def save_planes(path: Path, planes: UInt8Array) -> None:
+        """Store uint8 [P, H, W] as compressed npz without pickle."""
+        with atomic_write(path) as stream:
+            np.savez_compressed(stream, schema=np.int64(SCHEMA), planes=planes)
+
+    @staticmethod
+    def load_planes(path: Path) -> UInt8Array:
+        """Read a file written by :meth:`save_planes`; a broken one is a RunError that names it."""
+        with _stored(path, "planes") as stored:
+            return np.asarray(stored["planes"], dtype=np.uint8)
+
     # -- files -------------------------------------------------------------------------------------------
 
     def count_files(self, stage: str) -> int:
@@ -229,11 +242,12 @@ class Workspace:
         return found
 
     def clear(self, stage: str) -> None:
-        """Remove a stage's artifacts before it is redone (a stage inside its folder, such as segment/full, stays)."""
-        folder = self.stage(stage)
-        if not folder.is_dir():
-            return
-        for entry in folder.iterdir():
+        """Remove a stage's artifacts and what its training left out (a stage inside its folder, such as segment/full,
+        stays), before it is redone."""
+        folder, training = self.stage(stage), f"{stage} (training)"
+        if any(problem.stage == training for problem in self.problems()):
+            self.write_problems(training, ())
+        for entry in folder.iterdir() if folder.is_dir() else ():
             if is_stage(stage, entry.name):
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -308,14 +322,14 @@ class Workspace:
 
 
 @contextmanager
-def _stored_maps(path: Path) -> Iterator[Any]:
-    """The arrays of a maps file; a broken one is a RunError that names it."""
+def _stored(path: Path, what: str = "maps") -> Iterator[Any]:
+    """The arrays of an npz file; a broken one is a RunError that names it."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             yield stored
     except Exception as error:  # a torn zip raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"{path}: not a readable maps file ({reason}). Delete it and run again."
+        msg = f"{path}: not a readable {what} file ({reason}). Delete it and run again."
         raise RunError(msg) from error
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from tagmask import registry
+from tagmask.refine.trainable import BackboneSettings, TrainableRefiner
 
 #: Settings that take less time and leave nothing out.
 QUICK: dict[str, dict[str, Any]] = {"advcam": {"steps": 3}}
+SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,8 +54,21 @@ def refiner(request: pytest.FixtureRequest) -> object:
 
 @pytest.fixture
 def mapper(request: pytest.FixtureRequest) -> object:
-    """A registered refiner that makes maps of maps."""
-    return registry.get("refiner", request.param)()
+    """A registered refiner that makes maps of maps; one that learns has a small network that has not learnt."""
+    method = registry.get("refiner", request.param)()
+    if not isinstance(method, TrainableRefiner):
+        return method
+    torch.manual_seed(0)
+    backbone = BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()
+    return method.trained(method.build(backbone).eval())
+
+
+@pytest.fixture(params=[n for n in registry.entries("refiner") if hasattr(registry.get("refiner", n), "targets_are")])
+def trainable(request: pytest.FixtureRequest) -> TrainableRefiner:
+    """A registered refiner that learns."""
+    method = registry.get("refiner", request.param)()
+    assert isinstance(method, TrainableRefiner)
+    return method
 
 
 @pytest.fixture

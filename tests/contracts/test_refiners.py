@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tagmask.errors import DataError
+from tagmask.refine.trainable import BackboneSettings, TrainableRefiner
 
+SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]
 
 
@@ -97,6 +99,42 @@ def test_a_map_does_not_mind_half_precision(mapper: Any) -> None:
     exact = mapper.refine(image((48, 64)), maps((48, 64)))
     stored = mapper.refine(image((48, 64)), maps((48, 64)).half().float())  # as the artifacts are
     assert float((exact - stored).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 61), (5, 90)])
+@pytest.mark.parametrize("k", [0, 2])
+def test_what_it_learns_from_is_drawn_from_image_and_maps_alone(
+    trainable: TrainableRefiner, size: tuple[int, int], k: int
+) -> None:
+    given, classes = (
+        maps(size, k) if k else torch.zeros(0, -(-size[0] // 4), -(-size[1] // 4)),
+        torch.tensor([3, 7][:k]),
+    )
+    targets = trainable.targets(image(size), given, classes)
+    assert targets.dtype == np.uint8
+    assert targets.shape[-2:] == size
+    assert targets.ndim == {"labels": 2, "planes": 3}[trainable.targets_are]
+    assert np.array_equal(targets, trainable.targets(image(size), given, classes))
+    items = [trainable.item(image(size), targets, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert items[0].keys() == items[1].keys()
+    assert all(torch.equal(items[0][key], items[1][key]) for key in items[0]), "all chance comes from the generator"
+    assert any(not torch.equal(items[0][key], items[2][key]) for key in items[0])
+
+
+def test_items_of_all_images_fit_into_one_batch_that_teaches(trainable: TrainableRefiner) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    items = []
+    for size, k in (((48, 64), 2), ((61, 47), 1)):
+        targets = trainable.targets(image(size), maps(size, k), torch.tensor([3, 7][:k]))
+        items.append(trainable.item(image(size), targets, rng))
+    network = trainable.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()).train()
+    terms = trainable.losses(network, {key: torch.stack([item[key] for item in items]) for key in items[0]})
+    terms["loss"].backward()
+    groups = [parameter for group in trainable.parameter_groups(network) for parameter in group["params"]]
+    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in groups)
+    named = dict(network.named_parameters())
+    assert {id(p) for p in groups} == {id(p) for p in named.values() if p.requires_grad}
 
 
 CLASSES = torch.tensor([3, 7])

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tagmask.classify.backbones import Backbone
+
 FINE, COARSE = 4, 8
 
 
@@ -168,3 +170,29 @@ class DisplacementBranch(nn.Module):
             parts.append(self.fuse(torch.cat(deep, dim=1), size))
         shifted: Tensor = self.shift(self.field(self.last(torch.cat(parts, dim=1), size)))
         return shifted
+
+
+class IRNetwork(nn.Module):
+    """Backbone and branches. The backbone is constant: no gradient, and in eval mode always."""
+
+    def __init__(self, backbone: Backbone, *, displacement: bool) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+        with torch.no_grad():
+            strides = stage_strides(backbone(torch.zeros(1, 3, 128, 128)), 128)
+        taps = choose_taps(backbone.channels, strides)
+        self.boundary = BoundaryBranch(taps)
+        self.displacement = DisplacementBranch(taps) if displacement else None
+
+    def train(self, mode: bool = True) -> IRNetwork:
+        """Training mode of the branches."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised images [B, 3, H, W] -> boundary logits [B, 1, ceil(H/4), ceil(W/4)], displacement [B, 2, same]."""
+        with torch.no_grad():
+            features = self.backbone(images)
+        size = images.shape[2], images.shape[3]
+        return self.boundary(features, size), self.displacement(features, size) if self.displacement else None

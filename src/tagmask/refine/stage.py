@@ -1,6 +1,7 @@
 """The refine stage: the recipe's chain of refiners, from activation maps to pseudo masks.
 
-All but the last refiner turn maps into maps (kept in refine/maps); the last one makes labels.
+All but the last refiner turn maps into maps (kept in refine/maps), those that learn after their training
+(:mod:`tagmask.refine.fitting`); the last one makes labels.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.engine import each_image
 from tagmask.errors import DataError
-from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.interfaces import ActivationMaps, Problem, Sample
 from tagmask.refine.choose_threshold import choose_thresholds, own_thresholds
-from tagmask.refine.maps import check_maps
-
-STAGE = "refine"
+from tagmask.refine.fitting import STAGE, fitted_chain, left_out, through_chain
 
 
 def located(context: Context, *splits: str) -> list[Sample]:
@@ -54,7 +53,7 @@ def run(context: Context) -> list[Problem]:
         try:
             mask = labeller.labels(maps, classes, stored.image_size, thresholds.of(stored.classes.tolist()))
         except (DataError, ValueError) as error:
-            return _problem(sample, error)
+            return left_out(sample, error)
         workspace.save_mask(workspace.mask_path(sample.id), mask)
         return None
 
@@ -72,49 +71,23 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
     return context.workspace.load_maps(sample.id, stage=map_stage(context))
 
 
-def _problem(sample: Sample, error: Exception) -> Problem:
-    """Maps that are not finite or do not fit the image: it is left out, the run goes on."""
-    return Problem(STAGE, sample.id, str(sample.image_path), str(error))
-
-
-def _check_fit(image: UInt8Array, stored: ActivationMaps) -> None:
-    """Make sure that the maps are this image's.
-
-    Raises:
-        DataError: the image has another size than when its maps were made.
-        ValueError: the maps' grid does not fit, or they are not finite.
-    """
-    (height, width), (old_height, old_width) = image.shape[:2], stored.image_size
-    if (height, width) != (old_height, old_width):
-        msg = (
-            f"the image is {width}x{height} (width x height), and was {old_width}x{old_height} when its maps were "
-            "made. Delete localize/maps and run again."
-        )
-        raise DataError(msg)
-    check_maps(image, torch.from_numpy(stored.maps))
-
-
 def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
-    workspace, chain = context.workspace, context.recipe.refine.chain[:-1]
+    workspace = context.workspace
+    chain, problems = fitted_chain(context, context.recipe.refine.chain[:-1], samples)
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
-        stored = workspace.load_maps(sample.id)
         try:
-            _check_fit(image, stored)
-            maps = torch.from_numpy(stored.maps).to(context.engine.device)
-            if len(maps):
-                for refiner in chain:
-                    maps = refiner.refine(image, maps)
+            stored, maps = through_chain(context, chain, sample, image)
         except (DataError, ValueError) as error:
-            return _problem(sample, error)
+            return left_out(sample, error)
         workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
         return None
 
-    return each_image(
+    return problems + each_image(
         context.engine,
         samples,
         work,

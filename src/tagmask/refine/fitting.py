@@ -1,0 +1,239 @@
+"""Training of the refiners that learn: labels of every train image, the loop over steps, the stored network.
+
+A refiner at position N of the chain (from 1) works in ``refine/N-NAME``: labels, history, model.safetensors. It learns
+from the maps that come to it through the refiners before it, on the train split, and sees no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tagmask.classify.backbones import Backbone
+from tagmask.context import TRAIN, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.engine import Engine, each_image
+from tagmask.errors import DataError, RunError
+from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.optim import build_optimizer, rate_factor
+from tagmask.refine.maps import check_maps
+from tagmask.refine.trainable import BackboneSettings, MapRefiner, TrainableRefiner, take_classifier_backbone
+from tagmask.training import train
+from tagmask.weights import load_tensors, load_weights, save_weights
+from tagmask.workspace import Workspace, artifact_name
+
+STAGE, TRAINING = "refine", "refine (training)"
+
+
+def left_out(sample: Sample, error: Exception, stage: str = STAGE) -> Problem:
+    """Maps that are not finite or do not fit the image: it is left out, the run goes on."""
+    return Problem(stage, sample.id, str(sample.image_path), str(error))
+
+
+def through_chain(
+    context: Context, chain: Sequence[MapRefiner], sample: Sample, image: UInt8Array
+) -> tuple[ActivationMaps, Tensor]:
+    """An image's activation maps, and what the refiners make of them in order; without maps there is nothing to do.
+
+    Raises:
+        DataError: the image has another size than when its maps were made.
+        ValueError: the maps' grid does not fit, or they are not finite.
+    """
+    stored = context.workspace.load_maps(sample.id)
+    (height, width), (old_height, old_width) = image.shape[:2], stored.image_size
+    if (height, width) != (old_height, old_width):
+        msg = (
+            f"the image is {width}x{height} (width x height), and was {old_width}x{old_height} when its maps were "
+            "made. Delete localize/maps and run again."
+        )
+        raise DataError(msg)
+    maps = torch.from_numpy(stored.maps)
+    check_maps(image, maps)
+    maps = maps.to(context.engine.device)
+    for refiner in chain if len(maps) else ():
+        maps = refiner.refine(image, maps)
+    return stored, maps
+
+
+def fitted_chain(context: Context, refiners: Sequence[Any], samples: list[Sample]) -> tuple[list[Any], list[Problem]]:
+    """The refiners, those that learn trained (or loaded, if they were); and the inputs that had to be left out.
+
+    Args:
+        context: of the refine stage.
+        refiners: the chain without the one that makes labels.
+        samples: images with activation maps.
+    """
+    ready: list[Any] = []
+    problems: list[Problem] = []
+    for position, refiner in enumerate(refiners, start=1):
+        if not isinstance(refiner, TrainableRefiner):
+            ready.append(refiner)
+            continue
+        fitting = _Fitting(context, position, refiner, ready)
+        if fitting.path.exists():
+            problems = [problem for problem in context.workspace.problems() if problem.stage == TRAINING]
+        else:
+            problems = fitting.train(samples, problems)
+        ready.append(fitting.trained())
+    return ready, problems
+
+
+class _Fitted:
+    """A trained refiner at the engine's precision."""
+
+    def __init__(self, refiner: MapRefiner, engine: Engine) -> None:
+        self.refiner, self.engine = refiner, engine
+
+    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+        """See MapRefiner."""
+        with self.engine.autocast(), torch.no_grad():
+            return self.refiner.refine(image, maps)
+
+
+class _Targets:
+    """Images and what they teach, augmented by the refiner."""
+
+    def __init__(
+        self, refiner: TrainableRefiner, samples: Sequence[Sample], paths: Sequence[Path], loader: ImageLoader
+    ) -> None:
+        self.refiner, self.samples, self.paths, self.loader = refiner, samples, paths, loader
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
+        """One training item of the refiner."""
+        image = self.loader.load(self.samples[index])
+        if isinstance(image, Problem):
+            return image
+        load = Workspace.load_mask if self.refiner.targets_are == "labels" else Workspace.load_planes
+        return self.refiner.item(image, load(self.paths[index]), rng)
+
+
+class _FittingTask:
+    """The refiner's training step."""
+
+    def __init__(self, refiner: TrainableRefiner, model: nn.Module, dataset: _Targets) -> None:
+        self.refiner, self.model, self.dataset = refiner, model, dataset
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """As the refiner says."""
+        return self.refiner.parameter_groups(self.model)
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """As the recipe says."""
+        return build_optimizer(self.refiner.optimizer, groups)
+
+    def rate(self, step: int, total: int) -> float:
+        """As the recipe says."""
+        return rate_factor(self.refiner.optimizer, step, total)
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The refiner's terms."""
+        return self.refiner.losses(model, batch)
+
+    def validate(self, epoch: int) -> dict[str, Any] | None:
+        """Nothing: there is no truth to compare with."""
+        del epoch
+        return None
+
+
+class _Fitting:
+    """One refiner's training inside the refine stage."""
+
+    def __init__(self, context: Context, position: int, refiner: TrainableRefiner, before: Sequence[Any]) -> None:
+        self.context, self.refiner, self.before = context, refiner, list(before)
+        self.folder = context.workspace.stage(STAGE) / f"{position}-{refiner.name}"
+        self.path = self.folder / "model.safetensors"
+
+    def train(self, samples: list[Sample], earlier: list[Problem]) -> list[Problem]:
+        """Leave model.safetensors, and before it the list of inputs left out; returns them behind the ``earlier``."""
+        context, engine = self.context, self.context.engine
+        train_ids = {sample.id for sample in context.samples(TRAIN)}
+        problems = self._make_targets([sample for sample in samples if sample.id in train_ids])
+        learnt_from = [s for s in samples if s.id in train_ids and self.target_path(s).exists()]
+        if not learnt_from:
+            msg = f"refine: {self.refiner.name} has no train image to learn from; see problems.jsonl"
+            raise RunError(msg)
+        torch.manual_seed(context.recipe.seed)
+        model = self.refiner.build(self._backbone(pretrained=True))
+        model.train()
+        loader = ImageLoader(TRAINING, max_pixels=context.source.max_pixels)
+        dataset = _Targets(self.refiner, learnt_from, [self.target_path(s) for s in learnt_from], loader)
+        problems += train(
+            engine,
+            _FittingTask(self.refiner, model, dataset),
+            epochs=self.refiner.epochs,
+            batch_size=self.refiner.batch_size,
+            folder=self.folder,
+            progress=context.progress,
+            clip_norm=self.refiner.optimizer.clip_norm,
+            description=f"train {self.refiner.name}",
+        )
+        if engine.is_main:
+            self.refiner.finish(model, self._images(learnt_from), engine.device)
+            context.workspace.write_problems(TRAINING, [*earlier, *problems])
+            save_weights(self.path, model, {"kind": self.refiner.name, "settings": self.refiner.dump()})
+            (self.folder / "state.ckpt").unlink(missing_ok=True)
+        engine.barrier()
+        return [*earlier, *problems]
+
+    def trained(self) -> MapRefiner:
+        """The refiner with its stored network on the engine's device."""
+        model = self.refiner.build(self._backbone(pretrained=False))
+        load_weights(self.path, model)
+        self.context.engine.place(model.requires_grad_(False))
+        return _Fitted(self.refiner.trained(model, self.context.engine.device), self.context.engine)
+
+    def target_path(self, sample: Sample) -> Path:
+        """Where what an image teaches is kept."""
+        suffix = "png" if self.refiner.targets_are == "labels" else "npz"
+        return self.folder / "labels" / f"{artifact_name(sample.id)}.{suffix}"
+
+    def _make_targets(self, samples: list[Sample]) -> list[Problem]:
+        context, loader = self.context, ImageLoader(TRAINING, max_pixels=self.context.source.max_pixels, cache_bytes=0)
+        save = Workspace.save_mask if self.refiner.targets_are == "labels" else Workspace.save_planes
+
+        def work(sample: Sample) -> Problem | None:
+            image = loader.load(sample)
+            if isinstance(image, Problem):
+                return image
+            try:
+                stored, maps = through_chain(context, self.before, sample, image)
+                targets = self.refiner.targets(image, maps.float(), torch.from_numpy(stored.classes))
+            except (DataError, ValueError) as error:
+                return left_out(sample, error, TRAINING)
+            save(self.target_path(sample), targets)
+            return None
+
+        return each_image(
+            context.engine,
+            samples,
+            work,
+            done=lambda sample: self.target_path(sample).exists(),
+            progress=context.progress,
+            description=f"labels for {self.refiner.name}",
+        )
+
+    def _images(self, samples: list[Sample]) -> Iterator[UInt8Array]:
+        loader = ImageLoader(TRAINING, max_pixels=self.context.source.max_pixels, cache_bytes=0)
+        for sample in samples:
+            image = loader.load(sample)
+            if not isinstance(image, Problem):
+                yield image
+
+    def _backbone(self, *, pretrained: bool) -> Backbone:
+        """As the refiner or else ``classify`` says."""
+        recipe, from_classifier = self.context.recipe, self.refiner.init == "classifier"
+        keys = BackboneSettings.model_fields
+        settings = self.refiner.backbone or BackboneSettings(**{key: getattr(recipe.classify, key) for key in keys})
+        backbone = settings.build(pretrained=pretrained and not from_classifier)
+        if pretrained and from_classifier:
+            path = self.context.workspace.stage(list(recipe.trainings)[-1]) / "model.safetensors"
+            take_classifier_backbone(backbone, load_tensors(path), path)
+        return backbone
