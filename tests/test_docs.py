@@ -125,8 +125,8 @@ def test_recipes_page_names_every_setting_and_its_default() -> None:
         assert tables[name] == expected(registry.get("refiner", name)), name
 
 
-@pytest.mark.parametrize("kind", ["head", "localizer"])
-def test_every_heads_and_localizers_page_names_its_settings(kind: registry.Kind) -> None:
+@pytest.mark.parametrize("kind", ["head", "localizer", "network"])
+def test_every_methods_page_names_its_settings(kind: registry.Kind) -> None:
     pages = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs" / "methods").glob("*.md"))
     found = {heading: table for page in pages for heading, table in documented(str(page)).items()}
     text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)

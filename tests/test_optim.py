@@ -26,6 +26,29 @@ def test_pretrained_and_new_parameters_have_their_own_rates() -> None:
     assert all(group["peak_lr"] == group["lr"] for group in groups)
 
 
+def test_new_biases_learn_faster_and_without_decay() -> None:
+    """DeepLabV2's groups: the backbone at lr, the pyramid's weights at 10 lr, its biases at 20 lr without decay."""
+    backbone, pyramid = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 2, 3)
+    settings = OptimizerSettings(lr=2.5e-4, head_lr=2.5e-3, weight_decay=5e-4)
+    groups = parameter_groups(settings, backbone.parameters(), pyramid.parameters(), bias_factor=2.0)
+    assert [(group["peak_lr"], group["weight_decay"]) for group in groups] == [
+        (2.5e-4, 5e-4),
+        (2.5e-3, 5e-4),
+        (5e-3, 0),
+    ]
+    with_decay = settings.model_copy(update={"decay_norms": True})
+    groups = parameter_groups(with_decay, backbone.parameters(), pyramid.parameters(), bias_factor=2.0)
+    assert [(group["peak_lr"], group["weight_decay"]) for group in groups] == [
+        (2.5e-4, 5e-4), (2.5e-3, 5e-4), (5e-3, 5e-4)
+    ]  # fmt: skip
+
+
+def test_some_parameters_never_decay() -> None:
+    net = nn.Linear(3, 3, bias=False)
+    [group] = parameter_groups(OptimizerSettings(), net.parameters(), [], undecayed=[net.weight])
+    assert group["weight_decay"] == 0
+
+
 def test_decay_on_everything_where_asked_for() -> None:
     settings = OptimizerSettings(decay_norms=True, weight_decay=0.5)
     groups = parameter_groups(settings, model().parameters(), [])

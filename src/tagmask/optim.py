@@ -32,21 +32,39 @@ class OptimizerSettings(BaseModel):
 
 
 def parameter_groups(
-    settings: OptimizerSettings, pretrained: Iterable[nn.Parameter], new: Iterable[nn.Parameter]
+    settings: OptimizerSettings,
+    pretrained: Iterable[nn.Parameter],
+    new: Iterable[nn.Parameter],
+    *,
+    undecayed: Iterable[nn.Parameter] = (),
+    bias_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out.
 
-    Biases and norm weights (one-dimensional) are in groups of their own without weight decay, unless
-    ``decay_norms``.
+    Biases and norm weights (one-dimensional) and those of ``undecayed`` are in groups of their own without weight
+    decay, unless ``decay_norms``. New biases and norms learn ``bias_factor`` times as fast as other new parameters.
     """
-    groups = []
-    for parameters, rate in ((pretrained, settings.lr), (new, settings.head_lr)):
+    groups: list[dict[str, Any]] = []
+    marked = {id(parameter) for parameter in undecayed}
+
+    def add(members: list[nn.Parameter], rate: float, decay: float) -> None:
+        if members:
+            groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
+
+    for parameters, rate, of_bias in (
+        (pretrained, settings.lr, settings.lr),
+        (new, settings.head_lr, settings.head_lr * bias_factor),
+    ):
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        weights = [parameter for parameter in trainable if settings.decay_norms or parameter.ndim > 1]
-        norms = [parameter for parameter in trainable if not settings.decay_norms and parameter.ndim <= 1]
-        for members, decay in ((weights, settings.weight_decay), (norms, 0.0)):
-            if members:
-                groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
+        plain = [p for p in trainable if p.ndim <= 1 or id(p) in marked]
+        known = {id(parameter) for parameter in plain}
+        weights = [parameter for parameter in trainable if id(parameter) not in known]
+        decay = settings.weight_decay if settings.decay_norms else 0.0
+        if settings.decay_norms and rate == of_bias:
+            add(trainable, rate, decay)
+        else:
+            add(weights, rate, settings.weight_decay)
+            add(plain, of_bias, decay)
     return groups
 
 

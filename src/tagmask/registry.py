@@ -133,7 +133,20 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
     },
     "network": {
         "deeplabv3plus": Entry(
-            "tagmask.segment.models:DeepLabV3Plus", "DeepLabV3+, any timm encoder", "Chen et al., ECCV 2018"
+            "tagmask.segment.deeplabv3plus:DeepLabV3Plus", "DeepLabV3+, any timm encoder", "Chen et al., ECCV 2018"
+        ),
+        "deeplabv2": Entry(
+            "tagmask.segment.deeplabv2:DeepLabV2",
+            "DeepLabV2, ResNet-101 at three scales, as most papers of this field train it",
+            "Chen et al., TPAMI 2018",
+        ),
+        "upernet": Entry(
+            "tagmask.segment.upernet:UPerNet", "UPerNet, Swin or any timm encoder", "Xiao et al., ECCV 2018"
+        ),
+        "segformer": Entry(
+            "tagmask.segment.segformer:Segformer",
+            "SegFormer, the light option: a small transformer, linear decoder",
+            "Xie et al., NeurIPS 2021",
         ),
     },
 }

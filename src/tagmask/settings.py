@@ -148,6 +148,10 @@ class SegmentSettings(Settings):
     batch_norm: Literal["eval", "train"] = "train"
     augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
     optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
+    bias_factor: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="rate of new biases and norms as a multiple of that of other new parameters"
+    )
+    hold: Positive = Field(1, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
 

@@ -115,8 +115,8 @@ def test_a_weights_file_is_loaded_whole(published: tuple[Path, nn.Module], optio
     ("content", "said"),
     [
         (None, "no such weights file"),
-        (b"", "not a safetensors file"),
-        (b"x" * 500, "not a safetensors file"),
+        (b"", "neither a safetensors file"),
+        (b"x" * 500, "neither a safetensors file"),
         ({"conv1.weight": torch.ones(3)}, "tensors missing, such as"),
     ],
     ids=["missing", "empty", "noise", "other"],

@@ -11,7 +11,16 @@ from tagmask import registry
 from tagmask.refine.trainable import BackboneSettings, TrainableRefiner
 
 #: Settings that take less time and leave nothing out.
-QUICK: dict[str, dict[str, Any]] = {"advcam": {"steps": 3}}
+QUICK: dict[str, dict[str, Any]] = {
+    "advcam": {"steps": 3},
+    "deeplabv2": {"depth": 14, "width": 8},
+    "upernet": {
+        "encoder_args": {"embed_dim": 16, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)},
+        "decoder_channels": 16,
+        "auxiliary_channels": 8,
+    },
+    "segformer": {"decoder_channels": 16},
+}
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
 
@@ -79,5 +88,5 @@ def labeller(request: pytest.FixtureRequest) -> object:
 
 @pytest.fixture
 def network(request: pytest.FixtureRequest) -> object:
-    """A registered network with its default settings."""
-    return registry.get("network", request.param)()
+    """A registered network with its default settings, but for what only makes it slow."""
+    return registry.get("network", request.param)(**QUICK.get(request.param, {}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tagmask.segment.losses import cross_entropy
+from tagmask.segment.losses import cross_entropy, nearest_to
 from tagmask.weights import load_weights, save_weights
 
 LABELS = 4
@@ -66,11 +66,22 @@ def test_the_encoder_is_part_of_it(model: Any) -> None:
     assert encoder < whole
 
 
+def test_every_output_of_training_has_its_weight(model: Any) -> None:
+    """One tensor, or a tuple of them; each covers the whole image."""
+    outputs = model.train()(views())
+    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+    assert len(outputs) == len(model.output_weights)
+    assert all(logits.shape[:2] == (2, LABELS) for logits in outputs)
+    assert all(0.5 < (logits.shape[3] / logits.shape[2]) / (56 / 40) < 2 for logits in outputs)
+
+
 def test_every_parameter_that_trains_gets_a_gradient(model: nn.Module) -> None:
     """Otherwise several processes would wait for a gradient that never comes."""
     model.train()
     labels = torch.randint(0, LABELS, (2, 40, 56), generator=torch.Generator().manual_seed(0))
-    cross_entropy(model(views()), labels).backward()
+    outputs = model(views())
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    torch.stack([cross_entropy(o, nearest_to(labels, o.shape[-2:])) for o in outputs]).sum().backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     model.zero_grad(set_to_none=True)
     assert without == []

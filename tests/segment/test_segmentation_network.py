@@ -1,10 +1,7 @@
-"""DeepLabV3+ and its loss, prediction over scales and mirrors, and where its first weights come from."""
+"""The loss of the networks, and prediction over scales and mirrors."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tagmask.errors import InputError
 from tagmask.segment import cross_entropy, predict_probabilities
-from tagmask.segment.models import DeepLabV3Plus, SegmentationModel
+from tagmask.segment.losses import nearest_to
 from tagmask.segment.predict import to_mask
-
-SMALL: dict[str, Any] = {
-    "encoder_args": {"channels": [8, 16, 24, 32], "stem_width": 8},
-    "decoder_channels": 8,
-    "atrous_rates": (1, 2, 3),
-}
-
 
 # -- loss ------------------------------------------------------------------------------------------------
 
@@ -47,6 +35,15 @@ def test_nothing_but_ignored_pixels_costs_nothing() -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("size", [(41, 41), (21, 31), (3, 5), (321, 320), (100, 33)])
+def test_labels_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
+    labels = np.random.default_rng(0).integers(0, 256, (321, 320), dtype=np.uint8)
+    expected = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    found = nearest_to(torch.from_numpy(labels.astype(np.int64))[None], torch.Size(size))[0]
+    assert found.dtype == torch.int64
+    assert np.array_equal(found.numpy(), np.asarray(expected))
 
 
 # -- prediction ------------------------------------------------------------------------------------------
@@ -121,77 +118,3 @@ def test_the_most_probable_label() -> None:
     mask = to_mask(torch.tensor([[[0.2, 0.5]], [[0.7, 0.1]], [[0.1, 0.4]]]))
     assert mask.tolist() == [[1, 0]]
     assert mask.dtype == np.uint8
-
-
-# -- the network -----------------------------------------------------------------------------------------
-
-
-def test_padding_is_cut_off_again() -> None:
-    class Echo(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen: list[tuple[int, ...]] = []
-
-        def forward(self, views: Tensor) -> Tensor:
-            self.seen.append(tuple(views.shape[2:]))
-            return functional.avg_pool2d(views, 1)
-
-    network = Echo()
-    views = torch.randn(1, 3, 33, 64)
-    assert torch.equal(SegmentationModel(network, grid=32)(views), views)
-    assert network.seen == [(64, 64)]
-
-
-@pytest.fixture(scope="module")
-def classifier(finished: Path) -> Path:
-    return finished / "classify" / "model.safetensors"
-
-
-def test_it_starts_from_the_classifier(classifier: Path) -> None:
-    torch.manual_seed(0)
-    model = DeepLabV3Plus(weights="classifier", **SMALL).build(4, classifier=classifier)
-    stored = load_file(classifier)
-    encoder = model.encoder.model.state_dict()  # type: ignore[union-attr]
-    assert encoder.keys() == {k.removeprefix("backbone.model.") for k in stored if k.startswith("backbone.model.")}
-    assert all(torch.equal(value, stored[f"backbone.model.{name}"]) for name, value in encoder.items())
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(InputError) as raised:
-        call()
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-def test_another_networks_classifier_is_one_line(classifier: Path, tmp_path: Path) -> None:
-    other = DeepLabV3Plus(weights="classifier", encoder="resnet18")
-    assert "'resnet18' is not the classifier's backbone" in refusal(lambda: other.build(4, classifier=classifier))
-    mine = DeepLabV3Plus(weights="classifier", **SMALL)
-    assert "there is no classifier here" in refusal(lambda: mine.build(4))
-    torn = Path(shutil.copy(classifier, tmp_path))
-    torn.write_bytes(torn.read_bytes()[:100])
-    assert str(torn) in refusal(lambda: mine.build(4, classifier=torn))
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"encoder": "resnet_18"}, "Did you mean 'resnet18'"),
-        ({"encoder_args": {"bogus": 1}}, "unexpected keyword argument 'bogus'"),
-        ({"encoder": "vgg11"}, "cannot be an encoder here"),
-        ({"encoder": "vit_tiny_patch16_224"}, "cannot be an encoder here"),
-        ({"weights": Path("none.safetensors")}, "no such weights file"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_an_encoder_is_one_line(settings: dict[str, Any], said: str) -> None:
-    assert said in refusal(lambda: DeepLabV3Plus(**settings).build(4))
-
-
-def test_real_weights_go_into_the_encoder(shared: Path) -> None:
-    path = shared / "weights" / "mobilenetv2_100-imagenet.safetensors"
-    model = DeepLabV3Plus(encoder="mobilenetv2_100", weights=path).build(3)
-    stored, encoder = load_file(path), model.encoder.model.state_dict()  # type: ignore[union-attr]
-    assert torch.equal(encoder["conv_stem.weight"], stored["conv_stem.weight"])
-    assert all(torch.equal(value, stored[name]) for name, value in encoder.items() if name in stored)
-    assert sum(name in stored for name in encoder) > 200

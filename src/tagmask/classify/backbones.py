@@ -8,11 +8,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
+from timm.models import swin_transformer
 from torch import Tensor, nn
 
 from tagmask.classify import wide_resnet38
 from tagmask.errors import InputError, UnknownNameError
+from tagmask.state_dict import read_state_dict
 
 
 def build_backbone(
@@ -127,17 +128,12 @@ def create_timm(name: str, options: dict[str, Any], *, setting: str) -> Any:
 
 def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
     """Say in one line why a weights file does not fit; timm's own loading is lenient with feature extractors."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            found = {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        msg = f"{path}: no such weights file. Set classify.weights to a safetensors file, 'timm' or null."
-        raise InputError(msg) from error
-    except (SafetensorError, OSError) as error:
-        msg = f"{path}: not a safetensors file ({error})"
-        raise InputError(msg) from error
+    stored = read_state_dict(path, remedy="Set classify.weights to a safetensors file, 'timm' or null.")
     with torch.device("meta"):
         full = timm.create_model(name, **{k: v for k, v in args.items() if k != "output_stride"})
+    if "layers.0.downsample.reduction.weight" in stored:  # Swin's own release counts otherwise; timm translates
+        stored = swin_transformer.checkpoint_filter_fn(stored, full)
+    found = {key: tuple(value.shape) for key, value in stored.items()}
     head: Any = full.get_classifier()  # type: ignore[operator]
     heads = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
     wanted = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}

@@ -7,16 +7,13 @@ Parameter names are the published ones, so that published weights fit.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.errors import InputError
+from tagmask.state_dict import fitting, read_state_dict
 
 NAME = "wide_resnet38"
 FROZEN = ("conv1a", "b2", "b2_1", "b2_2")
@@ -152,39 +149,8 @@ def build_wide_resnet38(weights: Path | None, *, width: int = 64, dropout: float
         return WideResNet38(width, dropout)
     with torch.device("meta"):  # random values would only be overwritten
         model = WideResNet38(width, dropout)
-    stored, wanted = _read(weights), model.state_dict()
-    for name in wanted:
-        if name.endswith("num_batches_tracked"):  # older files have none, and nothing reads it
-            stored.setdefault(name, torch.tensor(0))
-    missing = [name for name in wanted if name not in stored]
-    if missing:
-        msg = f"{weights}: not weights of {NAME}: {len(missing)} of {len(wanted)} tensors missing, such as {missing[0]}"
-        raise InputError(msg)
-    for name, value in wanted.items():
-        if stored[name].shape != value.shape:
-            found, has = tuple(stored[name].shape), tuple(value.shape)
-            msg = f"{weights}: not weights of {NAME}: {name} is {found}, the model has {has}"
-            raise InputError(msg)
-    kept = {name: stored[name].to(value.dtype) for name, value in wanted.items()}
+    stored = read_state_dict(weights, remedy=f"Set classify.weights to a local file of {NAME}, or to null.")
+    kept = fitting(stored, model.state_dict(), weights, NAME)
     model.load_state_dict(kept, assign=True)
     model.freeze()
     return model
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file or of a state dict saved by torch."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        msg = f"{path}: no such weights file. Set classify.weights to a local file of {NAME}, or to null."
-        raise InputError(msg) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        text = " ".join(str(error).split())[:120]
-        msg = f"{path}: neither a safetensors file (NAME.safetensors) nor a state dict saved by torch ({text})"
-        raise InputError(msg) from error
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        msg = f"{path}: not a state dict: tensors by name are wanted"
-        raise InputError(msg)
-    return dict(stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,3 +18,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def nearest_to(planes: Tensor, size: torch.Size) -> Tensor:
+    """Labels, weights or a mask [B, H, W] at another size, by nearest neighbours."""
+    if planes.shape[-2:] == size:
+        return planes
+    resized = functional.interpolate(planes[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0]
+    return resized.to(planes.dtype)

@@ -17,8 +17,8 @@ from tagmask.engine import each_image
 from tagmask.errors import RunError, TagmaskError
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.segment.losses import cross_entropy
-from tagmask.segment.models import SegmentationModel
+from tagmask.segment.losses import cross_entropy, nearest_to
+from tagmask.segment.model import SegmentationModel
 from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.settings import SegmentSettings
 from tagmask.training import train
@@ -80,7 +80,8 @@ class SegmentationTask:
         encoder = list(self.model.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
-        return parameter_groups(self.settings.optimizer, encoder, rest)
+        settings, fixed = self.settings, self.model.undecayed()
+        return parameter_groups(settings.optimizer, encoder, rest, undecayed=fixed, bias_factor=settings.bias_factor)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """As the recipe says."""
@@ -88,15 +89,17 @@ class SegmentationTask:
 
     def rate(self, step: int, total: int) -> float:
         """As the recipe says."""
-        return rate_factor(self.settings.optimizer, step, total)
+        return rate_factor(self.settings.optimizer, step - step % self.settings.hold, total)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy on pixels that are not ignored."""
+        """Cross entropy on pixels that are not ignored, over all outputs of the network, each with its weight."""
         images, labels = batch["image"], batch["labels"]
         if len(images) == 1:  # batch norm behind the pooled branch has no variance over a single value
             images, labels = torch.cat([images, images]), torch.cat([labels, labels])
-        logits = model(images.contiguous(memory_format=torch.channels_last))
-        return {"loss": cross_entropy(logits.float(), labels)}
+        outputs = model(images.contiguous(memory_format=torch.channels_last))
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        terms = [cross_entropy(logits.float(), nearest_to(labels, logits.shape[-2:])) for logits in outputs]
+        return {"loss": torch.stack(terms) @ torch.tensor(self.model.output_weights, device=labels.device)}
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Nothing: real masks are opened in evaluate only."""

@@ -1,0 +1,123 @@
+"""What the networks with a timm encoder share: its settings, and where its first weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tagmask.classify.backbones import check_weights, create_timm
+from tagmask.errors import InputError, UnknownNameError
+from tagmask.method import Method
+
+Weights = Path | Literal["timm", "classifier"] | None
+_REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError, IndexError)
+
+
+class EncoderNetwork(Method):
+    """A network of segmentation-models-pytorch on any timm encoder.
+
+    ``weights``: a file of the full timm model (safetensors, or a state dict saved by torch), 'timm', 'classifier'
+    (start from the run's tag classifier; ``encoder`` and ``encoder_args`` must then be its backbone), or null.
+    """
+
+    encoder: str = "resnet10t"
+    encoder_args: dict[str, Any] = Field(default_factory=dict)
+    weights: Weights = None
+
+    def timm_options(self) -> dict[str, Any]:
+        """What is passed to timm besides ``encoder_args``."""
+        return {}
+
+    def assemble(self, make: Callable[..., Any], n_labels: int, **options: Any) -> Any:
+        """``make`` of segmentation-models-pytorch with this encoder, without weights.
+
+        Raises:
+            UnknownNameError: no such encoder.
+            InputError: it cannot be an encoder here.
+        """
+        if not timm.is_model(self.encoder):
+            raise UnknownNameError("encoder", self.encoder, timm.list_models(), "segment.network")
+        try:
+            return make(
+                encoder_name=f"tu-{self.encoder}",
+                encoder_weights=None,
+                classes=n_labels,
+                **options,
+                **{**self.timm_options(), **self.encoder_args},
+            )
+        except _REFUSALS as error:
+            raise self._refusal(error) from error
+
+    def try_any_size(self, encoder: nn.Module) -> None:
+        """Many transformers take one image size only; better known now than in the middle of a run.
+
+        Raises:
+            InputError: this one does.
+        """
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            with torch.inference_mode():
+                encoder(torch.zeros(1, 3, 96, 32))
+        except _REFUSALS as error:
+            raise self._refusal(error) from error
+        encoder.train(was_training)
+
+    def _refusal(self, error: Exception) -> InputError:
+        text = " ".join(str(error).split())[:200] or "no stages at this output stride"
+        return InputError(
+            f"segment.network.encoder={self.encoder} with {self.encoder_args}: cannot be an encoder here: {text}"
+        )
+
+    def load(self, encoder: nn.Module, classifier: Path | None) -> None:
+        """Fill a timm feature extractor as ``weights`` says; ``classifier`` is the file behind 'classifier'.
+
+        Raises:
+            InputError: weights that do not fit.
+        """
+        if self.weights == "classifier":
+            stored = classifier_backbone(classifier)
+            try:
+                encoder.load_state_dict(stored)
+            except RuntimeError as error:
+                raise not_the_backbone(self.encoder, "encoder and encoder_args") from error
+        elif self.weights is not None:
+            options = {**self.timm_options(), **self.encoder_args, "features_only": True, "pretrained": True}
+            if isinstance(self.weights, Path):
+                check_weights(self.weights, self.encoder, {**self.timm_options(), **self.encoder_args})
+                options["pretrained_cfg_overlay"] = {"file": str(self.weights)}
+            encoder.load_state_dict(create_timm(self.encoder, options, setting="segment.network.encoder").state_dict())
+
+
+def classifier_backbone(path: Path | None) -> dict[str, Tensor]:
+    """Tensors of the backbone in a tag classifier's file, by timm's names.
+
+    Raises:
+        InputError: there is no classifier, or it cannot be read.
+    """
+    if path is None:
+        msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
+        raise InputError(msg)
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a readable classifier ({error}). Delete its folder to train it again."
+        raise InputError(msg) from error
+    prefix = "backbone.model."
+    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+
+
+def not_the_backbone(name: str, settings: str) -> InputError:
+    """The error for a network that cannot start from the run's classifier."""
+    return InputError(
+        f"segment.network.weights=classifier: '{name}' is not the classifier's backbone; "
+        f"set segment.network.{settings} to classify.backbone and backbone_args"
+    )
