@@ -107,6 +107,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
         ),
     },
     "refiner": {
+        "affinitynet": Entry(
+            "tagmask.refine.affinitynet_refiner:AffinityNet",
+            "random walk of maps and background over pixels that a network learns to be alike",
+            "Ahn & Kwak, CVPR 2018",
+        ),
         "threshold": Entry(
             "tagmask.refine.threshold:Threshold",
             "one background threshold, fixed or chosen without any mask ('auto')",

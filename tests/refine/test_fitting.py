@@ -31,6 +31,7 @@ from tagmask.street import run as walk_street
 from tagmask.weights import load_tensors, read_description
 
 IRNET = {"name": "irnet", "epochs": 2, "batch_size": 4, "crop": 48, "pair_radius": 4, "conf_bg": 0.1, "steps": 16}
+AFFINITYNET = {"name": "affinitynet", "epochs": 2, "batch_size": 4, "crop": 72, "scale": 2.0, "steps": 16}
 FIXED = {"name": "threshold", "value": 0.4}
 
 
@@ -81,17 +82,20 @@ def test_it_learns_and_refines(located: Callable[..., Context]) -> None:
 
 
 PLACES = [
-    ("*-irnet/labels/*.png", 5),
-    ("*-irnet/state.ckpt", 0),
-    ("*-irnet/history.jsonl", 2),
-    ("*-irnet/state.ckpt", 3),
-    ("*-irnet/model.safetensors", 0),
+    ("1-*/labels/*", 5),
+    ("1-*/state.ckpt", 0),
+    ("1-*/history.jsonl", 2),
+    ("1-*/state.ckpt", 3),
+    ("1-*/model.safetensors", 0),
     ("maps/*.npz", 6),
 ]
 
 
-def test_stopped_anywhere_it_ends_the_same(located: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = [IRNET, "colour_walk", FIXED]
+@pytest.mark.parametrize("refiner", [IRNET, AFFINITYNET], ids=lambda refiner: refiner["name"])
+def test_stopped_anywhere_it_ends_the_same(
+    located: Callable[..., Context], monkeypatch: pytest.MonkeyPatch, refiner: dict[str, Any]
+) -> None:
+    chain = [refiner, "colour_walk", FIXED]
     whole, context = located(chain, name="whole"), located(chain)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: 0.0))  # a checkpoint after every step
     run(whole)

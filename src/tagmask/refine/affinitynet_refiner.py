@@ -1,0 +1,184 @@
+"""AffinityNet (PSA) as a refiner: it learns which pixels are alike from the maps, which then walk over them.
+
+Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised
+Semantic Segmentation", CVPR 2018; ``voc12/data.VOC12AffDataset``, ``train_aff.py`` and ``infer_aff.py`` of
+jiwoon-ahn/psa; methods.md 10.3. The maths is in ``affinitynet.py``, the network in ``affinity_network.py``.
+
+Deliberate deviations:
+
+- The CRFs' probabilities are kept as bytes: a tie within 1/255 may fall otherwise.
+- Colours are jittered without the hue.
+- An image with more than ``max_pixels`` is reduced to them, in training and inference; the published code takes any
+  size as it is. ``scale`` enlarges images before the network, for data with small ones.
+- The walked scores are brought back to the maps' grid (an average over each cell), where the published code takes the
+  argmax at full size. With ``background: compete`` a threshold of 0.5 is that argmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagmask.classify.backbones import Backbone
+from tagmask.data.transforms import jitter, normalise, place, random_window, resize_image, scaled_size
+from tagmask.interfaces import UInt8Array
+from tagmask.optim import OptimizerSettings
+from tagmask.refine.affinity_network import STRIDE, AffinityNetwork
+from tagmask.refine.affinitynet import (
+    affinity_labels,
+    affinity_loss,
+    affinity_random_walk,
+    feature_affinity,
+    walk_start,
+)
+from tagmask.refine.dense_crf import PRESETS, dense_crf
+from tagmask.refine.labels import upsample_maps
+from tagmask.refine.maps import check_maps, divide_by_peaks
+from tagmask.refine.random_walk import stencil_offsets
+from tagmask.refine.trainable import TrainableRefiner
+
+Alpha = Annotated[float, Field(gt=0, le=256)]
+
+
+class AffinityNet(TrainableRefiner):
+    """Refiner of maps: a random walk over pixels that a network takes to be alike; it learns that from the maps.
+
+    The background walks beside the maps. ``background: compete`` gives each map's share against it, so that a following
+    threshold of 0.5 is the published argmax; ``background: none`` leaves it out and divides each map by its maximum.
+    """
+
+    name: ClassVar[str] = "affinitynet"
+    targets_are = "planes"
+
+    power: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="exponent on the maps before all else")
+    alpha_low: Alpha = Field(4.0, description="background (1 - highest map) ^ it: what is foreground then is surely so")
+    alpha_high: Alpha = Field(32.0, description="the same: what is background then is surely so")
+    epochs: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    crop: Annotated[int, Field(ge=STRIDE, multiple_of=STRIDE)] = 448
+    scale: Annotated[float, Field(gt=0, le=8)] = Field(1.0, description="factor on images before the network")
+    freeze: Annotated[int, Field(ge=0)] = Field(0, description="first stages of the backbone that do not learn")
+    colour_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.3
+    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-4, head_lr=1e-3, weight_decay=5e-4)
+    radius: Annotated[int, Field(ge=2, le=20)] = Field(5, description="pairs closer than this, in cells of 8 pixels")
+    background: Literal["compete", "none"] = "compete"
+    alpha: Alpha = Field(16.0, description="exponent of the background that walks")
+    beta: Annotated[float, Field(gt=0, le=100)] = 8.0
+    steps: Annotated[int, Field(ge=0, le=4096)] = 256
+    max_pixels: Annotated[int, Field(ge=4096)] = Field(1_000_000, description="larger images are reduced to these")
+
+    @model_validator(mode="after")
+    def _fits(self) -> AffinityNet:
+        if self.alpha_low > self.alpha_high:
+            msg = f"alpha_low {self.alpha_low} must not be above alpha_high {self.alpha_high}"
+            raise ValueError(msg)
+        if self.crop < (smallest := STRIDE * (2 * self.radius - 1)):
+            msg = f"crop {self.crop} has no pixel with all its pairs of radius {self.radius}: {smallest} has"
+            raise ValueError(msg)
+        return self
+
+    def working_size(self, image: UInt8Array, scale: float) -> tuple[int, int]:
+        """The image's size times ``scale``, within ``max_pixels``."""
+        height, width = image.shape[:2]
+        return scaled_size((height, width), min(scale, (self.max_pixels / (height * width)) ** 0.5))
+
+    def build(self, backbone: Backbone) -> AffinityNetwork:
+        """The backbone, which learns too, and what joins its stages."""
+        return AffinityNetwork(backbone, freeze=self.freeze)
+
+    def targets(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> UInt8Array:
+        """Probabilities of two CRFs in 1/255: uint8 [2 (K + 1), H, W], those with ``alpha_low`` first.
+
+        Raises:
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
+        """
+        check_maps(image, maps)
+        del classes  # pairs are drawn within an image: the planes' numbers do
+        small = resize_image(image, self.working_size(image, 1.0))
+        full = upsample_maps(maps, (small.shape[0], small.shape[1])).cpu().clamp(0, 1) ** self.power
+        highest = full.amax(dim=0, keepdim=True) if len(full) else full.new_zeros((1, *full.shape[1:]))
+        planes = [
+            dense_crf(small, torch.cat([(1 - highest) ** alpha, full]), **PRESETS["psa"])  # type: ignore[arg-type]
+            for alpha in (self.alpha_low, self.alpha_high)
+        ]
+        return (torch.cat(planes) * 255).round().byte().numpy()
+
+    def item(self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Image float32 [3, crop, crop], black outside, and labels int64 [crop / 8, crop / 8], 255 outside."""
+        size = self.working_size(image, self.scale)
+        pixels = jitter(resize_image(image, size), self.colour_jitter, rng)
+        planes = torch.from_numpy(targets).float() / 255
+        if planes.shape[1:] != size:
+            planes = upsample_maps(planes, size)
+        window = random_window(size, self.crop, rng)
+        cut = place(torch.tensor(pixels).permute(2, 0, 1), self.crop, window, 0)
+        pooled = functional.avg_pool2d(place(planes, self.crop, window, 0)[None], STRIDE)[0]
+        if rng.random() < 0.5:
+            cut, pooled = cut.flip(-1), pooled.flip(-1)
+        low, high = pooled.chunk(2)
+        return {"image": normalise(cut.permute(1, 2, 0).numpy()), "labels": affinity_labels(low, high)}
+
+    def losses(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy of pairs, and its three parts."""
+        features = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        return affinity_loss(
+            feature_affinity(features.float(), radius=self.radius), batch["labels"], radius=self.radius
+        )
+
+    def trained(self, network: nn.Module, device: torch.device | str = "cpu") -> TrainedAffinityNet:
+        """The refiner with its network."""
+        assert isinstance(network, AffinityNetwork)
+        return TrainedAffinityNet(self, network, device)
+
+
+class TrainedAffinityNet:
+    """AffinityNet's inference on one image: affinities, then the walk of background and maps over them."""
+
+    def __init__(self, settings: AffinityNet, network: AffinityNetwork, device: torch.device | str = "cpu") -> None:
+        self.settings, self.network, self.device = settings, network, device
+
+    @torch.no_grad()
+    def affinity(self, image: UInt8Array) -> Tensor:
+        """Affinities of an image uint8 [H, W, 3], see ``affinitynet``: float32 [P, n], n = 0 on too small a grid."""
+        pixels = normalise(image)
+        padded = functional.pad(pixels, (0, -pixels.shape[2] % STRIDE, 0, -pixels.shape[1] % STRIDE))
+        radius = self.settings.radius
+        height, width = padded.shape[1] // STRIDE, padded.shape[2] // STRIDE
+        if height < radius or width < 2 * radius - 1:
+            return torch.zeros(len(stencil_offsets(radius)), 0, device=self.device)
+        features = self.network(padded[None].to(self.device, memory_format=torch.channels_last))
+        return feature_affinity(features.float(), radius=radius)[0]
+
+    @torch.no_grad()
+    def walked(self, image: UInt8Array, maps: Tensor) -> Tensor:
+        """Walked scores of background and maps on the maps' grid: uint8 [H, W, 3] and [K, h, w] -> [K + 1, h, w]."""
+        s = self.settings
+        size = s.working_size(image, s.scale)
+        full = upsample_maps(maps, size).clamp(0, 1) ** s.power
+        affinity = self.affinity(resize_image(image, size)).to(maps.device)
+        start = walk_start(full, alpha=s.alpha, stride=STRIDE)
+        walked = affinity_random_walk(start, affinity, radius=s.radius, beta=s.beta, steps=s.steps)
+        padded = functional.interpolate(walked[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)
+        cut = padded[..., : size[0], : size[1]]
+        return functional.adaptive_avg_pool2d(cut, (maps.shape[1], maps.shape[2]))[0]
+
+    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+        """Refined maps: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> the same shape in [0, 1].
+
+        Raises:
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
+        """
+        check_maps(image, maps)
+        if not maps.any():
+            return maps.clone()
+        background, *_ = scores = self.walked(image, maps)
+        if self.settings.background == "none":
+            return divide_by_peaks(scores[1:]).to(maps.dtype)
+        share: Tensor = scores[1:] / (scores[1:] + background).clamp(min=1e-12)
+        return share.to(maps.dtype)
