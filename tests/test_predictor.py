@@ -191,7 +191,10 @@ WHOLE = {"kind": "segmenter", "classes": ["background", "a"], "scales": [1.0], "
         (3, "not a model saved by tagmask"),
         ({"kind": "segmenter"}, "not complete"),
         (WHOLE, "not complete"),
-        ({**WHOLE, "network": {"name": "deeplabv3"}}, "unknown network 'deeplabv3'. Did you mean 'deeplabv3plus'"),
+        (
+            {**WHOLE, "network": {"name": "deeplabv3plu"}},
+            "unknown network 'deeplabv3plu'. Did you mean 'deeplabv3plus'",
+        ),
         ({**WHOLE, "network": {"name": "deeplabv3plus", "encodr": "x"}}, "Did you mean 'encoder'"),
         ({**WHOLE, "network": {"name": "deeplabv3plus"}}, "does not fit"),
     ],

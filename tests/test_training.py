@@ -21,7 +21,7 @@ from tagmask.errors import RunError
 from tagmask.interfaces import Problem
 from tagmask.progress import SilentProgress
 from tagmask.settings import EngineSettings
-from tagmask.training import train
+from tagmask.training import Options, epoch_order, train
 from tagmask.workspace import read_jsonl
 
 
@@ -79,8 +79,8 @@ def engine(seed: int = 0, **options: Any) -> Engine:
     return Engine(EngineSettings.model_validate({**plain, **options}), seed=seed)
 
 
-def fit(task: Fit, folder: Path, engine: Engine, *, epochs: int = 4) -> list[Problem]:
-    return train(engine, task, epochs=epochs, batch_size=3, folder=folder, progress=SilentProgress())
+def fit(task: Fit, folder: Path, engine: Engine, *, epochs: int = 4, options: Options | None = None) -> list[Problem]:
+    return train(engine, task, epochs=epochs, batch_size=3, folder=folder, progress=SilentProgress(), options=options)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -177,6 +177,126 @@ def test_validation_after_each_epoch_is_in_the_history(uninterrupted: tuple[Fit,
     assert [(line["step"], line["epoch"]) for line in uninterrupted[1] if "val" in line] == [
         (3, 1), (6, 2), (9, 3), (12, 4)
     ]  # fmt: skip
+
+
+# -- options ---------------------------------------------------------------------------------------------
+
+EVERYTHING = Options(iterations=9, accumulate=2, ema=0.7, weights=[1.0 + n % 3 for n in range(10)])
+
+
+@pytest.fixture(scope="module")
+def with_everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, list[dict[str, Any]]]:
+    task, folder = Fit(), tmp_path_factory.mktemp("whole")
+    fit(task, folder, engine(), options=EVERYTHING)
+    return task, read_jsonl(folder / "history.jsonl")
+
+
+@settings(max_examples=12)
+@given(stop=st.integers(0, 17), overhead=st.sampled_from([0.0, 1.0]))
+def test_resumed_with_all_options_it_ends_the_same(
+    stop: int, overhead: float, with_everything: tuple[Fit, list[dict[str, Any]]]
+) -> None:
+    """Stopped between updates, and between the two batches of one update."""
+    whole, history = with_everything
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with pytest.raises(KeyboardInterrupt):
+            fit(Fit(stop_at=stop), folder, engine(checkpoint_overhead=overhead), options=EVERYTHING)
+        last = Fit()
+        fit(last, folder, engine(), options=EVERYTHING)
+        assert same(last.model, whole.model)
+        assert read_jsonl(folder / "history.jsonl") == history
+        again = Fit()
+        fit(again, folder, engine(), options=EVERYTHING)  # nothing left to do: the average comes from the checkpoint
+        assert again.steps == 0
+        assert same(again.model, whole.model)
+
+
+def test_two_batches_make_one_update_of_twice_the_size(tmp_path: Path) -> None:
+    class Plain(Fit):
+        def __init__(self) -> None:
+            super().__init__(Numbers(12))
+            torch.manual_seed(7)
+            self.model = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1))  # nothing that sees its batch
+
+    large, small = Plain(), Plain()
+    train(engine(), large, epochs=3, batch_size=6, folder=tmp_path / "a", progress=SilentProgress())
+    train(
+        engine(), small, epochs=3, batch_size=3, folder=tmp_path / "b", progress=SilentProgress(),
+        options=Options(accumulate=2),
+    )  # fmt: skip
+    assert small.sizes == [3] * 12
+    assert large.sizes == [6] * 6
+    for one, other in zip(large.model.parameters(), small.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("n", "accumulate"), [(2, 4), (5, 3), (1, 2)])
+def test_fewer_inputs_than_one_update_takes(tmp_path: Path, n: int, accumulate: int) -> None:
+    task = Fit(Numbers(n))
+    task.model[1].eval()  # batch norm has no variance over one input
+    task.model.train = lambda mode=True: task.model  # type: ignore[method-assign, assignment]
+    fit(task, tmp_path, engine(), epochs=2, options=Options(accumulate=accumulate))
+    assert len(task.sizes) == 2 * accumulate
+    assert all(task.sizes)
+
+
+def test_iterations_instead_of_epochs(tmp_path: Path) -> None:
+    task = Fit()
+    fit(task, tmp_path, engine(), epochs=100, options=Options(iterations=5))
+    assert task.steps == 5
+    lines = [line for line in read_jsonl(tmp_path / "history.jsonl") if "loss" in line]
+    assert [line["epoch"] for line in lines] == [0.333, 0.667, 1.0, 1.333, 1.667]
+
+
+def test_the_average_by_hand(tmp_path: Path) -> None:
+    class Watched(Fit):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+
+        def rate(self, step: int, total: int) -> float:
+            self.seen.append(self.model[0].weight.detach().clone())
+            return super().rate(step, total)
+
+    task = Watched()
+    fit(task, tmp_path, engine(), options=Options(ema=0.5))
+    raw = Fit()
+    fit(raw, tmp_path / "raw", engine())
+    expected = task.seen[0]
+    for step, weight in enumerate([*task.seen[1:], raw.model[0].weight.detach()]):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(task.model[0].weight.detach(), expected)
+    assert int(task.model[1].num_batches_tracked) == 12  # type: ignore[arg-type]
+
+
+@given(weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=30), seed=st.integers(0, 99))
+def test_inputs_are_drawn_as_often_as_their_weights_say(weights: list[float], seed: int) -> None:
+    n = len(weights)
+    order = epoch_order(n, np.random.default_rng(seed), weights)
+    assert order == epoch_order(n, np.random.default_rng(seed), weights)
+    assert len(order) == n
+    for index, weight in enumerate(weights):
+        times = [again for which, again in order if which == index]
+        assert times == list(range(len(times)))
+        wanted = n * weight / sum(weights)
+        assert np.floor(wanted - 1e-6) <= len(times) <= np.ceil(wanted + 1e-6)
+
+
+def test_an_input_drawn_again_is_another_view(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Watched(Numbers):
+        def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
+            found = super().item(index, rng)
+            if index == 0 and isinstance(found, dict):
+                seen.append(float(found["x"][0]))
+            return found
+
+    fit(Fit(Watched()), tmp_path, engine(), epochs=1, options=Options(weights=[30.0] + [1.0] * 9))
+    assert len(seen) >= 6
+    assert len(set(seen)) == len(seen)
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tagmask.engine import Engine
 from tagmask.errors import RunError
 from tagmask.interfaces import Problem
+from tagmask.moving_average import MovingAverage
 from tagmask.progress import Progress
 from tagmask.workspace import atomic_write, read_jsonl
 
@@ -72,18 +74,57 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a training may ask for beside epochs of equal images.
+
+    ``iterations``: updates, instead of epochs; ``accumulate``: batches that one update is made of; ``ema``: decay of
+    the moving average of the weights, which then takes their place at the end; ``weights``: how often each input is
+    drawn, relative to the others (see :func:`epoch_order`).
+    """
+
+    iterations: int | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    weights: Sequence[float] | None = None
+
+    def steps(self, n_items: int, batch_size: int, epochs: int) -> tuple[int, int]:
+        """Updates in an epoch, and in all."""
+        per_epoch = max(1, n_items // (batch_size * self.accumulate))
+        return per_epoch, self.iterations or per_epoch * epochs
+
+
+def epoch_order(n_items: int, rng: np.random.Generator, weights: Sequence[float] | None) -> list[tuple[int, int]]:
+    """The inputs of one epoch: (index, how often it came before), ``n_items`` of them.
+
+    Without weights each comes once. With weights an input of share w (of their sum) comes n * w times, rounded up or
+    down by one position drawn for all (systematic sampling), in random order.
+    """
+    if weights is None:
+        return [(int(index), 0) for index in rng.permutation(n_items)]
+    ends = np.cumsum(np.asarray(weights, np.float64))
+    places = (rng.random() + np.arange(n_items)) * ends[-1] / n_items
+    drawn = rng.permutation(np.minimum(np.searchsorted(ends, places, side="right"), n_items - 1))
+    seen: dict[int, int] = {}
+    order = []
+    for index in drawn.tolist():
+        order.append((index, seen.get(index, 0)))
+        seen[index] = seen.get(index, 0) + 1
+    return order
+
+
 class _Items(Dataset[Any]):
     """The next readable input takes the place of a bad one: batches keep their size, on every rank."""
 
     def __init__(self, source: TrainingSet, seed: int) -> None:
         self.source, self.seed = source, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> _Loaded:
-        epoch, first = key
+    def __getitem__(self, key: tuple[int, int, int]) -> _Loaded:
+        epoch, first, again = key
         problems: list[Problem] = []
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
-            item = self.source.item(index, np.random.default_rng([self.seed, epoch, index]))
+            item = self.source.item(index, np.random.default_rng([self.seed, epoch, index, again][: 4 if again else 3]))
             if not isinstance(item, Problem):
                 return item, problems
             problems.append(item)
@@ -106,6 +147,7 @@ def train(
     progress: Progress,
     clip_norm: float | None = None,
     description: str = "train",
+    options: Options | None = None,
 ) -> list[Problem]:
     """Train ``task.model`` in place; resume from ``folder/state.ckpt`` if there is one.
 
@@ -114,102 +156,125 @@ def train(
     Raises:
         RunError: the loss is not finite, or there is no input that can be read.
     """
-    fabric = engine.fabric
+    options = options or Options()
     n_items = len(task.dataset)
     if n_items == 0:
         msg = f"{description}: there is no training image"
         raise RunError(msg)
-    per_epoch = max(1, n_items // batch_size)
-    total = per_epoch * epochs
+    per_epoch, total = options.steps(n_items, batch_size, epochs)
     task.model.to(memory_format=torch.channels_last)
     optimizer = task.optimizer(task.parameter_groups())
-    model, optimizer = fabric.setup(task.model, optimizer)
-    state = _Checkpoint(folder, task.model, optimizer, engine)
+    model, optimizer = engine.fabric.setup(task.model, optimizer)
+    average = None if options.ema is None else MovingAverage(task.model, options.ema)
+    state = _Checkpoint(folder, task.model, optimizer, average, engine)
     start = state.load()
     loader = DataLoader(
         _Items(task.dataset, engine.seed),
         collate_fn=_collate,
         num_workers=engine.settings.workers,
-        batch_sampler=_Batches(engine, n_items, batch_size, per_epoch, start, total),
+        batch_sampler=_Batches(engine, n_items, batch_size, options, range(start, total)),
     )
     progress.start(description, total, start)
-    for step, (batch, bad) in enumerate(loader, start=start):
-        state.problems.update({problem.id: problem for problem in bad})
-        if not batch:
-            msg = f"{description}: none of the {n_items} inputs could be read; the first: {bad[0].reason}"
-            raise RunError(msg)
-        torch.manual_seed(hash((engine.seed, step, fabric.global_rank)) & 0x7FFFFFFF)
+    loaded = iter(loader)
+    for step in range(start, total):
+        batches = _readable(islice(loaded, options.accumulate), state.problems, f"{description}: none of the {n_items}")
+        torch.manual_seed(hash((engine.seed, step, engine.fabric.global_rank)) & 0x7FFFFFFF)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * task.rate(step, total)
-        figures = _step(engine, task, model, optimizer, batch, clip_norm)
-        record = {
-            "step": step + 1,
-            "epoch": round((step + 1) / per_epoch, 3),
-            **figures,
-            "lr": optimizer.param_groups[0]["lr"],
-        }
-        state.record(record)
-        epoch_done = (step + 1) % per_epoch == 0
-        if epoch_done and (validation := task.validate((step + 1) // per_epoch)) is not None:
-            state.record({"step": step + 1, "epoch": (step + 1) // per_epoch, **validation})
+        figures = _step(engine, task, model, optimizer, batches, clip_norm)
+        if average is not None:
+            average.update(step)
+        epoch = (step + 1) / per_epoch
+        state.record({"step": step + 1, "epoch": round(epoch, 3), **figures, "lr": optimizer.param_groups[0]["lr"]})
+        if epoch.is_integer() and (validation := task.validate(int(epoch))) is not None:
+            state.record({"step": step + 1, "epoch": int(epoch), **validation})
         state.save(step + 1, force=step + 1 == total)
         progress.advance(1, **figures)
     progress.finish()
+    if average is not None:
+        task.model.load_state_dict(average.state)
     met = {problem.id: problem for part in engine.gather(state.problems) for problem in part.values()}
     return [met[name] for name in sorted(met)]
+
+
+def _readable(loaded: Iterable[_Loaded], problems: dict[str, Problem], nothing: str) -> list[dict[str, Tensor]]:
+    """The batches of one update; what could not be read is noted.
+
+    Raises:
+        RunError: there is nothing that can be; the message begins with ``nothing``.
+    """
+    batches = []
+    for batch, bad in loaded:
+        problems.update({problem.id: problem for problem in bad})
+        if not batch:
+            msg = f"{nothing} inputs could be read; the first: {bad[0].reason}"
+            raise RunError(msg)
+        batches.append(batch)
+    return batches
 
 
 def _step(
     engine: Engine,
     task: Task,
-    model: nn.Module,
+    model: Any,
     optimizer: torch.optim.Optimizer,
-    batch: dict[str, Tensor],
+    batches: Sequence[dict[str, Tensor]],
     clip_norm: float | None,
 ) -> dict[str, float]:
     """One update; all ranks agree on whether the loss is finite, so that none waits for another that has gone."""
-    terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
-    if engine.sum_over_ranks((~torch.isfinite(terms["loss"].detach())).float()) > 0:
-        msg = "the loss is not finite. Lower the learning rate, or use engine.precision=float32."
-        raise RunError(msg)
-    engine.fabric.backward(terms["loss"])
+    figures: dict[str, float] = {}
+    for number, batch in enumerate(batches, start=1):
+        waits = number < len(batches) and engine.fabric.world_size > 1
+        with engine.fabric.no_backward_sync(model, enabled=waits):
+            terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
+            if engine.sum_over_ranks((~torch.isfinite(terms["loss"].detach())).float()) > 0:
+                msg = "the loss is not finite. Lower the learning rate, or use engine.precision=float32."
+                raise RunError(msg)
+            engine.fabric.backward(terms["loss"] / len(batches))
+        for name, value in terms.items():
+            figures[name] = figures.get(name, 0.0) + float(value.detach()) / len(batches)
     if clip_norm is not None:
         engine.fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {name: round(float(value.detach()), 6) for name, value in terms.items()}
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 class _Batches:
-    """Lists of (epoch, index) of this rank from a given step on, never an empty one."""
+    """Lists of (epoch, index, occurrence) of this rank for some steps, ``accumulate`` each, never an empty one."""
 
-    def __init__(self, engine: Engine, n_items: int, batch_size: int, per_epoch: int, start: int, total: int) -> None:
-        self.engine, self.n_items, self.batch_size = engine, n_items, batch_size
-        self.per_epoch, self.start, self.total = per_epoch, start, total
+    def __init__(self, engine: Engine, n_items: int, batch_size: int, options: Options, steps: range) -> None:
+        self.engine, self.n_items, self.options, self.steps = engine, n_items, options, steps
+        self.size = batch_size * options.accumulate
+        self.per_epoch, _ = options.steps(n_items, batch_size, 1)
 
     def __len__(self) -> int:
-        return self.total - self.start
+        return len(self.steps) * self.options.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, of_epoch = np.empty(0, dtype=np.int64), -1
-        for step in range(self.start, self.total):
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        order: list[tuple[int, int]] = []
+        of_epoch = -1
+        for step in self.steps:
             epoch, place = divmod(step, self.per_epoch)
             if epoch != of_epoch:
-                order, of_epoch = (
-                    np.random.default_rng([self.engine.seed, epoch]).permutation(self.n_items),
-                    epoch,
-                )
-            chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            mine = self.engine.share(chosen.tolist()) or chosen[:1].tolist()  # a step without forward would hang DDP
-            yield [(epoch, index) for index in mine]
+                rng = np.random.default_rng([self.engine.seed, epoch])
+                order, of_epoch = epoch_order(self.n_items, rng, self.options.weights), epoch
+            chosen = order[place * self.size : (place + 1) * self.size]
+            for part in range(self.options.accumulate):
+                share = -(-len(chosen) // self.options.accumulate)
+                batch = chosen[part * share : (part + 1) * share] or chosen[:1]
+                mine = self.engine.share(batch) or batch[:1]  # a step without forward would hang DDP
+                yield [(epoch, *which) for which in mine]
 
 
 class _Checkpoint:
     """state.ckpt and history.jsonl of one training, kept in step with each other, and the inputs left out."""
 
-    def __init__(self, folder: Path, model: nn.Module, optimizer: Any, engine: Engine) -> None:
+    def __init__(
+        self, folder: Path, model: nn.Module, optimizer: Any, average: MovingAverage | None, engine: Engine
+    ) -> None:
         self.path, self.history = folder / "state.ckpt", folder / "history.jsonl"
-        self.model, self.optimizer, self.engine = model, optimizer, engine
+        self.model, self.optimizer, self.average, self.engine = model, optimizer, average, engine
         self.lines: list[dict[str, Any]] = []
         self.problems: dict[str, Problem] = {}
         self.cost, self.saved_at = 0.0, time.monotonic()
@@ -222,6 +287,8 @@ class _Checkpoint:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load(state["average"])
             self.problems = {problem["id"]: Problem(**problem) for problem in state["problems"]}
             step = int(state["step"])
         except Exception as error:  # a torn file raises nearly anything
@@ -245,6 +312,7 @@ class _Checkpoint:
             state = {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state,
                 "step": step,
                 "problems": [asdict(problem) for problem in self.problems.values()],
             }
