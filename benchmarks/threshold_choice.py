@@ -15,7 +15,7 @@ import torch
 from tagmask.data.images import read_image
 from tagmask.data.transforms import resize_image
 from tagmask.evaluate import ThresholdSweep
-from tagmask.evaluate.segmentation import Void
+from tagmask.evaluate.counting import Void
 from tagmask.refine import AutoThreshold, upsample_maps
 from tagmask.refine.auto_threshold import outline_guide
 from tagmask.rescore import open_run

@@ -34,6 +34,7 @@ FLOORS = (
     ("tagmask.recipe", STAGE),
     ("tagmask.predictor", STAGE),
     ("tagmask.rescore", STAGE),
+    ("tagmask.image_scores", STAGE),
     ("tagmask.grid", STAGE),
     ("tagmask.comparison", STAGE),
     ("tagmask.memory", STAGE),

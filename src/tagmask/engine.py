@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from tagmask.errors import RunError, TagmaskError
+from tagmask.in_order import in_order
 from tagmask.interfaces import Problem
 from tagmask.progress import Progress
 from tagmask.settings import EngineSettings
@@ -80,23 +79,18 @@ class Engine:
         the order of floating-point sums with their number; so every bit is the same on any number of threads and
         ranks (and it is faster, too).
         """
-        if self.device.type != "cpu":
-            yield from map(work, items)
-            return
+        yield from map(work, items) if self.device.type != "cpu" else self.in_threads(work, items, at_once=at_once)
+
+    def in_threads(
+        self, work: Callable[[Item], Result], items: Sequence[Item], *, at_once: int = _MOST_AT_ONCE
+    ) -> Generator[Result, None, None]:
+        """:meth:`map` for what is the CPU's work on any device."""
         threads = torch.get_num_threads()
-        workers = min(threads, at_once)
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-        waiting: deque[Future[Result]] = deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            workers = min(threads, at_once)
+            yield from in_order(work, items, workers, initializer=torch.set_num_threads, arguments=(1,))
         finally:
-            pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
     def barrier(self) -> None:

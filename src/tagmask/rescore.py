@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,22 +11,29 @@ from typing import Any
 from tagmask.context import Context
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.evaluate import stage as evaluate
-from tagmask.evaluate.segmentation import VOID_RULES, ConfusionCounter, scores
+from tagmask.evaluate.image_counts import ImageCounts
+from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
+from tagmask.evaluate.segmentation import Average
+from tagmask.image_scores import SplitCounts, write_split_counts
+from tagmask.in_order import in_order
 from tagmask.interfaces import DataSource, Problem, Sample
 from tagmask.progress import Progress, SilentProgress
 from tagmask.recipe import load_recipe
 from tagmask.report import write_report
 from tagmask.street import Run
-from tagmask.workspace import Workspace, artifact_name
+from tagmask.workspace import SCHEMA, Workspace, artifact_name, write_json
+
+PREDICTIONS = "predictions"  # what a folder of masks is called where runs say 'segmentation'
 
 
 @dataclass(frozen=True)
 class FolderScores:
-    """A *scores* object (docs/artifacts.md) by void rule for a folder of masks, and what was left out."""
+    """Scores objects (docs/artifacts.md) of a folder of masks by void rule, its images' counts, what was left out."""
 
     scores: dict[str, dict[str, Any]]
     missing: tuple[str, ...]
     problems: tuple[Problem, ...]
+    images: ImageCounts
 
 
 def open_run(path: Path | str) -> Run:
@@ -73,7 +82,12 @@ def report_again(path: Path | str) -> Path:
 
 
 def score_folder(
-    source: DataSource, folder: Path, *, split: str = "val", progress: Progress | None = None
+    source: DataSource,
+    folder: Path,
+    *,
+    split: str = "val",
+    average: Average = "occurring",
+    progress: Progress | None = None,
 ) -> FolderScores:
     """Score masks (PNG, values = class numbers, 255 counts as background) against a source's ground truth.
 
@@ -81,6 +95,7 @@ def score_folder(
         source: where the ground truth is.
         folder: masks named after the sample: ``a/b.png``, ``a%2Fb.png`` or ``b.png`` for the id ``a/b``.
         split: which samples to score.
+        average: over which classes the means go, see :func:`tagmask.evaluate.mean_iou`.
         progress: who to tell.
 
     Raises:
@@ -92,34 +107,52 @@ def score_folder(
     if not samples:
         msg = f"split '{split}' of this data has no ground truth, so nothing can be scored"
         raise DataError(msg)
-    counter = ConfusionCounter(len(source.classes.names))
-    missing: list[str] = []
-    problems: list[Problem] = []
-    voice.start(f"evaluate {split}", len(samples))
-    for sample in samples:
-        found = _mask_of(sample, folder)
-        if found is None:
-            missing.append(sample.id)
-        else:
-            try:
-                truth = source.read_mask(sample)
-                counter.update(Workspace.load_mask(found), truth, n_tags=len(sample.tags))
-            except TagmaskError as error:
-                problems.append(Problem("evaluate", sample.id, str(found), str(error)))
-        voice.advance()
+    names = source.classes.names
+    found = {sample.id: path for sample in samples if (path := _mask_of(sample, folder)) is not None}
+    counted, problems = MaskScores(len(names)), list[Problem]()
+
+    def work(sample: Sample) -> MaskCounts | Problem:
+        path = found[sample.id]
+        try:
+            return count_mask(Workspace.load_mask(path), source.read_mask(sample), len(names))
+        except TagmaskError as error:
+            return Problem("evaluate", sample.id, str(path), str(error))
+
+    there = [sample for sample in samples if sample.id in found]
+    voice.start(f"evaluate {split}", len(there))
+    with closing(in_order(work, there, _cpus())) as results:
+        for sample, result in zip(there, results, strict=True):
+            if isinstance(result, Problem):
+                problems.append(result)
+            else:
+                counted.add(sample.id, result, n_tags=len(sample.tags))
+            voice.advance()
     voice.finish()
-    if not counter.n_images:
+    if not counted.n_images:
         reason = f"; the first: {problems[0].path}: {problems[0].reason}" if problems else ""
         msg = f"{folder}: no usable mask of any of the {len(samples)} images of split '{split}'{reason}"
         raise DataError(msg)
-    return FolderScores(
-        {
-            rule: scores(counter.confusion(void), source.classes.names, n_images=counter.n_images)
-            for rule, void in VOID_RULES
-        },
-        tuple(missing),
-        tuple(problems),
-    )
+    missing = tuple(sample.id for sample in samples if sample.id not in found)
+    return FolderScores(counted.result(names, average), missing, tuple(problems), counted.images())
+
+
+def write_folder_scores(found: FolderScores, source: DataSource, output: Path, *, split: str) -> None:
+    """Write the scores as a run has them: metrics.json and evaluate/SPLIT-images.npz; the measure is 'predictions'.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    names = source.classes.names
+    space = Workspace(output)
+    write_split_counts(space, split, SplitCounts(names, source.fingerprint, {PREDICTIONS: found.images}))
+    splits = {split: {PREDICTIONS: found.scores}}
+    write_json(output / "metrics.json", {"schema": SCHEMA, "classes": list(names), "splits": splits})
+
+
+def _cpus() -> int:
+    """Processors that this process may use, at most 16."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 16)
 
 
 def _mask_of(sample: Sample, folder: Path) -> Path | None:

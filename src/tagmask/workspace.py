@@ -8,6 +8,7 @@ of maps and masks. It knows no maths and no settings.
       refine/    masks/ID.png  maps/ID.npz  thresholds.json
                  N-NAME/model.safetensors state.ckpt history.jsonl labels/ID.png (refiner N, if it learns)
       segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same)
+      evaluate/  SPLIT-images.npz SPLIT-images.csv
 """
 
 from __future__ import annotations
@@ -167,6 +168,10 @@ class Workspace:
         """Predicted mask of one image; ``stage`` is 'segment' or 'segment/full'."""
         return self.root / stage / "predictions" / f"{artifact_name(sample_id)}.png"
 
+    def image_counts_path(self, split: str) -> Path:
+        """Confusion counts of every image of a split."""
+        return self.root / "evaluate" / f"{artifact_name(split)}-images.npz"
+
     # -- maps and masks ----------------------------------------------------------------------------------
 
     def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = "localize") -> None:
@@ -185,7 +190,7 @@ class Workspace:
 
     def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
-        with _stored(self.map_path(sample_id, stage=stage)) as stored:
+        with stored_arrays(self.map_path(sample_id, stage=stage)) as stored:
             height, width = (int(side) for side in stored["image_size"])
             return ActivationMaps(
                 classes=stored["classes"],
@@ -197,7 +202,7 @@ class Workspace:
 
     def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:
         """Label -> maximum of its map before division, and the notes, without reading the maps themselves."""
-        with _stored(self.map_path(sample_id)) as stored:
+        with stored_arrays(self.map_path(sample_id)) as stored:
             return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True)), _notes(stored)
 
     @staticmethod
@@ -225,16 +230,14 @@ class Workspace:
     @staticmethod
     def load_planes(path: Path) -> UInt8Array:
         """Read a file written by :meth:`save_planes`; a broken one is a RunError that names it."""
-        with _stored(path, "planes") as stored:
+        with stored_arrays(path, "planes") as stored:
             return np.asarray(stored["planes"], dtype=np.uint8)
 
     # -- files -------------------------------------------------------------------------------------------
 
     def count_files(self, stage: str) -> int:
         """Number of artifacts of a stage (a stage inside its folder, such as segment/full, counts for itself)."""
-        if stage == "evaluate":
-            return int((self.root / "metrics.json").is_file())
-        found = 0
+        found = int(stage == "evaluate" and (self.root / "metrics.json").is_file())
         for folder, folders, files in os.walk(self.stage(stage)):
             if Path(folder) == self.stage(stage):
                 folders[:] = [name for name in folders if not is_stage(stage, name)]
@@ -322,7 +325,7 @@ class Workspace:
 
 
 @contextmanager
-def _stored(path: Path, what: str = "maps") -> Iterator[Any]:
+def stored_arrays(path: Path, what: str = "maps") -> Iterator[Any]:
     """The arrays of an npz file; a broken one is a RunError that names it."""
     try:
         with np.load(path, allow_pickle=False) as stored:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tagmask.context import Context
-from tagmask.errors import InputError, UnreadableMaskError
+from tagmask.errors import InputError, RunError, UnreadableMaskError
 from tagmask.evaluate.stage import run
+from tagmask.image_scores import read_split_counts
 from tagmask.interfaces import ActivationMaps, ClassList, DataSource, Sample
 from tagmask.workspace import Workspace, write_json
 
@@ -191,3 +192,43 @@ def test_what_came_before_is_summed_up(
     metrics = scored(context_of(tiny, source, artifacts.root))
     assert metrics["threshold"] == {"value": 0.31, "rule": "auto"}
     assert metrics["tags"] == {"map": 0.9, "ap": {"x": 0.9, "y": None}}
+
+
+def test_boundaries_sizes_outcomes_and_calibration(
+    context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace
+) -> None:
+    splits = scored(context_of(tiny, source, artifacts.root))["splits"]
+    right = splits["val"]["segmentation"]["void_ignored"]
+    assert right["mean_f1"] == right["boundary"]["miou"] == right["boundary"]["trimap_miou"] == 1
+    assert right["boundary"]["iou"]["x"] is None
+    assert right["recam_errors"]["tp"] == 1
+    assert right["by_object_size"]["shares"]["from 20 %"] == {"objects": 1, "miou": 1.0, "recall": 1.0}
+    half = splits["train"]["pseudo_masks"]["void_ignored"]
+    assert half["recam_errors"] == {
+        "tp": 0.5, "fp_object": 0.0, "fn": 0.25, "fp_background": 0.25, "fp_share_of_found": 0.5
+    }  # fmt: skip
+    maps = splits["train"]["maps"]["void_ignored"]
+    # One cell of 0.55, of which half is the class.
+    assert maps["calibration"]["confidence"] == [pytest.approx(0.5475, abs=0.03)]
+    assert maps["calibration"]["accuracy"] == [0.5]
+
+
+def test_counts_of_every_image_are_kept(
+    context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace
+) -> None:
+    metrics = scored(context_of(tiny, source, artifacts.root))
+    for split in ("train", "val"):
+        stored = read_split_counts(artifacts.image_counts_path(split))
+        assert stored.classes == ("background", "x", "y")
+        assert stored.data == "f"
+        assert set(stored.measures) == set(metrics["splits"][split])
+        for measure, counts in stored.measures.items():
+            expected = metrics["splits"][split][measure]["void_ignored"]["confusion"]
+            assert counts.confusion().tolist() == expected, measure
+    lines = (artifacts.root / "evaluate" / "val-images.csv").read_text().splitlines()
+    assert lines[0] == "measure,id,miou,pixel_accuracy"
+    assert "segmentation,b,1.000000,1.000000" in lines
+    assert artifacts.count_files("evaluate") == 5
+    artifacts.image_counts_path("val").write_bytes(b"torn")
+    with pytest.raises(RunError, match="not a readable image counts file"):
+        read_split_counts(artifacts.image_counts_path("val"))

@@ -15,11 +15,14 @@ from tagmask.evaluate import (
     ConfusionCounter,
     confusion_matrix,
     error_decomposition,
+    f1_per_class,
     iou_per_class,
+    mean_f1,
     mean_iou,
     pixel_accuracy,
     precision_per_class,
     recall_per_class,
+    recam_errors,
     scores,
 )
 
@@ -53,6 +56,24 @@ def test_class_scores_by_hand():
     assert mean_iou(EXPECTED, background=False) == pytest.approx((1 / 4 + 1 / 2) / 2)
 
 
+def test_f1_by_hand():
+    np.testing.assert_allclose(f1_per_class(EXPECTED), [2 / 4, 2 / 5, 2 / 3, np.nan])
+    assert mean_f1(EXPECTED) == pytest.approx((2 / 4 + 2 / 5 + 2 / 3) / 3)
+    assert mean_f1(EXPECTED, background=False) == pytest.approx((2 / 5 + 2 / 3) / 2)
+
+
+def test_recams_outcomes_by_hand():
+    """Right 3, another object 1 (beside the sum), missed 1, spilled 1; of 4 pixels marked as object 1 is background."""
+    found = recam_errors(EXPECTED)
+    assert found == {
+        "tp": pytest.approx(3 / 5),
+        "fp_object": pytest.approx(1 / 5),
+        "fn": pytest.approx(1 / 5),
+        "fp_background": pytest.approx(1 / 5),
+        "fp_share_of_found": pytest.approx(1 / 4),
+    }
+
+
 def test_predicted_but_absent_class_counts_in_union_only():
     confusion = np.array([[5, 0, 1], [0, 4, 0], [0, 0, 0]])
     assert mean_iou(confusion) == pytest.approx((5 / 6 + 1 + 0) / 3)
@@ -78,6 +99,12 @@ def test_errors_and_foreground_iou_sum_to_one(seed, n_classes):
     shares = ("object_as_object", "object_as_background", "background_as_object", "right")
     if confusion.sum():
         assert sum(errors[key] for key in shares) == pytest.approx(1)
+        printed = recam_errors(confusion)
+        if not np.isnan(printed["tp"]):
+            assert printed["tp"] + printed["fn"] + printed["fp_background"] == pytest.approx(1)
+            scale = 1 + printed["fp_object"]  # the four together, as the other normalisation has them
+            assert errors["object_as_object"] == pytest.approx(printed["fp_object"] / scale)
+            assert errors["right"] == pytest.approx(printed["tp"] / scale)
 
 
 @pytest.mark.parametrize(

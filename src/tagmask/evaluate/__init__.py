@@ -1,29 +1,52 @@
 """Scores of masks and maps against ground truth. This module re-exports the maths only."""
 
 from tagmask.evaluate.activated_area import ActivatedArea
+from tagmask.evaluate.boundary import BoundaryCounts, boundary_counts, boundary_iou
+from tagmask.evaluate.calibration import calibration
+from tagmask.evaluate.image_counts import ImageCounts
+from tagmask.evaluate.object_size import by_object_size
+from tagmask.evaluate.paired import PairedDifference, paired_bootstrap
 from tagmask.evaluate.segmentation import (
     ConfusionCounter,
     confusion_matrix,
     error_decomposition,
+    f1_per_class,
     iou_per_class,
+    mean_f1,
     mean_iou,
+    mean_precision,
+    mean_recall,
     pixel_accuracy,
     precision_per_class,
     recall_per_class,
+    recam_errors,
     scores,
 )
 from tagmask.evaluate.threshold_sweep import ThresholdSweep
 
 __all__ = [
     "ActivatedArea",
+    "BoundaryCounts",
     "ConfusionCounter",
+    "ImageCounts",
+    "PairedDifference",
     "ThresholdSweep",
+    "boundary_counts",
+    "boundary_iou",
+    "by_object_size",
+    "calibration",
     "confusion_matrix",
     "error_decomposition",
+    "f1_per_class",
     "iou_per_class",
+    "mean_f1",
     "mean_iou",
+    "mean_precision",
+    "mean_recall",
+    "paired_bootstrap",
     "pixel_accuracy",
     "precision_per_class",
     "recall_per_class",
+    "recam_errors",
     "scores",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.evaluate.segmentation import Array, Counts, as_numpy
+from tagmask.evaluate.counting import Array, Counts, as_numpy
 from tagmask.interfaces import IGNORE_INDEX
 
 OBJECT, HIT, ACTIVATED, SEEN = range(4)

@@ -14,78 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.errors import DataError
+from tagmask.evaluate.counting import Array, Counts, Void, confusion_with_void, fold_void
 from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
 
-Array = NDArray[Any]
-Counts = NDArray[np.int64]
 Average = Literal["union", "occurring"]
-Void = Literal["ignored", "background"]
-VOID_RULES: tuple[tuple[str, Void], ...] = (("void_ignored", "ignored"), ("void_background", "background"))
-
 CLASS_COUNT_GROUPS = ("1", "2", "3+")
-_PIXELS_AT_ONCE = 1 << 16
-
-
-def as_numpy(value: Array | Tensor) -> Array:
-    """The same values as a NumPy array; a tensor may live on any device."""
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def confusion_with_void(
-    prediction: Array | Tensor, target: Array | Tensor, n_classes: int, ignore_index: int = IGNORE_INDEX
-) -> Counts:
-    """Pixel counts by ground truth (rows 0..n_classes-1, then one row for void) and prediction.
-
-    Args:
-        prediction: integer labels of any shape; ``ignore_index`` counts as background.
-        target: integer labels 0..n_classes-1 and ``ignore_index``, same shape.
-        n_classes: number of classes, background included.
-        ignore_index: the label of void.
-
-    Returns:
-        int64 [n_classes + 1, n_classes].
-
-    Raises:
-        DataError: other shapes, or a label that is neither a class nor ``ignore_index``.
-    """
-    pred, gt = as_numpy(prediction), as_numpy(target)
-    if pred.shape != gt.shape:
-        msg = f"prediction {list(pred.shape)} and ground truth {list(gt.shape)} differ in size"
-        raise DataError(msg)
-    size = n_classes + 1
-    counts = np.zeros(size * size, np.int64)
-    pred, gt = pred.ravel(), gt.ravel()
-    for start in range(0, gt.size, _PIXELS_AT_ONCE):
-        part = slice(start, start + _PIXELS_AT_ONCE)
-        rows = label_rows(gt[part], n_classes, ignore_index, "ground truth")
-        columns = label_rows(pred[part], n_classes, ignore_index, "prediction")
-        counts += np.bincount(rows * size + columns, minlength=size * size)
-    confusion = counts.reshape(size, size)
-    confusion[:, BACKGROUND] += confusion[:, n_classes]
-    return confusion[:, :n_classes].copy()
-
-
-def label_rows(labels: Array, n_classes: int, ignore_index: int, what: str) -> NDArray[np.int64]:
-    """Labels as rows: a class keeps its number, ``ignore_index`` becomes ``n_classes``."""
-    rows = labels.astype(np.int64)
-    rows[labels == ignore_index] = n_classes
-    wrong = (rows < 0) | (rows > n_classes) | ((labels == n_classes) & (n_classes != ignore_index))
-    if wrong.any():
-        msg = (
-            f"the {what} holds label {int(labels[wrong][0])}; known are 0..{n_classes - 1} and "
-            f"{ignore_index} (ignore). Check the class list or the mask."
-        )
-        raise DataError(msg)
-    return rows
-
-
-def fold_void(counts: Counts, void: Void = "ignored") -> Counts:
-    """[..., n + 1, n] counts with a void row -> [..., n, n]: void dropped, or counted as background."""
-    confusion = counts[..., :-1, :].copy()
-    if void == "background":
-        confusion[..., BACKGROUND, :] += counts[..., -1, :]
-    return confusion
 
 
 def confusion_matrix(
@@ -135,6 +68,11 @@ def recall_per_class(confusion: Array) -> NDArray[np.float64]:
     return _divide(_diagonal(confusion), confusion.sum(-1))
 
 
+def f1_per_class(confusion: Array) -> NDArray[np.float64]:
+    """F1 (Dice) of each class, 2 TP / (2 TP + FP + FN), float64 [..., n]; NaN: neither present nor predicted."""
+    return _divide(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
+
+
 def pixel_accuracy(confusion: Array) -> float:
     """Share of right pixels; NaN without any pixel."""
     return float(_divide(np.trace(confusion), confusion.sum()))
@@ -181,7 +119,7 @@ def mean_precision(confusion: Array, *, classes: Average = "union", background: 
     Returns:
         In [0, 1]; NaN if no such class was predicted.
     """
-    return _class_mean(precision_per_class(confusion), confusion, classes, background)
+    return mean_of_classes(precision_per_class(confusion), confusion, classes, background)
 
 
 def mean_recall(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
@@ -190,10 +128,16 @@ def mean_recall(confusion: Array, *, classes: Average = "union", background: boo
     Returns:
         In [0, 1]; NaN if no class occurs.
     """
-    return _class_mean(recall_per_class(confusion), confusion, classes, background)
+    return mean_of_classes(recall_per_class(confusion), confusion, classes, background)
 
 
-def _class_mean(values: NDArray[np.float64], confusion: Array, classes: Average, background: bool) -> float:
+def mean_f1(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
+    """Mean of the class F1 scores over the same classes as :func:`mean_iou`; in [0, 1], NaN without a class."""
+    return mean_of_classes(f1_per_class(confusion), confusion, classes, background)
+
+
+def mean_of_classes(values: NDArray[np.float64], confusion: Array, classes: Average, background: bool) -> float:
+    """Mean of one value per class, float64 [n], over the classes that :func:`mean_iou` would count."""
     counted = ~np.isnan(values)
     if classes == "occurring":
         counted &= confusion.sum(-1) > 0
@@ -208,7 +152,7 @@ def error_decomposition(confusion: Array, *, classes: Average = "union") -> dict
     ``fp`` and ``fn`` are means over the foreground classes of 1 - gt/union and 1 - prediction/union; with the
     mean foreground IoU they sum to 1 (LPCAM, CVPR 2023, Table 1). The other keys are shares of all
     pixels: ``object_as_object`` (wrong class), ``object_as_background`` (missed), ``background_as_object``
-    (spill) and ``right`` (ReCAM, CVPR 2022, Table S3, normalised over all four).
+    (spill) and ``right`` (ReCAM, CVPR 2022, Table S3, normalised over all four; :func:`recam_errors` as printed there).
     """
     hits, gt, pred = _diagonal(confusion), confusion.sum(-1), confusion.sum(-2)
     union = gt + pred - hits
@@ -216,16 +160,45 @@ def error_decomposition(confusion: Array, *, classes: Average = "union") -> dict
     counted = counted & (np.arange(len(hits)) != BACKGROUND)
     n = counted.sum()
     total = confusion.sum()
-    foreground = confusion[1:, 1:]
-    wrong_class = foreground.sum() - np.trace(foreground)
+    right, wrong_class, missed, spill = _outcomes(confusion)
     return {
         "fp": float(_divide(_divide(pred - hits, union)[counted].sum(), n)),
         "fn": float(_divide(_divide(gt - hits, union)[counted].sum(), n)),
         "object_as_object": float(_divide(wrong_class, total)),
-        "object_as_background": float(_divide(confusion[1:, 0].sum(), total)),
-        "background_as_object": float(_divide(confusion[0, 1:].sum(), total)),
-        "right": float(_divide(np.trace(confusion), total)),
+        "object_as_background": float(_divide(missed, total)),
+        "background_as_object": float(_divide(spill, total)),
+        "right": float(_divide(right, total)),
     }
+
+
+def recam_errors(confusion: Array) -> dict[str, float]:
+    """Outcomes of pixels as ReCAM (CVPR 2022, Table S3) prints them, shares of TP + FN + FP(background).
+
+    ``tp`` right, background included; ``fn`` object marked as background; ``fp_background`` background marked as
+    object: these three sum to 1. ``fp_object``, an object marked as another object, is listed over the same
+    denominator though it is not part of it. ``fp_share_of_found`` is the code's own diagnostic: background among what
+    was marked as object. NaN where there is nothing to share.
+    """
+    right, wrong_class, missed, spill = _outcomes(confusion)
+    total = right + missed + spill
+    return {
+        "tp": float(_divide(right, total)),
+        "fp_object": float(_divide(wrong_class, total)),
+        "fn": float(_divide(missed, total)),
+        "fp_background": float(_divide(spill, total)),
+        "fp_share_of_found": float(_divide(spill, confusion[:, 1:].sum())),
+    }
+
+
+def _outcomes(confusion: Array) -> tuple[Array, Array, Array, Array]:
+    """Pixels that are right, of the wrong object, missed, and spilled over."""
+    objects = confusion[1:, 1:]
+    return (
+        np.trace(confusion),
+        objects.sum() - np.trace(objects),
+        confusion[1:, BACKGROUND].sum(),
+        confusion[BACKGROUND, 1:].sum(),
+    )
 
 
 class ConfusionCounter:
@@ -246,7 +219,11 @@ class ConfusionCounter:
         Raises:
             DataError: sizes differ or a label is unknown; nothing is counted then.
         """
-        self.counts[min(n_tags, 3)] += confusion_with_void(prediction, target, self.n_classes)
+        self.add(confusion_with_void(prediction, target, self.n_classes), n_tags=n_tags)
+
+    def add(self, confusion: Counts, *, n_tags: int) -> None:
+        """Add one image's matrix int64 [n + 1, n] of :func:`tagmask.evaluate.counting.confusion_with_void`."""
+        self.counts[min(n_tags, 3)] += confusion
         self.n_images += 1
 
     def merge(self, other: ConfusionCounter) -> None:
@@ -285,30 +262,35 @@ def scores(
     """
 
     def named(values: NDArray[np.float64]) -> dict[str, float | None]:
-        return dict(zip(class_names, map(_json_number, values), strict=True))
+        return dict(zip(class_names, map(json_number, values), strict=True))
 
     result: dict[str, Any] = {
-        "miou": _json_number(mean_iou(confusion, classes=average)),
-        "miou_foreground": _json_number(mean_iou(confusion, classes=average, background=False)),
-        "mean_precision": _json_number(mean_precision(confusion, classes=average)),
-        "mean_precision_foreground": _json_number(mean_precision(confusion, classes=average, background=False)),
-        "mean_recall": _json_number(mean_recall(confusion, classes=average)),
-        "mean_recall_foreground": _json_number(mean_recall(confusion, classes=average, background=False)),
-        "pixel_accuracy": _json_number(pixel_accuracy(confusion)),
+        "miou": json_number(mean_iou(confusion, classes=average)),
+        "miou_foreground": json_number(mean_iou(confusion, classes=average, background=False)),
+        "mean_precision": json_number(mean_precision(confusion, classes=average)),
+        "mean_precision_foreground": json_number(mean_precision(confusion, classes=average, background=False)),
+        "mean_recall": json_number(mean_recall(confusion, classes=average)),
+        "mean_recall_foreground": json_number(mean_recall(confusion, classes=average, background=False)),
+        "mean_f1": json_number(mean_f1(confusion, classes=average)),
+        "mean_f1_foreground": json_number(mean_f1(confusion, classes=average, background=False)),
+        "pixel_accuracy": json_number(pixel_accuracy(confusion)),
         "n_images": n_images,
         "average": average,
         "iou": named(iou_per_class(confusion)),
         "precision": named(precision_per_class(confusion)),
         "recall": named(recall_per_class(confusion)),
-        "errors": {key: _json_number(value) for key, value in error_decomposition(confusion, classes=average).items()},
+        "f1": named(f1_per_class(confusion)),
+        "errors": {key: json_number(value) for key, value in error_decomposition(confusion, classes=average).items()},
+        "recam_errors": {key: json_number(value) for key, value in recam_errors(confusion).items()},
         "confusion": confusion.tolist(),
     }
     if by_class_count is not None:
         result["by_class_count"] = {
-            group: _json_number(mean_iou(matrix, classes=average)) for group, matrix in by_class_count.items()
+            group: json_number(mean_iou(matrix, classes=average)) for group, matrix in by_class_count.items()
         }
     return result
 
 
-def _json_number(value: float | np.floating[Any]) -> float | None:
+def json_number(value: float | np.floating[Any]) -> float | None:
+    """A number for JSON: ``None`` for NaN."""
     return None if np.isnan(value) else float(value)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, InputError, TagmaskError
-from tagmask.evaluate.segmentation import VOID_RULES, ConfusionCounter, Void, scores
-from tagmask.evaluate.threshold_sweep import ThresholdSweep
+from tagmask.evaluate.counting import VOID_RULES, Counts
+from tagmask.evaluate.map_scores import MapScores
+from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
+from tagmask.evaluate.segmentation import Average
+from tagmask.image_scores import SplitCounts, write_split_counts
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.refine.labels import upsample_maps
 from tagmask.settings import Recipe
@@ -23,27 +29,35 @@ _SWEPT = {"maps": "localize", "refined_maps": "refine"}
 _PREDICTED = {"segmentation": "segment", "segmentation_full": "segment/full"}
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """One image: channels and histogram of its maps, counts of its masks, by what was scored."""
+
+    sample: Sample
+    maps: dict[str, tuple[NDArray[np.int64], Counts]]
+    masks: dict[str, MaskCounts]
+
+
 class _SplitScores:
     """Everything counted on one split; ``keys`` name what the recipe makes, for older artifacts may lie beside it."""
 
     def __init__(self, keys: Set[str], n_classes: int, thresholds: int) -> None:
-        self.sweeps = {key: ThresholdSweep(n_classes, thresholds) for key in _SWEPT if key in keys}
-        self.counters = {key: ConfusionCounter(n_classes + 1) for key in ("pseudo_masks", *_PREDICTED) if key in keys}
+        self.n_classes = n_classes
+        self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in keys}
+        self.masks = {key: MaskScores(n_classes) for key in ("pseudo_masks", *_PREDICTED) if key in keys}
 
-    def update(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> None:
-        """Count every artifact that exists for this image, or none of them.
+    def count(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> _Counted:
+        """Count every artifact that exists for this image; changes nothing, so threads may do it at once.
 
         Raises:
             DataError: an artifact is of another size than the ground truth.
             RunError: an artifact is broken.
         """
-        stages = {key: _SWEPT[key] for key in self.sweeps if workspace.map_path(sample.id, stage=_SWEPT[key]).exists()}
+        stages = {key: _SWEPT[key] for key in self.maps if workspace.map_path(sample.id, stage=_SWEPT[key]).exists()}
         maps = {key: workspace.load_maps(sample.id, stage=stage) for key, stage in stages.items()}
         paths = {"pseudo_masks": workspace.mask_path(sample.id)}
         paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}
-        masks = {
-            key: workspace.load_mask(path) for key, path in paths.items() if key in self.counters and path.exists()
-        }
+        masks = {key: workspace.load_mask(path) for key, path in paths.items() if key in self.masks and path.exists()}
         size = (mask.shape[0], mask.shape[1])
         sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
         sizes |= {key: labels.shape for key, labels in masks.items()}
@@ -54,81 +68,91 @@ class _SplitScores:
                     f"{found[1]}x{found[0]} (width x height)"
                 )
                 raise DataError(msg)
+        histograms: dict[str, tuple[NDArray[np.int64], Counts]] = {}
         for key, stored in maps.items():
-            full = upsample_maps(torch.from_numpy(stored.maps), size)
-            self.sweeps[key].update(full, stored.classes - 1, mask)
-        for key, labels in masks.items():
-            self.counters[key].update(labels, mask, n_tags=len(sample.tags))
+            full, channels = upsample_maps(torch.from_numpy(stored.maps), size), stored.classes - 1
+            histograms[key] = channels, self.maps[key].sweep.histogram(full, channels, mask)
+        return _Counted(
+            sample, histograms, {key: count_mask(labels, mask, self.n_classes) for key, labels in masks.items()}
+        )
 
-    def result(self, names: tuple[str, ...], average: Any) -> dict[str, Any]:
-        """Scores objects by what was scored and void rule; see docs/artifacts.md."""
+    def add(self, counted: _Counted) -> None:
+        """Add one image."""
+        for key, (channels, histogram) in counted.maps.items():
+            self.maps[key].add(counted.sample.id, channels, histogram)
+        for key, counts in counted.masks.items():
+            self.masks[key].add(counted.sample.id, counts, n_tags=len(counted.sample.tags))
+
+    def result(self, names: tuple[str, ...], average: Average, thresholds: Mapping[str, float]) -> dict[str, Any]:
+        """Scores objects by what was scored and void rule; see docs/artifacts.md.
+
+        Args:
+            names: C + 1 names, background first.
+            average: over which classes the means go.
+            thresholds: of the run's masks, by the maps that they are made of.
+        """
         found: dict[str, Any] = {}
-        for key, sweep in self.sweeps.items():
-            if sweep.n_images:
-                found[key] = {rule: _sweep_scores(sweep, names, average, void) for rule, void in VOID_RULES}
-        for key, counter in self.counters.items():
-            if counter.n_images:
-                found[key] = {
-                    rule: scores(
-                        counter.confusion(void),
-                        names,
-                        average=average,
-                        n_images=counter.n_images,
-                        by_class_count=counter.by_class_count(void),
-                    )
-                    for rule, void in VOID_RULES
-                }
+        for key, maps in self.maps.items():
+            if maps.n_images:
+                found[key] = maps.result(names, average, thresholds.get(key))
+        found |= {key: masks.result(names, average) for key, masks in self.masks.items() if masks.n_images}
         return found
 
-
-def _sweep_scores(sweep: ThresholdSweep, names: tuple[str, ...], average: Any, void: Void) -> dict[str, Any]:
-    """Scores at the threshold that is best on this very split, and the curve."""
-    curve = sweep.compute(classes=average, void=void)
-    best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
-    result = scores(
-        sweep.confusions(void=void)[best],
-        names,
-        average=average,
-        n_images=sweep.n_images,
-        by_class_count=sweep.by_class_count(best, void=void),
-    )
-    result["threshold"] = float(sweep.thresholds[best])
-    result["threshold_curve"] = {
-        "thresholds": [float(t) for t in sweep.thresholds],
-        "miou": [None if np.isnan(v) else float(v) for v in curve],
-    }
-    return result
+    def split_counts(self, names: tuple[str, ...], average: Average, data: str) -> SplitCounts:
+        """The counts of every image; those of maps at the threshold that is best with void ignored."""
+        measures = {key: maps.images(maps.best(average)) for key, maps in self.maps.items() if maps.n_images}
+        measures |= {key: masks.images() for key, masks in self.masks.items() if masks.n_images}
+        return SplitCounts(names, data, measures)
 
 
 def run(context: Context) -> list[Problem]:
-    """Write metrics.json; returns masks that could not be read or do not fit."""
+    """Write metrics.json and each image's counts; returns masks that could not be read or do not fit."""
     settings, workspace, source = context.recipe.evaluate, context.workspace, context.source
     names = source.classes.names
     problems: list[Problem] = []
     splits: dict[str, Any] = {}
+    threshold = _threshold(workspace)
+    masks_of = "refined_maps" if context.recipe.refine.makes_maps else "maps"
+    thresholds = {masks_of: float(threshold["value"])} if threshold else {}
     for split in (TRAIN, VAL):
-        samples = [sample for sample in context.samples(split) if source.has_mask(sample)]
-        counted = _SplitScores(_made(context.recipe), len(names) - 1, settings.thresholds)
-        context.progress.start(f"evaluate {split}", len(samples))
-        for sample in samples:
-            try:
-                counted.update(workspace, sample, source.read_mask(sample))
-            except TagmaskError as error:
-                problems.append(Problem(STAGE, sample.id, str(sample.mask_path or ""), str(error)))
-            context.progress.advance()
-        context.progress.finish()
-        if result := counted.result(names, settings.average):
+        counted = _SplitScores(_made(context.recipe), len(names), settings.thresholds)
+        problems += _count(context, split, counted)
+        if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
+            write_split_counts(workspace, split, counted.split_counts(names, settings.average, source.fingerprint))
     metrics = {
         "schema": SCHEMA,
         "classes": list(names),
         "tags": _tag_precision(workspace, list(context.recipe.trainings)[-1]),
-        "threshold": _threshold(workspace),
+        "threshold": threshold,
         "splits": splits,
         "ratio_to_full": _ratio(context, splits),
         "without_masks": None if splits else NO_MASKS,
     }
     write_json(workspace.root / "metrics.json", metrics)
+    return problems
+
+
+def _count(context: Context, split: str, counted: _SplitScores) -> list[Problem]:
+    """Count all images of a split, several at a time whatever the device: this is work for the CPU."""
+    samples = [sample for sample in context.samples(split) if context.source.has_mask(sample)]
+    problems: list[Problem] = []
+
+    def work(sample: Sample) -> _Counted | Problem:
+        try:
+            return counted.count(context.workspace, sample, context.source.read_mask(sample))
+        except TagmaskError as error:
+            return Problem(STAGE, sample.id, str(sample.mask_path or ""), str(error))
+
+    context.progress.start(f"evaluate {split}", len(samples))
+    with closing(context.engine.in_threads(work, samples)) as results:
+        for found in results:
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                counted.add(found)
+            context.progress.advance()
+    context.progress.finish()
     return problems
 
 

@@ -14,16 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.evaluate.segmentation import (
-    CLASS_COUNT_GROUPS,
-    Array,
-    Average,
-    Counts,
-    Void,
-    as_numpy,
-    fold_void,
-    mean_iou_curve,
-)
+from tagmask.evaluate.counting import Array, Counts, Void, as_numpy, fold_void
+from tagmask.evaluate.segmentation import CLASS_COUNT_GROUPS, Average, mean_iou_curve
 from tagmask.interfaces import IGNORE_INDEX
 
 _PIXELS_AT_ONCE = 1 << 16
@@ -107,7 +99,11 @@ class ThresholdSweep:
         self.n_images = 0
 
     def update(self, maps: Array | Tensor, classes: Array | Tensor, mask: Array | Tensor) -> None:
-        """Add one image.
+        """Add one image; arguments and errors as in :meth:`histogram`. Nothing is counted where it fails."""
+        self.add(classes, self.histogram(maps, classes, mask))
+
+    def histogram(self, maps: Array | Tensor, classes: Array | Tensor, mask: Array | Tensor) -> Counts:
+        """Pixels of one image by ground truth, strongest map and bin; changes nothing, so threads may share it.
 
         Args:
             maps: float32 [K, H, W], K >= 0; other float types are cast to float32.
@@ -115,9 +111,11 @@ class ThresholdSweep:
                 scores go to the first.
             mask: integer [H, W], labels 0..C and 255.
 
+        Returns:
+            int64 [C + 2, max(K, 1), m + 1] for :meth:`add`.
+
         Raises:
-            DataError: shapes do not fit, a class or label is unknown, or a map is not finite; nothing is
-                counted then.
+            DataError: shapes do not fit, a class or label is unknown, or a map is not finite.
         """
         stack = np.asarray(as_numpy(maps), np.float32)
         channels = as_numpy(classes).astype(np.int64).reshape(-1)
@@ -135,10 +133,23 @@ class ThresholdSweep:
             unknown = min(set(np.unique(gt).tolist()) - set(range(self.n_classes + 1)) - {IGNORE_INDEX})
             msg = f"the mask holds label {unknown}; known are 0..{self.n_classes}, {IGNORE_INDEX} (ignore)"
             raise DataError(msg)
+        return histogram[:-1]
+
+    def add(self, classes: Array | Tensor, histogram: Counts) -> None:
+        """Add the histogram of one image, with the classes it was made for."""
+        channels = as_numpy(classes).reshape(-1)
         group = self.counts[min(len(channels), 3)]
         for i, channel in enumerate(channels if len(channels) else [0]):
-            group[:, channel] += histogram[:-1, i]
+            group[:, channel] += histogram[:, i]
         self.n_images += 1
+
+    def image_confusion(self, classes: Array | Tensor, histogram: Counts, index: int) -> Counts:
+        """One image's confusion matrix with void, int64 [C + 2, C + 1], at ``thresholds[index]``."""
+        confusion = np.zeros((self.n_classes + 2, self.n_classes + 1), np.int64)
+        confusion[:, 0] = histogram[..., : index + 1].sum((1, 2))
+        channels = as_numpy(classes).reshape(-1)
+        confusion[:, channels + 1] = histogram[:, : len(channels), index + 1 :].sum(-1)
+        return confusion
 
     def _check(self, maps: Array, channels: Array, mask: Array) -> None:
         if maps.ndim != 3 or len(maps) != len(channels) or maps.shape[1:] != mask.shape:
