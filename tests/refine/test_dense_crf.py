@@ -170,6 +170,8 @@ def test_refiner_puts_a_background_beside_the_maps(monkeypatch):
     torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.25, 0.25, 0.5]))
     module.DenseCrf(background="level", level=0.4).refine(picture(16, 20), maps)
     torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.4, 0.25, 0.5]))
+    module.DenseCrf(alpha=1, power=2).refine(picture(16, 20), maps)
+    torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.75, 0.0625, 0.25]))
     module.DenseCrf(max_pixels=256).refine(picture(64, 64), maps)
     image, p = seen.pop()
     assert image.shape == (16, 16, 3)

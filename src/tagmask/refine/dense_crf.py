@@ -253,15 +253,17 @@ class DenseCrf(Method):
     """Refiner of maps: background beside the maps, :func:`dense_crf` on the image, averaged back to the maps' grid.
 
     The background plane is (1 - highest map) ^ alpha (``background: power``), or the constant ``level``
-    (``background: level``). Maps that are zero everywhere take no part. What comes out are probabilities beside that
-    of the background, so a following threshold of 0.5 marks what is likelier than all else together. An image with
-    more than ``max_pixels`` is reduced to them first; the widths in pixels are those of the reduced image.
+    (``background: level``); ``power`` is an exponent on the maps before that. Maps that are zero everywhere take no
+    part. What comes out are probabilities beside that of the background, so a following threshold of 0.5 marks what is
+    likelier than all else together. An image with more than ``max_pixels`` is reduced to them first; the widths in
+    pixels are those of the reduced image.
     """
 
     name: ClassVar[str] = "dense_crf"
     makes: ClassVar[str] = "maps"
 
     preset: Literal["psa", "irn_labels", "deeplab"] | None = None
+    power: Annotated[float, Field(gt=0, le=10)] = 1.0
     background: Literal["power", "level"] = "power"
     alpha: Annotated[float, Field(gt=0, le=256)] = 4.0
     level: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -294,7 +296,7 @@ class DenseCrf(Method):
             return refined
         pixels = image.shape[0] * image.shape[1]
         small = resize_image(image, scaled_size(image.shape[:2], min(1.0, (self.max_pixels / pixels) ** 0.5)))
-        full = upsample_maps(maps[there], (small.shape[0], small.shape[1])).clamp(0, 1)
+        full = upsample_maps(maps[there], (small.shape[0], small.shape[1])).clamp(0, 1) ** self.power
         top = full.amax(dim=0, keepdim=True)
         behind = (1 - top) ** self.alpha if self.background == "power" else torch.full_like(top, self.level)
         settings = {key: getattr(self, key) for key in PRESETS["psa"]}
