@@ -44,6 +44,7 @@ FLOORS = (
     ("tagmask.classify.model", STAGE),
     ("tagmask.classify.subcategories", STAGE),
     ("tagmask.classify.patches", STAGE),
+    ("tagmask.segment.schedule", STAGE),
     ("tagmask.refine.choose_threshold", STAGE),
     ("tagmask.refine.fitting", STAGE),
     ("tagmask.data.transforms", GROUND),  # arrays and tensors only; localizers scale images with it

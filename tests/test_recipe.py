@@ -70,7 +70,7 @@ def test_a_wrong_key_gets_the_nearest_right_one(recipe: dict[str, Any], wrong: s
         ("refine=[colour_wlak, threshold]", "colour_walk"),
         ("refine.treshold.value=0.3", "threshold"),
         ("classify.head=gpa", "gap"),
-        ("segment.network=deeplabv3", "deeplabv3plus"),
+        ("segment.network=deeplabv3pls", "deeplabv3plus"),
         ("data=partworld", "partsworld"),
         ("data.format=tabel", "table"),
     ],

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tagmask import registry
 from tagmask.building import absolute, anchor, build_method, validate_settings
 from tagmask.errors import RecipeError, nearest
+from tagmask.segment.presets import filled
 from tagmask.settings import (
     ClassifySettings,
     LocalizeSettings,
@@ -60,7 +61,8 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequ
         path = Path(source)
         raw, base, where = _read_yaml(path), path.resolve().parent, str(path)
         raw.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem).strip(".-")[:100] or "run")
-    for override in overrides:
+    # A preset starts its block afresh, so it comes before what is set beside it.
+    for override in sorted(overrides, key=lambda text: not text.startswith("segment.preset=")):
         _apply_override(raw, override)
     return _build(raw, base, where)
 
@@ -109,9 +111,17 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
             merged[key] = _merge({name: item for name, item in kept.items() if name != "method"}, value)
         elif "name" in value and value["name"] != old.get("name", value["name"]):
             merged[key] = value
+        elif key == "segment" and value.get("preset", old.get("preset")) != old.get("preset"):
+            merged[key] = {**_afresh(old), **value}
         else:
             merged[key] = _merge(old, value)
     return merged
+
+
+def _afresh(segment: Any) -> dict[str, Any]:
+    """What stays of a segment block when a preset takes its place: what is no setting of the training."""
+    kept = ("supervision",)
+    return {key: segment[key] for key in kept if key in segment} if isinstance(segment, dict) else {}
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -129,6 +139,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raw.setdefault("retrain", [])
     if keys[0] == "refine" and len(keys) > 1:
         raw["refine"] = _as_list(raw.get("refine") or list(RefineSettings.model_fields["chain"].default))
+    if keys == ["segment", "preset"]:
+        raw["segment"] = _afresh(raw.get("segment"))
     node: Any = raw
     for depth, part in enumerate(keys[:-1]):
         node = _step_into(node, part, ".".join(keys[: depth + 1]))
@@ -179,6 +191,8 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
     if "refine" in values:
         values["refine"] = {"chain": _as_list(values["refine"])}
     values |= _trainings(values, base, where)
+    if isinstance(values.get("segment"), dict):
+        values["segment"] = filled(values["segment"])
     kinds: tuple[tuple[str, str, registry.Kind, type[Settings]], ...] = (
         ("localize", "method", "localizer", LocalizeSettings),
         ("segment", "network", "network", SegmentSettings),

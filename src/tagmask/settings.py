@@ -14,6 +14,7 @@ from tagmask.building import AS_METHOD, method_of
 from tagmask.classify.head import Head
 from tagmask.localize.localizer import Localizer
 from tagmask.optim import OptimizerSettings
+from tagmask.segment.presets import filled
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -141,10 +142,16 @@ class RefineSettings(Settings):
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
 
+    preset: str | None = Field(None, description="published settings, for all that is not written")
     network: NetworkField = Field(default="deeplabv3plus", validate_default=True)
     supervision: Literal["weak", "full", "both"] = "weak"
     epochs: Positive = 10
+    iterations: Positive | None = Field(None, description="updates, instead of epochs")
+    per_images: Positive | None = Field(None, description="iterations are for so many images, and scaled to the data")
     batch_size: Positive = 8
+    accumulate: Positive = Field(1, description="batches that one update is made of")
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="decay of the weights' moving average")
+    class_balanced: Literal["tags", "pixels"] | None = Field(None, description="draw images with rare classes more")
     batch_norm: Literal["eval", "train"] = "train"
     augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
     optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
@@ -154,6 +161,11 @@ class SegmentSettings(Settings):
     hold: Positive = Field(1, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        return filled(given) if isinstance(given, Mapping) else given
 
     @field_validator("augment", "optimizer", mode="before")
     @classmethod

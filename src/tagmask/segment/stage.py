@@ -20,6 +20,7 @@ from tagmask.optim import build_optimizer, parameter_groups, rate_factor
 from tagmask.segment.losses import cross_entropy, nearest_to
 from tagmask.segment.model import SegmentationModel
 from tagmask.segment.predict import predict_probabilities, to_mask
+from tagmask.segment.schedule import options, sampling_weights, scaled
 from tagmask.settings import SegmentSettings
 from tagmask.training import train
 from tagmask.weights import load_weights, read_description, save_weights
@@ -138,6 +139,7 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
             else (f"{stage}: there are no pseudo masks to train on; see problems.jsonl")
         )
         raise RunError(msg)
+    settings = scaled(settings, len(samples))
     torch.manual_seed(context.recipe.seed)
     classifier = workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
     names = context.source.classes.names
@@ -155,6 +157,7 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
         progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
         description="train the segmentation network" + (" on real masks" if stage == FULL else ""),
+        options=options(settings, sampling_weights(settings, samples, read_mask)),
     )
     if context.engine.is_main:
         workspace.write_problems(f"{stage} (training)", problems)

@@ -1,0 +1,97 @@
+"""Training settings as published, to be named in one word: ``segment: {preset: deeplabv2-voc}``.
+
+Sources: methods.md 11.1 (DeepLabV2: kazuto1011/deeplab-pytorch with the settings of AdvCAM, ReCAM and LPCAM), 11.2,
+11.3 (UPerNet: the segmentation code of Swin Transformer, as ReCAM and LPCAM use it).
+
+Published numbers of iterations are for the training set they were published with, ``per_images`` images. On another
+set they are scaled so that each image is seen as often, and with them the warm-up.
+
+Deviations: scales are drawn from an interval, not from five values in it; images are resized by Pillow's bicubic;
+UPerNet's "short side 512, times 0.5 to 2" is a factor on photographs of VOC's size (375 x 500), and its crops may show
+a single class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tagmask.errors import UnknownNameError
+
+VOC, COCO = 10_582, 82_783  # training images of VOC 2012 with SBD, and of COCO 2014
+
+_DEEPLAB: dict[str, Any] = {
+    "batch_norm": "eval",
+    "augment": {"kind": "scale_crop", "crop": 321, "scale": [0.5, 1.5], "colour_jitter": 0.0},
+    "optimizer": {
+        "kind": "sgd", "lr": 2.5e-4, "head_lr": 2.5e-3, "weight_decay": 5e-4, "momentum": 0.9, "warmup_steps": 0,
+    },
+    "scales": [1.0],
+    "flip": False,
+}  # fmt: skip
+_V2: dict[str, Any] = {**_DEEPLAB, "network": {"name": "deeplabv2", "weights": "timm"}, "bias_factor": 2.0, "hold": 10}
+_UPERNET: dict[str, Any] = {
+    "network": {"name": "upernet", "encoder": "swin_small_patch4_window7_224", "weights": "timm"},
+    "batch_size": 16,
+    "batch_norm": "train",
+    "augment": {"kind": "scale_crop", "crop": 512, "scale": [0.68, 2.73], "colour_jitter": 0.4},
+    "optimizer": {
+        "kind": "adamw", "lr": 6e-5, "head_lr": 6e-5, "weight_decay": 0.01, "warmup_steps": 1500, "power": 1.0,
+    },
+    "scales": [1.37],
+    "flip": False,
+}  # fmt: skip
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "deeplabv2-voc": {**_V2, "batch_size": 5, "accumulate": 2, "iterations": 20_000, "per_images": VOC},
+    "deeplabv2-coco": {**_V2, "batch_size": 10, "iterations": 100_000, "per_images": COCO},
+    "deeplabv3plus-voc": {
+        **_DEEPLAB,
+        "network": {
+            "name": "deeplabv3plus",
+            "encoder": "resnet101.tv_in1k",
+            "weights": "timm",
+            "decoder_channels": 256,
+        },
+        "batch_norm": "train",
+        "batch_size": 10,
+        "iterations": 20_000,
+        "per_images": VOC,
+    },
+    "upernet-voc": {**_UPERNET, "iterations": 40_000, "per_images": VOC},
+    "upernet-coco": {**_UPERNET, "iterations": 80_000, "per_images": COCO},
+}
+
+
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the segment stage with those of their preset below them; what is written wins.
+
+    ``epochs`` alone takes the place of the preset's iterations; ``iterations`` alone is not scaled.
+
+    Raises:
+        UnknownNameError: no such preset.
+    """
+    name = values.get("preset")
+    if name is None:
+        return dict(values)
+    if name not in PRESETS:
+        raise UnknownNameError("preset", str(name), PRESETS, "segment")
+    below = dict(PRESETS[name])
+    if "iterations" in values or "epochs" in values:
+        for key in {"iterations", "per_images"} - set(values):
+            below[key] = None
+    return _over(below, values)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings; another network does not inherit the settings of the preset's."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if key == "network" and isinstance(value, str):
+            value = {"name": value}
+        merged[key] = value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same = value.get("name", old.get("name")) == old.get("name")
+            merged[key] = _over(old, value) if same else value
+    return merged

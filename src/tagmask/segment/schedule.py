@@ -1,0 +1,60 @@
+"""How long a segmentation network trains on a data set of some size, and on which of its images how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tagmask.errors import TagmaskError
+from tagmask.interfaces import Sample, UInt8Array
+from tagmask.segment.balance import label_pixels, repeat_factors
+from tagmask.settings import SegmentSettings
+from tagmask.training import Options
+
+
+def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:
+    """The settings with ``iterations`` and the warm-up for a training set of ``n_images``.
+
+    Published iterations are for ``per_images`` images: here every image is seen as often. A preset's warm-up never
+    takes more than a twentieth of the training.
+    """
+    changes: dict[str, object] = {}
+    warmup = settings.optimizer.warmup_steps
+    if settings.iterations is not None and settings.per_images is not None:
+        share = n_images / settings.per_images
+        changes["iterations"] = max(1, round(settings.iterations * share))
+        changes["per_images"] = None
+        warmup = round(warmup * share)
+    if settings.preset is not None:
+        made = settings.model_copy(update=changes)
+        total = options(made).steps(n_images, settings.batch_size, settings.epochs)[1]
+        warmup = min(warmup, total // 20)
+    changes["optimizer"] = settings.optimizer.model_copy(update={"warmup_steps": warmup})
+    return settings.model_copy(update=changes)
+
+
+def options(settings: SegmentSettings, weights: Sequence[float] | None = None) -> Options:
+    """What the training loop is asked for."""
+    return Options(iterations=settings.iterations, accumulate=settings.accumulate, ema=settings.ema, weights=weights)
+
+
+def sampling_weights(
+    settings: SegmentSettings, samples: Sequence[Sample], read_mask: Callable[[Sample], UInt8Array]
+) -> list[float] | None:
+    """How often each image is drawn, by its tags, or by the pixels of its mask; None: once an epoch.
+
+    A mask that cannot be read counts as empty here; the training lists it.
+    """
+    if settings.class_balanced is None:
+        return None
+    if settings.class_balanced == "tags":
+        amounts = [dict.fromkeys(sample.tags, 1.0) for sample in samples]
+    else:
+        amounts = [_pixels(sample, read_mask) for sample in samples]
+    return repeat_factors([list(amount) for amount in amounts], amounts)
+
+
+def _pixels(sample: Sample, read_mask: Callable[[Sample], UInt8Array]) -> dict[int, float]:
+    try:
+        return label_pixels(read_mask(sample))
+    except TagmaskError:
+        return {}
