@@ -128,3 +128,82 @@ def test_refusals():
         random_walk(torch.rand(1, 4, 4), torch.rand(4, 4), radius=1)
     with pytest.raises(ValueError, match="steps"):
         random_walk(torch.rand(1, 4, 4), torch.rand(4, 4), steps=-1)
+
+
+def test_images_of_one_size_go_in_a_batch():
+    generator = torch.Generator().manual_seed(0)
+    maps, edge = torch.rand(3, 2, 7, 9, generator=generator), torch.rand(3, 7, 9, generator=generator)
+    for options in ({}, {"radius": 3, "steps": 7}, {"tolerance": 1e-3}, {"steps": 0}):
+        walked = random_walk(maps, edge, **options)
+        assert walked.shape == maps.shape
+        for one, image, boundary in zip(walked, maps, edge, strict=True):
+            assert torch.equal(one, random_walk(image, boundary, **options))
+    assert random_walk(maps[:, :0], edge).shape == (3, 0, 7, 9)
+    assert random_walk(maps[:0], edge[:0]).shape == (0, 2, 7, 9)
+
+
+@pytest.mark.parametrize(("height", "width", "radius"), [(3, 4, 10), (1, 1, 5), (1, 3, 8), (2, 1, 20)])
+def test_a_radius_beyond_the_grid_connects_all_pixels(height, width, radius):
+    generator = torch.Generator().manual_seed(1)
+    edge = 0.3 * torch.rand(height, width, generator=generator, dtype=torch.float64)
+    maps = torch.rand(1, height, width, generator=generator, dtype=torch.float64)
+    weights, transition = dense_transition(edge.numpy(), radius)
+    assert (weights > 0).all()
+    expected = (maps * (1 - edge)).reshape(1, -1).numpy() @ np.linalg.matrix_power(transition, 5)
+    walked = random_walk(maps, edge, radius=radius, steps=5)
+    np.testing.assert_allclose(walked.numpy(), expected.reshape(maps.shape), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3, 1e-6])
+def test_stopping_early_stays_within_the_tolerance(tolerance):
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.rand(4, 12, 15, generator=generator, dtype=torch.float64)
+    weights = module.path_affinity(torch.rand(12, 15, generator=generator, dtype=torch.float64), 5) ** 10
+    exact = module.stencil_walk(maps, weights, radius=5, steps=256)
+    early = module.stencil_walk(maps, weights, radius=5, steps=256, tolerance=tolerance)
+    degree = dense_degree(weights, 5)
+
+    def norm(values):
+        return (degree * values.square()).sum(dim=(1, 2)).sqrt()
+
+    assert (norm(early - exact) <= tolerance * norm(maps)).all()
+    assert not torch.equal(early, exact)
+    assert len(module.chebyshev_of_power(256, tolerance)) < len(module.chebyshev_of_power(256))
+
+
+def dense_degree(weights, radius):
+    """Sum of each pixel's weights."""
+    degree = torch.ones_like(weights[0])
+    for plane, (dy, dx) in zip(weights, module.stencil_offsets(radius), strict=True):
+        degree += plane
+        degree[dy:, max(0, dx) : degree.shape[1] + min(0, dx)] += plane[
+            : degree.shape[0] - dy, max(0, -dx) : degree.shape[1] - max(0, dx)
+        ]
+    return degree
+
+
+@pytest.mark.parametrize(
+    ("maps", "edge", "match"),
+    [
+        (torch.full((1, 4, 4), float("nan")), torch.rand(4, 4), "finite"),
+        (torch.full((1, 4, 4), float("inf")), torch.rand(4, 4), "finite"),
+        (torch.rand(1, 4, 4), torch.full((4, 4), float("nan")), "within 0..1"),
+        (torch.rand(1, 4, 4), torch.full((4, 4), 1.5), "within 0..1"),
+        (torch.rand(1, 0, 4), torch.rand(0, 4), "at least one cell"),
+        (torch.rand(2, 1, 4, 4), torch.rand(4, 4), "do not fit"),
+        (torch.rand(4, 4), torch.rand(4, 4), "do not fit"),
+    ],
+)
+def test_what_is_no_map_is_refused(maps, edge, match):
+    with pytest.raises(ValueError, match=match):
+        random_walk(maps, edge)
+    with pytest.raises(ValueError, match="tolerance"):
+        random_walk(torch.rand(1, 4, 4), torch.rand(4, 4), tolerance=1.0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_walks_the_same_way():
+    maps, edge = torch.rand(2, 3, 20, 30), torch.rand(2, 20, 30)
+    walked = random_walk(maps.cuda(), edge.cuda())
+    assert walked.is_cuda
+    torch.testing.assert_close(walked.cpu(), random_walk(maps, edge), rtol=0, atol=1e-6)
