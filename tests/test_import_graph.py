@@ -47,6 +47,7 @@ FLOORS = (
     ("tagmask.segment.schedule", STAGE),
     ("tagmask.refine.choose_threshold", STAGE),
     ("tagmask.refine.fitting", STAGE),
+    ("tagmask.refine.instance_masks", STAGE),
     ("tagmask.data.transforms", GROUND),  # arrays and tensors only; localizers scale images with it
     ("tagmask.data", STAGE),
     ("tagmask.data.*", STAGE),

@@ -25,6 +25,7 @@ from tagmask.errors import InputError, RunError
 from tagmask.interfaces import Problem
 from tagmask.refine import fitting
 from tagmask.refine.fitting import fitted_chain
+from tagmask.refine.instance_masks import instance_paths
 from tagmask.refine.irnet_refiner import IRNet
 from tagmask.refine.stage import run
 from tagmask.street import run as walk_street
@@ -236,3 +237,27 @@ def test_two_processes_train_one_network(finished: Path, tmp_path: Path) -> None
     again = walk_street(tmp_path / "run", overrides=["engine.devices=1"], until="refine")
     assert again.workspace.manifest()["stages"]["refine"]["status"] == "done"
     assert not list(folder.rglob("state.ckpt"))
+
+
+def test_instances_are_written_and_found_again(located: Callable[..., Context]) -> None:
+    irnet = {**IRNET, "epochs": 1, "instances": True, "instance_min_area": 0.0}
+    context = located(["colour_walk", irnet, "dense_crf", FIXED])
+    assert run(context) == []
+    folder = context.workspace.stage("refine") / "instances"
+    assert len(list(folder.iterdir())) == 2 * 16
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found = 0
+    for sample in context.samples("train", "val"):
+        mask, listing = instance_paths(context, sample.id)
+        ids, listed = context.workspace.load_mask(mask), json.loads(listing.read_text())["instances"]
+        assert set(np.unique(ids).tolist()) - {0} == {one["id"] for one in listed}
+        assert {one["label"] for one in listed} <= set(sample.tags)
+        assert all(one["class"] == context.source.classes.names[one["label"]] for one in listed)
+        found += len(listed)
+    assert found
+    tensors = load_tensors(context.workspace.stage("refine") / "2-irnet" / "model.safetensors")
+    assert tensors["displacement.shift.running_mean"].any()
+    for name in sorted(written)[::3]:
+        (folder / name).unlink()
+    run(context)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written

@@ -94,6 +94,11 @@ class _Fitted:
         with self.engine.autocast(), torch.no_grad():
             return self.refiner.refine(image, maps)
 
+    def instances(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> Any:
+        """Instances of a refiner that makes them."""
+        with self.engine.autocast(), torch.no_grad():
+            return self.refiner.instances(image, maps, classes)  # type: ignore[attr-defined]
+
 
 class _Targets:
     """Images and what they teach, augmented by the refiner."""

@@ -13,7 +13,7 @@ Deliberate deviations:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -28,6 +28,7 @@ from tagmask.data.transforms import augment_pair, normalise, resize_image, resiz
 from tagmask.interfaces import UInt8Array
 from tagmask.optim import OptimizerSettings, parameter_groups
 from tagmask.refine.dense_crf import dense_crf_labels
+from tagmask.refine.instances import Instances, cluster_centroids, find_centroids, instance_masks, split_maps
 from tagmask.refine.ir_labels import ir_labels
 from tagmask.refine.irnet import boundary_probability, irnet_losses, labels_on_grid
 from tagmask.refine.irnet_network import FINE, IRNetwork, grid_size
@@ -35,6 +36,8 @@ from tagmask.refine.labels import upsample_maps
 from tagmask.refine.maps import check_image, check_maps
 from tagmask.refine.random_walk import random_walk
 from tagmask.refine.trainable import TrainableRefiner
+
+_MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
 
 
 class IRNet(TrainableRefiner):
@@ -56,6 +59,9 @@ class IRNet(TrainableRefiner):
     pair_radius: Annotated[int, Field(ge=2, le=30)] = Field(10, description="pairs closer than this teach")
     optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3, head_lr=1e-3)
     displacement: bool = Field(False, description="train the displacement branch too; masks do not need it")
+    instances: bool = Field(False, description="write instance masks too; trains the displacement branch")
+    instance_threshold: Annotated[float, Field(ge=0, le=1)] = Field(0.25, description="background of instances")
+    instance_min_area: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="smaller ones are left out")
     pad_to: Annotated[int, Field(ge=1)] | None = Field(None, description="pad images to this side before inference")
     power: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="exponent on the maps before the walk")
     beta: Annotated[float, Field(gt=0, le=100)] = 10.0
@@ -77,7 +83,7 @@ class IRNet(TrainableRefiner):
 
     def build(self, backbone: Backbone) -> IRNetwork:
         """The backbone, which stays as it is, and the branches."""
-        return IRNetwork(backbone, displacement=self.displacement)
+        return IRNetwork(backbone, displacement=self.displacement or self.instances)
 
     def targets(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> UInt8Array:
         """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
@@ -106,10 +112,31 @@ class IRNet(TrainableRefiner):
         edge, displacement = network(batch["image"].contiguous(memory_format=torch.channels_last))
         return irnet_losses(edge, batch["labels"], displacement, radius=self.pair_radius)
 
+    @torch.no_grad()
+    def finish(self, network: nn.Module, images: Iterable[UInt8Array], device: torch.device) -> None:
+        """The mean displacement over the top left crops of the training images, which the losses leave free."""
+        assert isinstance(network, IRNetwork)
+        if network.displacement is None:
+            return
+        network.train()
+        crops = (normalise(image[: self.crop, : self.crop])[None].to(device) for image in images)
+        network.displacement.shift.measure(_field(network, crop) for crop in crops)
+
+    @property
+    def makes_instances(self) -> bool:
+        """As the recipe says."""
+        return self.instances
+
     def trained(self, network: nn.Module, device: torch.device | str = "cpu") -> TrainedIRNet:
         """The refiner with its network."""
         assert isinstance(network, IRNetwork)
         return TrainedIRNet(self, network, device)
+
+
+def _field(network: IRNetwork, pixels: Tensor) -> Tensor:
+    field: Tensor | None = network(pixels)[1]
+    assert field is not None
+    return field
 
 
 class TrainedIRNet:
@@ -119,17 +146,19 @@ class TrainedIRNet:
         self.settings, self.network, self.device = settings, network, device
 
     @torch.no_grad()
-    def boundary(self, image: UInt8Array) -> Tensor:
-        """Boundary probability of an image uint8 [H, W, 3]: float32 [ceil(H/4), ceil(W/4)]."""
+    def predictions(self, image: UInt8Array) -> tuple[Tensor, Tensor | None]:
+        """Boundary probability float32 [h, w] of an image uint8 [H, W, 3], and displacement [2, h, w] if it is learnt;
+        h, w = ceil(H / 4), ceil(W / 4). The boundary sees the mirror image too."""
         check_image(image)
-        pixels = normalise(image)
-        logits = []
+        pixels, size = normalise(image), grid_size(image.shape[0], image.shape[1])
+        padding = [max(0, (self.settings.pad_to or 0) - side) for side in (image.shape[1], image.shape[0])]
+        views = []
         for view in (pixels, pixels.flip(-1)):
-            padding = [max(0, (self.settings.pad_to or 0) - side) for side in (image.shape[1], image.shape[0])]
-            padded = functional.pad(view, (0, padding[0], 0, padding[1]))
-            edge, _ = self.network(padded[None].to(self.device, memory_format=torch.channels_last))
-            logits.append(edge[0, 0].float())
-        return boundary_probability(logits[0], logits[1], grid_size(image.shape[0], image.shape[1]))
+            padded = functional.pad(view, (0, padding[0], 0, padding[1]))[None]
+            views.append(self.network(padded.to(self.device, memory_format=torch.channels_last)))
+        (edge, field), (mirrored, _) = views
+        boundary = boundary_probability(edge[0, 0].float(), mirrored[0, 0].float(), size)
+        return boundary, None if field is None else field[0, :, : size[0], : size[1]].float()
 
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
         """Refined maps: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> the same shape in [0, 1].
@@ -142,8 +171,34 @@ class TrainedIRNet:
         check_maps(image, maps)
         if not maps.any():
             return maps.clone()
-        s = self.settings
-        edge = upsample_maps(self.boundary(image)[None].to(maps.device), (maps.shape[1], maps.shape[2]))[0]
-        walked = random_walk(maps**s.power, edge, radius=s.radius, beta=s.beta, steps=s.steps)
+        edge, _ = self.predictions(image)
+        walked = self._walk(maps, edge)
         peak = walked.max()
         return walked / torch.where(peak > 0, peak, 1)
+
+    def instances(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> Instances:
+        """Objects of one image: uint8 [H, W, 3], [K, h, w] in [0, 1], int64 [K] mask labels.
+
+        Raises:
+            ValueError: as :meth:`refine`, or the displacement branch was not trained.
+        """
+        check_maps(image, maps)
+        size = image.shape[0], image.shape[1]
+        edge, field = self.predictions(image)
+        if field is None:
+            msg = "instances need the displacement branch: set instances or displacement, and train again"
+            raise ValueError(msg)
+        s = self.settings
+        clusters = cluster_centroids(find_centroids(field), field)
+        parts = split_maps(upsample_maps(maps, (edge.shape[0], edge.shape[1])), clusters)
+        there = parts.flatten(1).any(dim=1)
+        walked = torch.zeros_like(parts)
+        if there.any():
+            walked[there] = torch.cat([self._walk(part, edge) for part in torch.split(parts[there], _MAPS_AT_ONCE)])
+        labels = [int(label) for label in classes]
+        return instance_masks(walked, labels, size, background=s.instance_threshold, min_area=s.instance_min_area)
+
+    def _walk(self, maps: Tensor, edge: Tensor) -> Tensor:
+        s = self.settings
+        edge = upsample_maps(edge[None].to(maps.device), (maps.shape[1], maps.shape[2]))[0]
+        return random_walk(maps**s.power, edge, radius=s.radius, beta=s.beta, steps=s.steps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ from tagmask.errors import DataError
 from tagmask.interfaces import ActivationMaps, Problem, Sample
 from tagmask.refine.choose_threshold import choose_thresholds, own_thresholds
 from tagmask.refine.fitting import STAGE, fitted_chain, left_out, through_chain
+from tagmask.refine.instance_masks import write_instances
+from tagmask.refine.trainable import TrainableRefiner
 
 
 def located(context: Context, *splits: str) -> list[Sample]:
@@ -39,7 +42,12 @@ def run(context: Context) -> list[Problem]:
     """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
     own_thresholds(context)  # a class that does not exist is better known before anything is refined
     samples = located(context, TRAIN, VAL)
-    problems = _refine_maps(context, samples) if context.recipe.refine.makes_maps else []
+    refiners = context.recipe.refine.chain[:-1]
+    chain, problems = fitted_chain(context, refiners, samples)
+    problems += _refine_maps(context, chain, samples) if chain else []
+    with_instances = [i for i, r in enumerate(refiners) if isinstance(r, TrainableRefiner) and r.makes_instances]
+    if with_instances:
+        problems += write_instances(context, chain[: with_instances[-1] + 1], samples)
 
     def refined(samples: list[Sample]) -> list[Sample]:
         return [sample for sample in samples if refined_map_path(context, sample.id).exists()]
@@ -71,9 +79,8 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
     return context.workspace.load_maps(sample.id, stage=map_stage(context))
 
 
-def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
+def _refine_maps(context: Context, chain: list[Any], samples: list[Sample]) -> list[Problem]:
     workspace = context.workspace
-    chain, problems = fitted_chain(context, context.recipe.refine.chain[:-1], samples)
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
@@ -87,7 +94,7 @@ def _refine_maps(context: Context, samples: list[Sample]) -> list[Problem]:
         workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
         return None
 
-    return problems + each_image(
+    return each_image(
         context.engine,
         samples,
         work,

@@ -115,6 +115,11 @@ class TrainableRefiner(Method):
     def finish(self, network: nn.Module, images: Iterable[UInt8Array], device: torch.device) -> None:
         """What is measured on the training images after the training, once; nothing by default."""
 
+    @property
+    def makes_instances(self) -> bool:
+        """Whether :meth:`trained` gives a refiner with ``instances(image, maps, classes)`` that is to be asked."""
+        return False
+
     def trained(self, network: nn.Module, device: torch.device | str = "cpu") -> MapRefiner:
         """The refiner of maps with its network, which is in eval mode on ``device``."""
         raise NotImplementedError

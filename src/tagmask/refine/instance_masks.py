@@ -1,0 +1,61 @@
+"""Instance masks inside the refine stage: refine/instances/ID.png and ID.json of every image with maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tagmask.context import Context
+from tagmask.data.loading import ImageLoader
+from tagmask.engine import each_image
+from tagmask.errors import DataError
+from tagmask.interfaces import Problem, Sample
+from tagmask.refine.fitting import STAGE, left_out, through_chain
+from tagmask.workspace import SCHEMA, artifact_name, write_json
+
+
+def instance_paths(context: Context, sample_id: str) -> tuple[Path, Path]:
+    """Mask of instance numbers, and the list of instances."""
+    base = context.workspace.stage(STAGE) / "instances" / artifact_name(sample_id)
+    return base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.json")
+
+
+def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample]) -> list[Problem]:
+    """Instances of the last refiner of ``chain``, from the maps that the ones before it make; returns what failed.
+
+    Args:
+        context: of the refine stage.
+        chain: refiners ready for use; the last one has ``instances(image, maps, classes)``.
+        samples: images with activation maps.
+    """
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    *before, refiner = chain
+    names = context.source.classes.names
+
+    def work(sample: Sample) -> Problem | None:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        try:
+            stored, maps = through_chain(context, before, sample, image)
+            instances = refiner.instances(image, maps, torch.from_numpy(stored.classes))
+        except (DataError, ValueError) as error:
+            return left_out(sample, error)
+        mask, listing = instance_paths(context, sample.id)
+        context.workspace.save_mask(mask, instances.ids)
+        found = [{**asdict(instance), "class": names[instance.label]} for instance in instances.found]
+        write_json(listing, {"schema": SCHEMA, "instances": found})
+        return None
+
+    return each_image(
+        context.engine,
+        samples,
+        work,
+        done=lambda sample: all(path.exists() for path in instance_paths(context, sample.id)),
+        progress=context.progress,
+        description="instance masks",
+    )
