@@ -125,7 +125,7 @@ def test_recipes_page_names_every_setting_and_its_default() -> None:
         assert tables[name] == expected(registry.get("refiner", name)), name
 
 
-@pytest.mark.parametrize("kind", ["head", "localizer", "network"])
+@pytest.mark.parametrize("kind", ["head", "localizer", "network", "loss", "saliency"])
 def test_every_methods_page_names_its_settings(kind: registry.Kind) -> None:
     pages = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs" / "methods").glob("*.md"))
     found = {heading: table for page in pages for heading, table in documented(str(page)).items()}
@@ -138,7 +138,7 @@ def test_every_methods_page_names_its_settings(kind: registry.Kind) -> None:
 
 def test_readme_lists_the_registered_methods() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for kind in ("head", "localizer", "refiner", "network"):
+    for kind in ("head", "localizer", "refiner", "network", "loss", "saliency"):
         for name in registry.entries(kind):
             assert re.search(rf"\| {kind} \| \[?`{name}`", readme), f"{kind} {name}"
     for name in registry.entries("data"):

@@ -31,6 +31,7 @@ FLOORS = (
     ("tagmask.workspace", STAGE),
     ("tagmask.context", STAGE),
     ("tagmask.street", STAGE),
+    ("tagmask.planning", STAGE),
     ("tagmask.recipe", STAGE),
     ("tagmask.predictor", STAGE),
     ("tagmask.rescore", STAGE),
@@ -48,6 +49,9 @@ FLOORS = (
     ("tagmask.refine.choose_threshold", STAGE),
     ("tagmask.refine.fitting", STAGE),
     ("tagmask.refine.instance_masks", STAGE),
+    ("tagmask.saliency.folder", STAGE),
+    ("tagmask.segment.self_training", STAGE),
+    ("tagmask.segment.guides", STAGE),
     ("tagmask.data.transforms", GROUND),  # arrays and tensors only; localizers scale images with it
     ("tagmask.data", STAGE),
     ("tagmask.data.*", STAGE),

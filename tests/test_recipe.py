@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import InputError, RecipeError, TagmaskError, UnknownNameError
+from tagmask.planning import plan
 from tagmask.recipe import Recipe, load_recipe
-from tagmask.street import plan
 
 # 'own' finds the format in the user's folder and cannot be loaded without one: tests/cli/test_recipes.py has it.
 RECIPES = sorted(path for path in (Path(__file__).parent.parent / "recipes").rglob("*.yaml") if path.stem != "own")
@@ -369,7 +369,7 @@ def test_a_change_reaches_what_is_downstream_of_it(override: str, redone: set[st
 
 def test_fingerprints_are_the_same_in_another_process() -> None:
     code = (
-        "from tagmask.recipe import load_recipe\nfrom tagmask.street import plan\n"
+        "from tagmask.recipe import load_recipe\nfrom tagmask.planning import plan\n"
         "from tagmask.interfaces import ClassList, DataSource\n"
         "source = DataSource('table', ClassList(('background', 'cow')), {}, 'f')\n"
         "print(*[step.fingerprint for step in plan(load_recipe({}), source, 'float32')])\n"

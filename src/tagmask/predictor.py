@@ -18,6 +18,7 @@ from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.segment.stage import load_segmenter
 from tagmask.settings import EngineSettings
 from tagmask.weights import read_description
+from tagmask.workspace import Workspace
 
 DEVICES: tuple[str, ...] = get_args(EngineSettings.model_fields["device"].annotation)
 
@@ -94,7 +95,7 @@ def load(run_or_file: Path | str, *, device: str = "auto") -> Predictor:
     path = Path(run_or_file)
     if not path.is_dir():
         return Predictor(path, device=device)
-    for folder in ("segment", "segment/full"):
+    for folder in dict.fromkeys((Workspace(path).result_stage(), "segment", "segment/full")):
         if (path / folder / "model.safetensors").exists():
             return Predictor(path / folder / "model.safetensors", device=device)
     msg = f"{path}: no trained segmentation model in this folder; run its recipe to the end first"

@@ -196,10 +196,12 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
     kinds: tuple[tuple[str, str, registry.Kind, type[Settings]], ...] = (
         ("localize", "method", "localizer", LocalizeSettings),
         ("segment", "network", "network", SegmentSettings),
+        ("segment", "loss", "loss", SegmentSettings),
+        ("segment", "saliency", "saliency", SegmentSettings),
     )
     for section, key, kind, settings in kinds:
         block = values.get(section)
-        if isinstance(block, dict) and key in block:
+        if isinstance(block, dict) and block.get(key) is not None:
             prefix = section if key == "method" else f"{section}.{key}"
             method = block[key]
             if isinstance(method, dict):

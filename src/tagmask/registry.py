@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from tagmask.errors import UnknownNameError
 
-Kind = Literal["data", "head", "localizer", "refiner", "network"]
+Kind = Literal["data", "head", "localizer", "refiner", "network", "loss", "saliency"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,28 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "tagmask.segment.segformer:Segformer",
             "SegFormer, the light option: a small transformer, linear decoder",
             "Xie et al., NeurIPS 2021",
+        ),
+    },
+    "loss": {
+        "cross_entropy": Entry("tagmask.segment.losses:CrossEntropy", "mean cross entropy over labelled pixels"),
+        "saliency_bce": Entry(
+            "tagmask.segment.aamr:SaliencyBce",
+            "cross entropy, and the background against saliency with a constant weight (an ablation of aamr)",
+            "Sun et al., WACV 2022",
+        ),
+        "aamr": Entry(
+            "tagmask.segment.aamr:Aamr",
+            "cross entropy, and the background against saliency, the more the better it fits the pseudo mask",
+            "Sun et al., WACV 2022",
+        ),
+    },
+    "saliency": {
+        "folder": Entry("tagmask.saliency.folder:FolderSaliency", "pictures of another program, one per image id"),
+        "function": Entry("tagmask.saliency.plugin:FunctionSaliency", "a function of yours, 'module:function'"),
+        "minimum_barrier": Entry(
+            "tagmask.saliency.minimum_barrier:MinimumBarrier",
+            "what the border cannot reach without crossing an edge; nothing to train",
+            "Zhang et al., ICCV 2015",
         ),
     },
 }

@@ -30,6 +30,8 @@ HeadField = Annotated[Any, method_of("head"), AS_METHOD]
 LocalizerField = Annotated[Any, method_of("localizer"), AS_METHOD]
 RefinerField = Annotated[Any, method_of("refiner"), AS_METHOD]
 NetworkField = Annotated[Any, method_of("network"), AS_METHOD]
+LossField = Annotated[Any, method_of("loss"), AS_METHOD]
+SaliencyField = Annotated[Any, method_of("saliency"), AS_METHOD]
 DataField = Annotated[Any, method_of("data"), AS_METHOD]
 
 
@@ -139,6 +141,24 @@ class RefineSettings(Settings):
         return len(self.chain) > 1
 
 
+class ConfidenceSettings(Settings):
+    """Weights of the cross entropy: from ``floor`` where two labels tie to 1 where one leads by ``width``.
+
+    The margin is 1 - second / highest, of the refined maps and the threshold's plane, or of the probabilities that a
+    round of self-training made its labels from.
+    """
+
+    width: Annotated[float, Field(gt=0, le=1)] = 0.5
+    floor: Fraction = 0.0
+
+
+class RelabelSettings(Settings):
+    """How a round of self-training labels the training images: predicted, kept to the tags, then a dense CRF."""
+
+    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field("deeplab", description="kernels; null: no CRF")
+    ignore: Fraction = Field(0.0, description="pixels whose margin (1 - second / highest) is smaller are ignored")
+
+
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
 
@@ -161,6 +181,31 @@ class SegmentSettings(Settings):
     hold: Positive = Field(1, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
+    loss: LossField = Field(default="cross_entropy", validate_default=True)
+    saliency: SaliencyField | None = Field(
+        None, description="where saliency maps come from, for a loss that needs them"
+    )
+    confidence: ConfidenceSettings | None = Field(None, description="weights by how sure each pseudo label is")
+    rounds: Positive = Field(1, description="trainings; each but the first on labels of the network before")
+    relabel: RelabelSettings = RelabelSettings()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The trainings on pseudo masks by their stages' names: 'segment', 'segment/2', ..."""
+        return ("segment", *(f"segment/{number}" for number in range(2, self.rounds + 1)))
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether the loss learns from saliency maps."""
+        return "saliency" in self.loss.needs
+
+    @model_validator(mode="after")
+    def _has_saliency(self) -> SegmentSettings:
+        if self.needs_saliency and self.saliency is None:
+            sources = ", ".join(registry.entries("saliency"))
+            msg = f"the loss {self.loss.name} needs saliency maps; set segment.saliency ({sources})"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +13,11 @@ from typing import Any
 from tagmask.errors import InputError
 from tagmask.interfaces import DataSource, Problem
 from tagmask.memory import peak_megabytes, reset_peak
+from tagmask.planning import SEE_TRUTH, STAGES, Step, family, plan, wanted
 from tagmask.progress import LogFile, Progress, SilentProgress
 from tagmask.recipe import Recipe, load_recipe
 from tagmask.settings import differences
 from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
-
-SEE_TRUTH = ("segment/full", "evaluate")  # the only stages whose source can open masks
-STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate", "report")  # and classify/2, ...
 
 
 @dataclass(frozen=True)
@@ -49,69 +45,6 @@ class Run:
         return self.path / "report.html"
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One stage as planned: everything its result depends on."""
-
-    name: str
-    settings: Mapping[str, Any]
-    upstream: tuple[str, ...]
-    fingerprint: str
-
-
-def _wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
-    """The stages of a recipe in order: name, settings, upstream."""
-    dumped = recipe.dump()
-    supervision = recipe.segment.supervision if recipe.segment else None
-    from_classifier = bool(recipe.segment and getattr(recipe.segment.network, "weights", None) == "classifier")
-    segment = {k: v for k, v in (dumped["segment"] or {}).items() if k != "supervision"}
-    wanted: list[tuple[str, Any, tuple[str, ...]]] = []
-    if supervision != "full" or from_classifier:
-        wanted.append(("classify", dumped["classify"], ()))
-        for name, settings in zip(list(recipe.trainings)[1:], dumped["retrain"], strict=True):
-            wanted.append((name, settings, (wanted[-1][0],)))
-    trained = tuple(name for name, *_ in wanted[-1:])
-    if supervision != "full":
-        wanted += [
-            ("localize", dumped["localize"], trained),
-            ("refine", dumped["refine"], ("localize",)),
-        ]
-    if supervision in ("weak", "both"):
-        wanted.append(("segment", segment, (*trained, "refine") if from_classifier else ("refine",)))
-    if supervision in ("full", "both"):
-        wanted.append(("segment/full", segment, trained if from_classifier else ()))
-    wanted.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in wanted)))
-    return wanted
-
-
-def plan(recipe: Recipe, source: DataSource, precision: str) -> list[_Step]:
-    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
-    common = {"seed": recipe.seed, "precision": precision}
-    masks = _mask_fingerprint(source)
-    steps: list[_Step] = []
-    prints: dict[str, str] = {}
-    for name, settings, upstream in _wanted(recipe):
-        own = {"settings": settings, **({} if name == "evaluate" else common)}
-        data = [source.fingerprint, masks if name in SEE_TRUTH else None]
-        text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], data], sort_keys=True)
-        prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
-        steps.append(_Step(name, own, upstream, prints[name]))
-    return steps
-
-
-def _mask_fingerprint(source: DataSource) -> str:
-    """Hash of the mask files' sizes and times: an edited mask redoes what looks at masks, and nothing else."""
-    digest = hashlib.sha256()
-    for samples in source.splits.values():
-        for path in (sample.mask_path for sample in samples if sample.mask_path is not None):
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # evaluate lists a mask that is gone
-            digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
 def run(
     recipe: Recipe | str | Path | Mapping[str, Any],
     *,
@@ -137,7 +70,7 @@ def run(
         InputError: recipe or data are wrong.
         RunError: the run cannot go on (disk full, locked, every image unreadable).
     """
-    if until is not None and until not in STAGES and not until.startswith("classify/"):
+    if until is not None and until not in STAGES and not until.startswith(("classify/", "segment/")):
         msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
         raise InputError(msg)
     others = [Path(path) for path in ([reuse] if isinstance(reuse, str | Path) else reuse or ())]
@@ -150,7 +83,7 @@ def run(
         changed = resolved.engine.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"engine": changed})
     source: DataSource = resolved.data.open()
-    planned = [name for name, *_ in _wanted(resolved)]
+    planned = [name for name, *_ in wanted(resolved)]
     if until not in (None, "report", *planned):
         msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"
         raise InputError(msg)
@@ -218,9 +151,7 @@ def _report_is_newer(workspace: Workspace) -> bool:
     return report.exists() and metrics.exists() and report.stat().st_mtime_ns >= metrics.stat().st_mtime_ns
 
 
-def _prepare(
-    workspace: Workspace, step: _Step, steps: list[_Step], reuse: Sequence[Path], voice: Progress
-) -> str | None:
+def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequence[Path], voice: Progress) -> str | None:
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
     stored = workspace.manifest()["stages"].get(step.name, {})
     same = stored.get("fingerprint") == step.fingerprint
@@ -255,7 +186,7 @@ def _run_step(
     engine: Any,
     source: DataSource,
     voice: Progress,
-    step: _Step,
+    step: Step,
     reason: str,
 ) -> None:
     from tagmask.context import Context
@@ -302,6 +233,10 @@ def _work(name: str) -> Callable[[Any], list[Problem]]:
         from tagmask.refine import stage as refine
 
         return refine.run
+    if name == "saliency":
+        from tagmask.saliency import stage as saliency
+
+        return saliency.run
     if name.startswith("segment"):
         from tagmask.segment import stage as segment
 
@@ -311,7 +246,7 @@ def _work(name: str) -> Callable[[Any], list[Problem]]:
     return lambda context: evaluate.run(context) if context.engine.is_main else []
 
 
-def _what_changed(workspace: Workspace, step: _Step, stored: Mapping[str, Any]) -> str:
+def _what_changed(workspace: Workspace, step: Step, stored: Mapping[str, Any]) -> str:
     """In words: the first settings that differ, else what upstream brings."""
     changes = [text.removeprefix("settings.") for text in differences(stored.get("settings", {}), step.settings)]
     if changes:
@@ -324,7 +259,7 @@ def _what_changed(workspace: Workspace, step: _Step, stored: Mapping[str, Any]) 
     return "changed: data"
 
 
-def _link_stage(other: Workspace, workspace: Workspace, step: _Step) -> bool:
+def _link_stage(other: Workspace, workspace: Workspace, step: Step) -> bool:
     """Hard-link (or copy) a finished stage of another run if its fingerprint is the same and no file is gone."""
     manifest = other.manifest()
     stored = manifest["stages"].get(step.name, {})
@@ -366,6 +301,7 @@ def _open_manifest(recipe: Recipe, workspace: Workspace, engine: Any, source: Da
 
     def change(manifest: dict[str, Any]) -> None:
         manifest.update(schema=SCHEMA, name=recipe.name, seed=recipe.seed, environment=environment, data=data)
+        manifest["result_stage"] = recipe.segment.stages[-1] if recipe.segment else None
         manifest.setdefault("created", _now())
 
     workspace.update_manifest(change)
@@ -390,11 +326,6 @@ def status(path: Path | str) -> list[dict[str, Any]]:
     stages = workspace.manifest()["stages"]
     rows = []
     keys = ("status", "seconds", "peak_memory_mb", "problems", "reason")
-    for name in sorted(stages, key=lambda name: (STAGES.index(_family(name)), name)):
+    for name in sorted(stages, key=lambda name: (STAGES.index(family(name)), name)):
         rows.append({"stage": name, **{key: stages[name].get(key) for key in keys}})
     return rows
-
-
-def _family(stage: str) -> str:
-    """'classify' for 'classify/2'; every other stage is its own."""
-    return stage if stage in STAGES else stage.partition("/")[0]

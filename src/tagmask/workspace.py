@@ -7,7 +7,9 @@ of maps and masks. It knows no maths and no settings.
       localize/  maps/ID.npz  NAME.safetensors NAME.json (what a localizer has learnt)
       refine/    masks/ID.png  maps/ID.npz  thresholds.json
                  N-NAME/model.safetensors state.ckpt history.jsonl labels/ID.png (refiner N, if it learns)
-      segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same)
+      saliency/  maps/ID.png (what stands out, where the loss learns from it)
+      segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same; 2/, 3/, ...: rounds
+                 of self-training, the same with the masks/ID.png and margins/ID.png that each was trained on)
       evaluate/  SPLIT-images.npz SPLIT-images.csv
 """
 
@@ -31,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 from tagmask.errors import RunError
-from tagmask.interfaces import ActivationMaps, Problem, UInt8Array
+from tagmask.interfaces import ActivationMaps, FloatArray, Problem, UInt8Array
 
 SCHEMA = 1
 _LONGEST_NAME = 150
@@ -67,8 +69,8 @@ def voc_palette(n: int = 256) -> list[int]:
 
 
 def is_stage(stage: str, folder: str) -> bool:
-    """Whether a folder inside a stage's is a stage of its own: segment/full, classify/2, classify/3, ..."""
-    return (stage, folder) == ("segment", "full") or (stage == "classify" and folder.isdecimal())
+    """Whether a folder inside a stage's is a stage of its own: segment/full, segment/2, classify/2, ..."""
+    return (stage, folder) == ("segment", "full") or (stage in ("classify", "segment") and folder.isdecimal())
 
 
 @contextmanager
@@ -160,12 +162,16 @@ class Workspace:
         """Activation maps of one image ('localize'), or its refined maps ('refine')."""
         return self.root / stage / "maps" / f"{artifact_name(sample_id)}.npz"
 
-    def mask_path(self, sample_id: str) -> Path:
-        """Pseudo mask of one image."""
-        return self.root / "refine" / "masks" / f"{artifact_name(sample_id)}.png"
+    def mask_path(self, sample_id: str, stage: str = "refine") -> Path:
+        """Pseudo mask of one image, or the one that a round of self-training ('segment/2', ...) learns from."""
+        return self.root / stage / "masks" / f"{artifact_name(sample_id)}.png"
+
+    def grey_path(self, sample_id: str, stage: str, kind: str) -> Path:
+        """A grey picture of one image: saliency ('saliency', 'maps') or margins ('segment/2', 'margins')."""
+        return self.root / stage / kind / f"{artifact_name(sample_id)}.png"
 
     def prediction_path(self, sample_id: str, stage: str = "segment") -> Path:
-        """Predicted mask of one image; ``stage`` is 'segment' or 'segment/full'."""
+        """Predicted mask of one image; ``stage`` is 'segment', 'segment/full' or a round of self-training."""
         return self.root / stage / "predictions" / f"{artifact_name(sample_id)}.png"
 
     def image_counts_path(self, split: str) -> Path:
@@ -233,6 +239,18 @@ class Workspace:
         with stored_arrays(path, "planes") as stored:
             return np.asarray(stored["planes"], dtype=np.uint8)
 
+    @staticmethod
+    def save_grey(path: Path, values: FloatArray) -> None:
+        """Store float [H, W] in [0, 1] as an 8-bit grey PNG (steps of 1/255), atomically."""
+        levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+        with atomic_write(path) as stream:
+            Image.fromarray(levels).save(stream, format="PNG")
+
+    @classmethod
+    def load_grey(cls, path: Path) -> FloatArray:
+        """Read a grey PNG written by :meth:`save_grey`, float32 [H, W] in [0, 1]."""
+        return cls.load_mask(path).astype(np.float32) / np.float32(255)
+
     # -- files -------------------------------------------------------------------------------------------
 
     def count_files(self, stage: str) -> int:
@@ -291,6 +309,10 @@ class Workspace:
         manifest = self.manifest()
         change(manifest)
         write_json(self.root / "manifest.json", manifest)
+
+    def result_stage(self) -> str:
+        """The training on pseudo masks that is the run's result: 'segment', or its last round of self-training."""
+        return str(self.manifest().get("result_stage") or "segment")
 
     def write_problems(self, stage: str, problems: Sequence[Problem]) -> None:
         """Replace one stage's lines in problems.jsonl (so that a resumed stage does not list twice)."""

@@ -25,8 +25,8 @@ SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes ``head``, ``localizer``, ``refiner`` or ``network`` runs once for each."""
-    for kind in ("head", "localizer", "refiner", "network"):
+    """A test that takes ``head``, ``localizer``, ``refiner``, ``network`` or ``loss`` runs once for each."""
+    for kind in ("head", "localizer", "refiner", "network", "loss"):
         if kind in metafunc.fixturenames:
             metafunc.parametrize(kind, sorted(registry.entries(kind)), indirect=True)
     for role, makes in (("mapper", "maps"), ("labeller", "labels")):
@@ -84,6 +84,12 @@ def trainable(request: pytest.FixtureRequest) -> TrainableRefiner:
 def labeller(request: pytest.FixtureRequest) -> object:
     """A registered refiner that makes labels of maps."""
     return registry.get("refiner", request.param)()
+
+
+@pytest.fixture
+def loss(request: pytest.FixtureRequest) -> object:
+    """A registered loss with its default settings."""
+    return registry.get("loss", request.param)()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tagmask.data.transforms import (
     MEAN,
     STD,
+    View,
     augment_image,
-    augment_pair,
     jitter,
     normalise,
     place,
@@ -164,10 +164,14 @@ def test_image_and_labels_stay_aligned(h: int, w: int, seed: int, flip: bool) ->
     white = rng(seed).random((h, w)) < 0.5
     image = np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, -1)
     mask = np.where(white, 1, 2).astype(np.uint8)
-    pixels, labels = augment_pair(image, mask, crop=24, scale=(1.0, 1.0), flip=flip, colour_jitter=0.0, rng=rng(seed))
+    view = View.draw((h, w), crop=24, scale=(1.0, 1.0), flip=flip, rng=rng(seed))
+    pixels, labels = view.pixels(image, 0.0, rng(seed)), view.labels(mask)
     assert torch.equal(labels == 1, pixels[0] > 1)
     assert torch.equal(labels == 2, pixels[0] < -1)
     assert torch.equal(labels == 255, (pixels == 0).all(0))
+    assert torch.equal(labels != 255, view.inside())
+    plane = view.plane(np.where(white, 0.75, 0.25).astype(np.float32))
+    assert torch.equal(plane, torch.where(labels == 1, 0.75, 0.25) * view.inside())
 
 
 @given(sides, sides, st.integers(0, 999))
@@ -175,10 +179,13 @@ def test_scaled_pairs_stay_aligned(h: int, w: int, seed: int) -> None:
     """Two halves, scaled: the border may blur, the sides of it may not swap."""
     white = np.broadcast_to(np.arange(w) < w / 2, (h, w))
     image = np.repeat(np.where(white, 255, 0).astype(np.uint8)[..., None], 3, -1)
-    pixels, labels = augment_pair(
-        image, white.astype(np.uint8), crop=32, scale=(0.6, 1.8), flip=True, colour_jitter=0.0, rng=rng(seed)
-    )
+    view = View.draw((h, w), crop=32, scale=(0.6, 1.8), flip=True, rng=rng(seed))
+    pixels, labels = view.pixels(image, 0.0, rng(seed)), view.labels(white.astype(np.uint8))
+    plane = view.plane(white.astype(np.float32))
     inside = labels != 255
     disagree = ((labels == 1) != (pixels[0] > 0)) & inside
     assert int(disagree.sum(1).max()) <= 1 if w > 1 else True
+    disagree = ((labels == 1) != (plane > 0.5)) & inside
+    assert int(disagree.sum(1).max()) <= 1 if w > 1 else True
+    assert float(plane[~inside].sum()) == 0
     assert labels.dtype == torch.int64

@@ -10,7 +10,9 @@ from tagmask.errors import UnknownNameError
 
 
 def methods(
-    kind: Annotated[str | None, typer.Option("--kind", help="Only data, head, localizer, refiner or network.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only data, head, localizer, refiner, network, loss or saliency.")
+    ] = None,
 ) -> None:
     """List all methods, with their papers."""
     from tagmask import registry

@@ -6,14 +6,16 @@ normalised, as the published pipelines do (methods.md trap 4).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from tagmask.interfaces import IGNORE_INDEX, UInt8Array
+from tagmask.interfaces import IGNORE_INDEX, FloatArray, UInt8Array
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -129,6 +131,48 @@ def augment_image(
     return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
 
 
+@dataclass(frozen=True)
+class View:
+    """One random scale, window and mirror; everything that belongs to an image goes through the same one."""
+
+    mirrored: bool
+    size: tuple[int, int]  # of the scaled image
+    crop: int
+    window: tuple[slice, slice, slice, slice]
+
+    @classmethod
+    def draw(
+        cls, size: tuple[int, int], *, crop: int, scale: tuple[float, float], flip: bool, rng: np.random.Generator
+    ) -> View:
+        """A view of an image of ``size`` (H, W)."""
+        mirrored = flip and bool(rng.random() < 0.5)
+        scaled = scaled_size(size, float(rng.uniform(*scale)))
+        return cls(mirrored, scaled, crop, random_window(scaled, crop, rng))
+
+    def pixels(self, image: UInt8Array, colour_jitter: float, rng: np.random.Generator) -> Tensor:
+        """uint8 [H, W, 3] -> float32 [3, crop, crop]; outside the image the mean colour."""
+        resized = resize_image(self._turned(image), self.size)
+        return place(normalise(jitter(resized, colour_jitter, rng)), self.crop, self.window, 0.0)
+
+    def labels(self, mask: UInt8Array) -> Tensor:
+        """uint8 [H, W] -> int64 [crop, crop]; outside the image 255, so padding never trains."""
+        resized = torch.from_numpy(resize_mask(self._turned(mask), self.size).astype(np.int64))
+        return place(resized, self.crop, self.window, IGNORE_INDEX)
+
+    def plane(self, values: FloatArray) -> Tensor:
+        """float32 [H, W] -> float32 [crop, crop], bilinear; outside the image 0."""
+        picture = Image.fromarray(np.ascontiguousarray(self._turned(values), np.float32))
+        resized = np.array(picture.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR))
+        return place(torch.from_numpy(resized), self.crop, self.window, 0.0)
+
+    def inside(self) -> Tensor:
+        """bool [crop, crop]: where the image is, and not its padding."""
+        return place(torch.ones(self.size, dtype=torch.bool), self.crop, self.window, 0.0)
+
+    def _turned(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(values[:, ::-1]) if self.mirrored else values
+
+
 def augment_pair(
     image: UInt8Array,
     mask: UInt8Array,
@@ -139,15 +183,6 @@ def augment_pair(
     colour_jitter: float,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """One random scale, window and mirror for image and mask: float32 [3, crop, crop], int64 [crop, crop].
-
-    Outside the image the mask is 255, so padding never trains.
-    """
-    if flip and rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    size = scaled_size(image.shape[:2], float(rng.uniform(*scale)))
-    resized = resize_image(np.ascontiguousarray(image), size)
-    labels = torch.from_numpy(resize_mask(np.ascontiguousarray(mask), size).astype(np.int64))
-    window = random_window(size, crop, rng)
-    pixels = place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
-    return pixels, place(labels, crop, window, IGNORE_INDEX)
+    """One random :class:`View` of image and mask: float32 [3, crop, crop], int64 [crop, crop]."""
+    view = View.draw((image.shape[0], image.shape[1]), crop=crop, scale=scale, flip=flip, rng=rng)
+    return view.pixels(image, colour_jitter, rng), view.labels(mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,6 @@ from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_js
 STAGE = "evaluate"
 NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
 _SWEPT = {"maps": "localize", "refined_maps": "refine"}
-_PREDICTED = {"segmentation": "segment", "segmentation_full": "segment/full"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class _Counted:
 
 
 class _SplitScores:
-    """Everything counted on one split; ``keys`` name what the recipe makes, for older artifacts may lie beside it."""
+    """Everything counted on one split; ``made``: what the recipe makes, and where (older artifacts may lie beside)."""
 
-    def __init__(self, keys: Set[str], n_classes: int, thresholds: int) -> None:
-        self.n_classes = n_classes
-        self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in keys}
-        self.masks = {key: MaskScores(n_classes) for key in ("pseudo_masks", *_PREDICTED) if key in keys}
+    def __init__(self, made: Mapping[str, str], n_classes: int, thresholds: int) -> None:
+        self.made, self.n_classes = made, n_classes
+        self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in made}
+        self.masks = {key: MaskScores(n_classes) for key in made if key not in _SWEPT}
 
     def count(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> _Counted:
         """Count every artifact that exists for this image; changes nothing, so threads may do it at once.
@@ -55,9 +54,13 @@ class _SplitScores:
         """
         stages = {key: _SWEPT[key] for key in self.maps if workspace.map_path(sample.id, stage=_SWEPT[key]).exists()}
         maps = {key: workspace.load_maps(sample.id, stage=stage) for key, stage in stages.items()}
-        paths = {"pseudo_masks": workspace.mask_path(sample.id)}
-        paths |= {key: workspace.prediction_path(sample.id, stage) for key, stage in _PREDICTED.items()}
-        masks = {key: workspace.load_mask(path) for key, path in paths.items() if key in self.masks and path.exists()}
+        paths = {
+            key: (workspace.mask_path if key.startswith("pseudo_masks") else workspace.prediction_path)(
+                sample.id, self.made[key]
+            )
+            for key in self.masks
+        }
+        masks = {key: workspace.load_mask(path) for key, path in paths.items() if path.exists()}
         size = (mask.shape[0], mask.shape[1])
         sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
         sizes |= {key: labels.shape for key, labels in masks.items()}
@@ -156,16 +159,21 @@ def _count(context: Context, split: str, counted: _SplitScores) -> list[Problem]
     return problems
 
 
-def _made(recipe: Recipe) -> set[str]:
-    """What the recipe's stages leave to be scored."""
+def _made(recipe: Recipe) -> dict[str, str]:
+    """What the recipe's stages leave to be scored, and the stage; the last round of self-training is the result."""
     supervision = recipe.segment.supervision if recipe.segment else None
-    made = set() if supervision == "full" else {"maps", "pseudo_masks"}
+    made = {} if supervision == "full" else {"maps": "localize"}
     if made and recipe.refine.makes_maps:
-        made.add("refined_maps")
-    if supervision in ("weak", "both"):
-        made.add("segmentation")
+        made["refined_maps"] = "refine"
+    if made:
+        made["pseudo_masks"] = "refine"
+    if recipe.segment and supervision in ("weak", "both"):
+        *before, last = recipe.segment.stages
+        made |= {f"pseudo_masks_{number}": stage for number, stage in enumerate([*before, last][1:], start=2)}
+        made |= {f"segmentation_{number}": stage for number, stage in enumerate(before, start=1)}
+        made["segmentation"] = last
     if supervision in ("full", "both"):
-        made.add("segmentation_full")
+        made["segmentation_full"] = "segment/full"
     return made
 
 

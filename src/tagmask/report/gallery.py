@@ -141,7 +141,8 @@ def find_samples(workspace: Workspace, samples: Sequence[Sample], limit: int, se
     found = []
     for index in order[: max(20 * limit, 1000)]:
         sample = samples[index]
-        paths = (workspace.map_path(sample.id), workspace.mask_path(sample.id), workspace.prediction_path(sample.id))
+        predicted = workspace.prediction_path(sample.id, workspace.result_stage())
+        paths = (workspace.map_path(sample.id), workspace.mask_path(sample.id), predicted)
         if any(path.exists() for path in paths):
             found.append(sample)
             if len(found) == limit:
@@ -174,7 +175,7 @@ def _stored(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array | Non
     """A mask the run left, None if it left none."""
     path = {
         "pseudo": workspace.mask_path(sample.id),
-        "prediction": workspace.prediction_path(sample.id),
+        "prediction": workspace.prediction_path(sample.id, workspace.result_stage()),
         "full": workspace.prediction_path(sample.id, "segment/full"),
     }[kind]
     return workspace.load_mask(path) if path.exists() else None

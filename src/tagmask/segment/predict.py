@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.interfaces import UInt8Array
+from tagmask.interfaces import BACKGROUND, UInt8Array
 from tagmask.localize.multi_scale import image_and_mirror
 
 
@@ -48,6 +48,24 @@ def predict_probabilities(
         msg = "no scales to predict at"
         raise ValueError(msg)
     return (total / len(scales)).cpu()
+
+
+def constrain_to_tags(probabilities: Tensor, tags: Sequence[int]) -> Tensor:
+    """Probabilities of an image whose tags are known: every other class gets 0, the rest sums to 1 again.
+
+    Args:
+        probabilities: [C + 1, H, W].
+        tags: labels 1..C that the image holds; the background always stays.
+
+    Returns:
+        [C + 1, H, W]. Where the allowed classes have no probability at all, the pixel is background.
+    """
+    allowed = torch.zeros(len(probabilities), dtype=torch.bool, device=probabilities.device)
+    allowed[[BACKGROUND, *tags]] = True
+    kept = torch.where(allowed[:, None, None], probabilities, 0.0)
+    total = kept.sum(0)
+    kept[BACKGROUND] = torch.where(total > 0, kept[BACKGROUND], 1.0)
+    return kept / torch.where(total > 0, total, 1.0)
 
 
 def to_mask(probabilities: Tensor) -> UInt8Array:

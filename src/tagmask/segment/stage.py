@@ -1,4 +1,7 @@
-"""The segment stage: train a segmentation network on pseudo masks (or real ones), predict val."""
+"""The segment stage: train a segmentation network on pseudo masks (or real ones), predict val.
+
+Further rounds (``segment/2``, ...) train on labels that the network before gave the training images.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,25 @@ from torch import Tensor, nn
 from tagmask.classify.backbones import keep_statistics
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import augment_pair
+from tagmask.data.transforms import View
 from tagmask.engine import each_image
 from tagmask.errors import RunError, TagmaskError
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.segment.losses import cross_entropy, nearest_to
+from tagmask.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
+from tagmask.segment.losses import CrossEntropy, Loss
 from tagmask.segment.model import SegmentationModel
 from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.segment.schedule import options, sampling_weights, scaled
+from tagmask.segment.self_training import relabel
 from tagmask.settings import SegmentSettings
 from tagmask.training import train
 from tagmask.weights import load_weights, read_description, save_weights
 
 WEAK, FULL = "segment", "segment/full"
+_TOLD = {WEAK: "", FULL: " on real masks"}
+
+MaskReader = Callable[[Sample], UInt8Array]
 
 
 class MaskSet:
@@ -39,8 +47,11 @@ class MaskSet:
         read_mask: Callable[[Sample], UInt8Array],
         *,
         max_pixels: int,
+        read_saliency: PlaneReader | None = None,
+        read_weights: PlaneReader | None = None,
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
+        self.read_saliency, self.read_weights = read_saliency, read_weights
         self.stage, self.augment = stage, settings.augment
         self.loader = ImageLoader(stage, max_pixels=max_pixels)
 
@@ -48,33 +59,41 @@ class MaskSet:
         return len(self.samples)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
-        """One training pair: image [3, crop, crop], labels int64 [crop, crop]."""
+        """One training pair: image [3, crop, crop], labels int64 [crop, crop], and what the loss needs beside them.
+
+        That is 'weights' [crop, crop]; 'saliency' [crop, crop] and 'valid', False outside the image and where the
+        image has no saliency map.
+        """
         sample = self.samples[index]
         image = self.loader.load(sample)
         if isinstance(image, Problem):
             return image
         try:
             mask = self.read_mask(sample)
+            weights = self.read_weights(sample) if self.read_weights else None
+            saliency = self.read_saliency(sample) if self.read_saliency else None
         except TagmaskError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
-        augment = self.augment
-        pixels, labels = augment_pair(
-            image,
-            mask,
-            crop=augment.crop,
-            scale=augment.scale,
-            flip=augment.flip,
-            colour_jitter=augment.colour_jitter,
-            rng=rng,
-        )
-        return {"image": pixels, "labels": labels}
+        augment, size = self.augment, (image.shape[0], image.shape[1])
+        view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng)
+        item = {"image": view.pixels(image, augment.colour_jitter, rng), "labels": view.labels(mask)}
+        if self.read_weights and weights is not None:
+            item["weights"] = view.plane(weights)
+        if self.read_saliency:
+            inside = view.inside()
+            item["saliency"] = torch.zeros(inside.shape) if saliency is None else view.plane(saliency)
+            item["valid"] = torch.zeros_like(inside) if saliency is None else inside
+        return item
 
 
 class SegmentationTask:
     """The segmentation network's training step."""
 
-    def __init__(self, settings: SegmentSettings, model: SegmentationModel, dataset: MaskSet) -> None:
+    def __init__(
+        self, settings: SegmentSettings, model: SegmentationModel, dataset: MaskSet, loss: Loss | None = None
+    ) -> None:
         self.settings, self.model, self.dataset = settings, model, dataset
+        self.loss: Loss = loss or settings.loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Encoder at lr, everything else at head_lr."""
@@ -93,14 +112,12 @@ class SegmentationTask:
         return rate_factor(self.settings.optimizer, step - step % self.settings.hold, total)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy on pixels that are not ignored, over all outputs of the network, each with its weight."""
-        images, labels = batch["image"], batch["labels"]
-        if len(images) == 1:  # batch norm behind the pooled branch has no variance over a single value
-            images, labels = torch.cat([images, images]), torch.cat([labels, labels])
-        outputs = model(images.contiguous(memory_format=torch.channels_last))
-        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-        terms = [cross_entropy(logits.float(), nearest_to(labels, logits.shape[-2:])) for logits in outputs]
-        return {"loss": torch.stack(terms) @ torch.tensor(self.model.output_weights, device=labels.device)}
+        """The recipe's loss, over all outputs of the network, each with its weight."""
+        if len(batch["image"]) == 1:  # batch norm behind the pooled branch has no variance over a single value
+            batch = {name: torch.cat([value, value]) for name, value in batch.items()}
+        outputs = model(batch["image"].contiguous(memory_format=torch.channels_last))
+        given = {name: batch.get(name) for name in ("weights", "saliency", "valid")}
+        return self.loss.terms(outputs, batch["labels"], factors=self.model.output_weights, **given)
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Nothing: real masks are opened in evaluate only."""
@@ -109,29 +126,51 @@ class SegmentationTask:
 
 
 def run(context: Context, stage: str = WEAK) -> list[Problem]:
-    """Train on pseudo masks (``segment``) or real masks (``segment/full``), save, predict val."""
+    """Train on pseudo masks (``segment``, a round ``segment/2``, ...) or real ones (``segment/full``), predict val."""
     settings = context.recipe.segment
     if settings is None:
         msg = "segment: the recipe has no segment section"
         raise RunError(msg)
     workspace = context.workspace
-    folder = workspace.stage(stage)
-    if not (folder / "model.safetensors").exists():
-        _train(context, settings, stage)
+    masks = _masks(context, settings, stage)
+    if stage != FULL and settings.needs_saliency:
+        check_saliency(context, masks[0], masks[1], saliency_reader(workspace), stage)
+    if not (workspace.stage(stage) / "model.safetensors").exists():
+        _train(context, settings, stage, *masks)
     context.engine.barrier()
     problems = [p for p in workspace.problems() if p.stage == f"{stage} (training)"]
     return problems + _predict(context, settings, stage)
 
 
-def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
+def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[list[Sample], MaskReader, list[Problem]]:
+    """What a training learns from: samples, how their masks are read, and images left out on the way."""
+    workspace = context.workspace
+    if stage == FULL:
+        samples = [s for s in context.samples(TRAIN) if context.source.has_mask(s)]
+        return samples, context.source.read_mask, []
+    samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
+    if stage == WEAK:
+        return samples, lambda s: workspace.load_mask(workspace.mask_path(s.id)), []
+    before = workspace.stage(settings.stages[settings.stages.index(stage) - 1])
+
+    def load() -> nn.Module:
+        return context.engine.place(load_segmenter(before / "model.safetensors", settings.network))
+
+    problems = relabel(context, settings, load, samples, stage)
+    samples = [s for s in samples if workspace.mask_path(s.id, stage).exists()]
+    return samples, lambda s: workspace.load_mask(workspace.mask_path(s.id, stage)), problems
+
+
+def _train(
+    context: Context,
+    settings: SegmentSettings,
+    stage: str,
+    samples: list[Sample],
+    read_mask: MaskReader,
+    left_out: list[Problem],
+) -> None:
     """Leave model.safetensors, and before it the list of inputs left out: the one says that the other is whole."""
     workspace = context.workspace
-    if stage == WEAK:
-        samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
-        read_mask: Callable[[Sample], UInt8Array] = lambda s: workspace.load_mask(workspace.mask_path(s.id))  # noqa: E731
-    else:
-        samples = [s for s in context.samples(TRAIN) if context.source.has_mask(s)]
-        read_mask = context.source.read_mask
     if not samples:
         msg = (
             f"{stage}: no train image has a mask; full supervision needs real masks"
@@ -140,27 +179,31 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
         )
         raise RunError(msg)
     settings = scaled(settings, len(samples))
-    torch.manual_seed(context.recipe.seed)
-    classifier = workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
     names = context.source.classes.names
-    model = settings.network.build(len(names), classifier=classifier if classifier.exists() else None)
-    model.train()
-    if settings.batch_norm == "eval":
-        keep_statistics(model.encoder)
-    dataset = MaskSet(f"{stage} (training)", samples, settings, read_mask, max_pixels=context.source.max_pixels)
+    model = _new_model(context, settings)
+    weak = stage != FULL
+    dataset = MaskSet(
+        f"{stage} (training)",
+        samples,
+        settings,
+        read_mask,
+        max_pixels=context.source.max_pixels,
+        read_saliency=saliency_reader(workspace) if weak and settings.needs_saliency else None,
+        read_weights=weights_reader(context, settings.confidence, stage) if weak and settings.confidence else None,
+    )
     problems = train(
         context.engine,
-        SegmentationTask(settings, model, dataset),
+        SegmentationTask(settings, model, dataset, None if weak else CrossEntropy()),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         folder=workspace.stage(stage),
         progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
-        description="train the segmentation network" + (" on real masks" if stage == FULL else ""),
+        description="train the segmentation network" + _TOLD.get(stage, f" again ({stage})"),
         options=options(settings, sampling_weights(settings, samples, read_mask)),
     )
     if context.engine.is_main:
-        workspace.write_problems(f"{stage} (training)", problems)
+        workspace.write_problems(f"{stage} (training)", [*left_out, *problems])
         description = {
             "kind": "segmenter",
             "classes": list(names),
@@ -169,6 +212,18 @@ def _train(context: Context, settings: SegmentSettings, stage: str) -> None:
             "flip": settings.flip,
         }
         save_weights(workspace.stage(stage) / "model.safetensors", model, description)
+
+
+def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel:
+    """A network at its first weights, the same for every training of a run."""
+    torch.manual_seed(context.recipe.seed)
+    classifier = context.workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
+    n_labels = len(context.source.classes.names)
+    model: SegmentationModel = settings.network.build(n_labels, classifier=classifier if classifier.exists() else None)
+    model.train()
+    if settings.batch_norm == "eval":
+        keep_statistics(model.encoder)
+    return model
 
 
 def load_segmenter(path: Any, network: Any) -> SegmentationModel:

@@ -1,0 +1,51 @@
+"""The saliency stage: one grey picture per training image, for the losses that learn from it."""
+
+from __future__ import annotations
+
+from tagmask.context import TRAIN, Context
+from tagmask.data.loading import ImageLoader
+from tagmask.engine import each_image
+from tagmask.errors import RunError, UnreadableImageError
+from tagmask.interfaces import Problem, Sample
+
+STAGE = "saliency"
+
+
+def run(context: Context) -> list[Problem]:
+    """Write saliency/maps; an image without a map is listed, and trains by cross entropy alone.
+
+    Raises:
+        RunError: not a single map was found.
+    """
+    settings = context.recipe.segment
+    if settings is None or settings.saliency is None:
+        msg = "saliency: the recipe names no segment.saliency"
+        raise RunError(msg)
+    source, workspace, samples = settings.saliency, context.workspace, context.samples(TRAIN)
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+
+    def work(sample: Sample) -> Problem | None:
+        image = loader.load(sample)
+        if isinstance(image, Problem):
+            return image
+        try:
+            found = source.find(sample.id, image)
+        except UnreadableImageError as error:
+            reason = f"{error}; plain cross entropy for this image"
+            return Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False)
+        workspace.save_grey(workspace.grey_path(sample.id, STAGE, "maps"), found)
+        return None
+
+    problems = each_image(
+        context.engine,
+        samples,
+        work,
+        done=lambda sample: workspace.grey_path(sample.id, STAGE, "maps").exists(),
+        progress=context.progress,
+        description="saliency maps",
+    )
+    context.engine.barrier()
+    if samples and not any(workspace.grey_path(sample.id, STAGE, "maps").exists() for sample in samples):
+        msg = f"saliency: none of {len(samples)} training images has a map from {source.origin()}; {problems[0].reason}"
+        raise RunError(msg)
+    return problems

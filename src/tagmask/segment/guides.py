@@ -1,0 +1,109 @@
+"""What a training reads beside labels: saliency maps, weights by confidence, and whether the saliency can be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from tagmask.context import Context
+from tagmask.errors import TagmaskError
+from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, FloatArray, Sample, UInt8Array
+from tagmask.refine.labels import upsample_maps
+from tagmask.segment.aamr import conflict_temperature
+from tagmask.segment.confidence import confidence_weights, relative_margin
+from tagmask.settings import ConfidenceSettings
+from tagmask.workspace import Workspace, read_json, write_json
+
+PlaneReader = Callable[[Sample], FloatArray | None]
+CHECKED = 300  # images the saliency is compared with pseudo masks on
+
+
+def saliency_reader(workspace: Workspace) -> PlaneReader:
+    """Saliency of a sample, float32 [H, W], or None where it has none."""
+
+    def read(sample: Sample) -> FloatArray | None:
+        path = workspace.grey_path(sample.id, "saliency", "maps")
+        return workspace.load_grey(path) if path.exists() else None
+
+    return read
+
+
+def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -> PlaneReader:
+    """Weights of a sample's pixels, float32 [H, W]: by the refined maps, or the margins of a round's relabelling."""
+    workspace = context.workspace
+    if stage != "segment":
+
+        def stored(sample: Sample) -> FloatArray:
+            margin = torch.from_numpy(workspace.load_grey(workspace.grey_path(sample.id, stage, "margins")))
+            return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
+
+        return stored
+    of = "refine" if context.recipe.refine.makes_maps else "localize"
+    chosen = read_json(workspace.stage("refine") / "thresholds.json")
+    threshold, names = float(chosen["value"]), context.source.classes.names
+    of_label = [float(chosen.get("per_class", {}).get(name, threshold)) for name in names]
+
+    def computed(sample: Sample) -> FloatArray:
+        found = workspace.load_maps(sample.id, stage=of)
+        maps = upsample_maps(torch.from_numpy(found.maps), found.image_size)
+        for plane, label in zip(maps, found.classes.tolist(), strict=True):
+            plane *= threshold / max(of_label[label], 1e-6)  # a class's own threshold becomes the common one
+        margin = relative_margin(torch.cat([torch.full((1, *found.image_size), threshold), maps]))
+        return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
+
+    return computed
+
+
+def check_saliency(
+    context: Context,
+    samples: Sequence[Sample],
+    read_mask: Callable[[Sample], UInt8Array],
+    read_saliency: PlaneReader,
+    stage: str,
+) -> None:
+    """Compare saliency with pseudo masks; write saliency.json; warn when most foreground lies where nothing is salient.
+
+    An inverted folder "still trains" (methods.md trap 49), so it must be noticed here.
+    """
+    settings = context.recipe.segment
+    if settings is None or settings.saliency is None or not context.engine.is_main:
+        return
+    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:CHECKED]
+    counts, temperatures = np.zeros((2, 2), np.int64), []
+    for index in sorted(chosen):
+        try:
+            mask, saliency = read_mask(samples[index]), read_saliency(samples[index])
+        except TagmaskError:
+            continue  # the training lists it
+        if saliency is None or saliency.shape != mask.shape:
+            continue
+        salient, counted = saliency >= 0.5, mask != IGNORE_INDEX
+        for row, side in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
+            counts[row] += [(side & counted & ~salient).sum(), (side & counted & salient).sum()]
+        labels, plane = torch.from_numpy(mask)[None], torch.from_numpy(saliency)[None]
+        temperatures.append([float(conflict_temperature(labels, p)) for p in (plane, 1 - plane)])
+    if not temperatures or not counts[1].sum():
+        return
+    tau, turned = (float(value) for value in np.mean(temperatures, axis=0))
+    found = float(counts[1, 1] / counts[1].sum())
+    record = {
+        "images": len(temperatures),
+        "foreground_salient": round(found, 6),
+        "background_salient": round(float(counts[0, 1] / max(1, counts[0].sum())), 6),
+        "foreground_iou": round(float(counts[1, 1] / max(1, counts[1].sum() + counts[0, 1])), 6),
+        "tau": round(tau, 6),
+        "tau_inverted": round(turned, 6),
+    }
+    write_json(context.workspace.stage(stage) / "saliency.json", record)
+    if found < 0.5:
+        remedy = (
+            "black seems to mark the foreground: set segment.saliency.invert=true (or return 1 - map)"
+            if turned > tau
+            else "look at some maps: the foreground must be white, up to 255; else use segment.loss=cross_entropy"
+        )
+        context.progress.warning(
+            f"{stage}: only {100 * found:.0f} % of the pseudo masks' foreground is salient (>= 0.5) in "
+            f"{settings.saliency.origin()}; {remedy}"
+        )
