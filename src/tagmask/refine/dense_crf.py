@@ -1,19 +1,11 @@
 """Fully connected CRF by mean field: labels follow the image's edges; nothing to train.
 
 Source: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS
-2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1): the message of a pixel to itself is included, every
-kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral lattice
-(:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used).
-
-The result does not depend on the number of threads, to the bit.
+2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1). The inference is :mod:`tagmask.refine.mean_field`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -28,10 +20,9 @@ from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
 from tagmask.refine.labels import upsample_maps
 from tagmask.refine.maps import check_maps
+from tagmask.refine.mean_field import Pairwise, mean_field
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
-_NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
-_ROWS = 4096  # pixels updated at once: their energies stay in the cache
 
 # The published settings (methods.md 10.1), as keyword arguments of dense_crf and dense_crf_labels.
 PRESETS: dict[str, dict[str, float]] = {
@@ -42,131 +33,6 @@ PRESETS: dict[str, dict[str, float]] = {
     "deeplab": {"gaussian_sxy": 1, "gaussian_compat": 3, "bilateral_sxy": 67, "bilateral_srgb": 3,
                 "bilateral_compat": 4},
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pairwise:
-    """One kernel: position, and colour if ``srgb`` is given.
-
-    ``compat`` is a Potts weight w (w for every two labels that differ), or a matrix [C, C] of what two labels cost.
-    """
-
-    sxy: float
-    compat: float | NDArray[np.floating]
-    srgb: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.sxy > 0 or (self.srgb is not None and not self.srgb > 0) or not np.isfinite(self.compat).all():
-            msg = f"the widths of a CRF's kernel must be positive and its weights finite, got {self}"
-            raise ValueError(msg)
-
-    def features(self, image: UInt8Array) -> NDArray[np.float32]:
-        """float32 [H * W, 2 or 5]: x and y, and the colours, each in units of its width."""
-        y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
-        planes = [x / np.float32(self.sxy), y / np.float32(self.sxy)]
-        if self.srgb is not None:
-            planes += [image[..., c] / np.float32(self.srgb) for c in range(3)]
-        return np.stack([plane.ravel() for plane in planes], axis=1).astype(np.float32, copy=False)
-
-
-def _threads() -> int:
-    """As many as torch uses; one in a thread that is already one of several."""
-    return torch.get_num_threads() if threading.current_thread() is threading.main_thread() else 1
-
-
-def _update(lattices: list[Any], blurred: list[Any], kernels: list[Pairwise], negative: Any, out: Any) -> Callable:  # type: ignore[type-arg]
-    """The work of one range of pixels: their new probabilities from the filtered old ones."""
-    from tagmask.refine.permutohedral import softmax_rows
-
-    def work(start: int, stop: int) -> None:
-        for first in range(start, stop, _ROWS):
-            last = min(first + _ROWS, stop)
-            energy = negative[first:last].copy()
-            for lattice, values, kernel in zip(lattices, blurred, kernels, strict=True):
-                if np.ndim(kernel.compat) == 0:
-                    lattice.slice(values, energy, first, last)  # the weight was put on the values
-                    continue
-                message, n = np.zeros_like(energy), len(kernel.compat)  # type: ignore[arg-type]
-                lattice.slice(values, message, first, last)
-                energy[:, :n] -= message[:, :n] @ np.asarray(kernel.compat, np.float32).T
-            softmax_rows(energy, out[first:last])
-
-    return work
-
-
-def _inference(negative: NDArray[np.float32], start: NDArray[np.float32], image: UInt8Array,
-               kernels: list[Pairwise], iterations: int, threads: int) -> NDArray[np.float32]:  # fmt: skip
-    """Mean field on rows of pixels, [n, c] with c a multiple of 4."""
-    from tagmask.refine.permutohedral import Lattice, one_thread
-
-    with ThreadPoolExecutor(threads) as pool:
-
-        def run(work: Callable[[int, int], None], n: int) -> None:
-            edges = [n * i // threads for i in range(threads + 1)]
-            list(pool.map(work, edges[:-1], edges[1:]))
-
-        if threads == 1:
-            run = one_thread
-        lattices = list(pool.map(Lattice.of, [kernel.features(image) for kernel in kernels]))
-        q, after = start, np.empty_like(start)
-        for _ in range(iterations):
-            blurred = [lattice.blurred(q, run) for lattice in lattices]
-            for values, kernel in zip(blurred, kernels, strict=True):
-                if np.ndim(kernel.compat) == 0:
-                    values *= np.float32(kernel.compat)
-            run(_update(lattices, blurred, kernels, negative, after), len(q))
-            q, after = after, q
-    return q
-
-
-@torch.no_grad()
-def mean_field(
-    image: UInt8Array | Tensor,
-    unary: Tensor,
-    kernels: Sequence[Pairwise],
-    *,
-    iterations: int = 10,
-    threads: int | None = None,
-) -> Tensor:
-    """Mean field of a fully connected CRF with any number of kernels. Computed on the CPU.
-
-    Args:
-        image: uint8 [H, W, 3], true colours; H * W * 6 < 2^32.
-        unary: [C, H, W] float, what each label costs at each pixel (minus the log of its probability).
-        kernels: what it costs that two pixels differ. Without any (or with weights 0 alone): softmax(-unary).
-        iterations: updates of all pixels in parallel.
-        threads: the result does not depend on it. Default: as many as torch uses, 1 outside the main thread.
-
-    Returns:
-        float32 [C, H, W] on the device of ``unary``, sum 1 over labels. One label alone: all ones.
-
-    Raises:
-        ValueError: not a uint8 RGB image, shapes that do not fit, NaN or infinity, or iterations < 0.
-    """
-    pixels = np.ascontiguousarray(image.cpu().numpy() if isinstance(image, Tensor) else image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        msg = f"the image must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
-        raise ValueError(msg)
-    if unary.ndim != 3 or not len(unary) or tuple(unary.shape[1:]) != pixels.shape[:2]:
-        msg = f"dense CRF: planes {list(unary.shape)} do not fit the image {list(pixels.shape)}: wanted [C, H, W]"
-        raise ValueError(msg)
-    if iterations < 0 or not torch.isfinite(unary).all():
-        msg = f"dense CRF: planes must be finite and iterations not negative (iterations {iterations})"
-        raise ValueError(msg)
-    n_labels = len(unary)
-    for kernel in kernels:
-        if np.ndim(kernel.compat) and np.shape(kernel.compat) != (n_labels, n_labels):
-            msg = f"a matrix of compatibilities must be [{n_labels}, {n_labels}], got {list(np.shape(kernel.compat))}"
-            raise ValueError(msg)
-    first = torch.softmax(-unary.float(), dim=0)
-    active = [kernel for kernel in kernels if np.any(kernel.compat)]
-    if not active or not iterations or n_labels == 1:
-        return first
-    rows = [np.full((pixels.shape[0] * pixels.shape[1], n_labels + -n_labels % 4), v, np.float32) for v in (_NEVER, 0)]
-    for row, planes in zip(rows, (-unary.float(), first), strict=True):
-        row[:, :n_labels] = planes.flatten(1).T.cpu().numpy()
-    q = _inference(rows[0], rows[1], pixels, active, iterations, threads or _threads())
-    return torch.from_numpy(np.ascontiguousarray(q[:, :n_labels].T)).view(unary.shape).to(unary.device)
 
 
 def _two_kernels(gaussian_sxy: float, gaussian_compat: float, bilateral_sxy: float, bilateral_srgb: float,

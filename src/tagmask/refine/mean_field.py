@@ -1,0 +1,135 @@
+"""Mean field inference of a fully connected CRF with Gaussian kernels (methods.md 10.1).
+
+Q <- softmax(-U + sum of the kernels' messages), all pixels at once; the message of a pixel to itself is included,
+every kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral
+lattice (:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used).
+
+The result does not depend on the number of threads, to the bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tagmask.interfaces import UInt8Array
+
+_NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """One kernel: position, and colour if ``srgb`` is given.
+
+    ``compat`` is a Potts weight w (w for every two labels that differ), or a matrix [C, C] of what two labels cost.
+    """
+
+    sxy: float
+    compat: float | NDArray[np.floating]
+    srgb: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sxy > 0 or (self.srgb is not None and not self.srgb > 0) or not np.isfinite(self.compat).all():
+            msg = f"the widths of a CRF's kernel must be positive and its weights finite, got {self}"
+            raise ValueError(msg)
+
+    def features(self, image: UInt8Array) -> NDArray[np.float32]:
+        """float32 [H * W, 2 or 5]: x and y, and the colours, each in units of its width."""
+        y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
+        planes = [x / np.float32(self.sxy), y / np.float32(self.sxy)]
+        if self.srgb is not None:
+            planes += [image[..., c] / np.float32(self.srgb) for c in range(3)]
+        return np.stack([plane.ravel() for plane in planes]).astype(np.float32, copy=False).T
+
+    def mixing(self, width: int) -> NDArray[np.float32] | None:
+        """What messages of ``width`` labels are multiplied by, [width, width]; None for a Potts weight."""
+        if np.ndim(self.compat) == 0:
+            return None
+        matrix = np.zeros((width, width), np.float32)
+        n = len(self.compat)  # type: ignore[arg-type]
+        matrix[:n, :n] = -np.asarray(self.compat).T
+        return matrix
+
+
+def _threads() -> int:
+    """As many as torch uses; one in a thread that is already one of several."""
+    return torch.get_num_threads() if threading.current_thread() is threading.main_thread() else 1
+
+
+def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairwise], iterations: int,
+              threads: int) -> NDArray[np.float32]:  # fmt: skip
+    """Mean field on the CPU: [C, n] -> [C, n]."""
+    from tagmask.refine import lattice_rows as rows
+    from tagmask.refine.permutohedral import Lattice, Team
+
+    n_labels, n = unary.shape
+    width = n_labels + -n_labels % 4
+    negative, q = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
+    mixing = [kernel.mixing(width) for kernel in kernels]
+    weights = [1.0 if np.ndim(kernel.compat) else float(kernel.compat) for kernel in kernels]
+    with Team(threads) as team:
+        team.run(lambda a, b: rows.start(unary, np.float32(_NEVER), negative, q, a, b), team.split(n))
+        lattice = Lattice.of([kernel.features(image) for kernel in kernels], weights, team)
+        buffers = lattice.buffers(width)
+        for _ in range(iterations):
+            blurred = lattice.blurred(q, buffers, team)
+            lattice.mix(blurred, mixing, team)
+            lattice.update(blurred, negative, q, team)
+        del buffers, lattice
+        out = np.empty((n_labels, n), np.float32)
+        team.run(lambda a, b: rows.planes(q, out, a, b), team.split(n))
+    return out
+
+
+@torch.no_grad()
+def mean_field(
+    image: UInt8Array | Tensor,
+    unary: Tensor,
+    kernels: Sequence[Pairwise],
+    *,
+    iterations: int = 10,
+    threads: int | None = None,
+) -> Tensor:
+    """Mean field of a fully connected CRF with any number of kernels. Computed on the CPU.
+
+    Args:
+        image: uint8 [H, W, 3], true colours; H * W * (6 + 3) < 2^32 for the usual two kernels.
+        unary: [C, H, W] float, what each label costs at each pixel (minus the log of its probability).
+        kernels: what it costs that two pixels differ. Without any (or with weights 0 alone): softmax(-unary).
+        iterations: updates of all pixels in parallel.
+        threads: the result does not depend on it. Default: as many as torch uses, 1 outside the main thread.
+
+    Returns:
+        float32 [C, H, W] on the device of ``unary``, sum 1 over labels. One label alone: all ones.
+
+    Raises:
+        ValueError: not a uint8 RGB image, shapes that do not fit, NaN or infinity, or iterations < 0.
+    """
+    pixels = np.ascontiguousarray(image.cpu().numpy() if isinstance(image, Tensor) else image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        msg = f"the image must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
+        raise ValueError(msg)
+    if unary.ndim != 3 or not len(unary) or tuple(unary.shape[1:]) != pixels.shape[:2]:
+        msg = f"dense CRF: planes {list(unary.shape)} do not fit the image {list(pixels.shape)}: wanted [C, H, W]"
+        raise ValueError(msg)
+    costs = unary.float()
+    if iterations < 0 or not np.isfinite(costs.cpu().numpy()).all():  # numpy: torch would wake its threads for it
+        msg = f"dense CRF: planes must be finite and iterations not negative (iterations {iterations})"
+        raise ValueError(msg)
+    n_labels = len(unary)
+    for kernel in kernels:
+        if np.ndim(kernel.compat) and np.shape(kernel.compat) != (n_labels, n_labels):
+            msg = f"a matrix of compatibilities must be [{n_labels}, {n_labels}], got {list(np.shape(kernel.compat))}"
+            raise ValueError(msg)
+    active = [kernel for kernel in kernels if np.any(kernel.compat)]
+    if not active or not iterations or n_labels == 1:
+        return torch.softmax(-costs, dim=0)
+    planes = costs.flatten(1).contiguous().cpu().numpy()
+    q = _compiled(pixels, planes, active, iterations, threads or _threads())
+    return torch.from_numpy(q).view(unary.shape).to(unary.device)
