@@ -221,6 +221,7 @@ def test_weights_come_from_the_maps_and_the_threshold(context_of: Any, salient: 
         (0.9, 0.1, None),
         (0.1, 0.9, "set segment.saliency.invert=true"),
         (0.1, 0.2, "look at some maps"),
+        (0.1, 0.1, "look at some maps"),  # blank
         (0.6, 0.9, None),  # poor, but not inverted: the temperature takes care of it
     ],
 )
@@ -247,3 +248,14 @@ def test_inverted_saliency_is_noticed(
         (warning,) = ears.warnings
         assert said in warning
         assert str(tmp_path / "maps") in warning
+
+
+def test_dark_maps_that_are_right_are_no_reason_to_warn(context_of: Any, salient: dict[str, Any]) -> None:
+    ears = Ears()
+    context = context_of(salient, progress=ears)
+    mask = np.zeros((8, 12), np.uint8)
+    mask[2:6, 2:8] = 3
+    plane = np.zeros((8, 12), np.float32)
+    plane[2:6, 2:4] = 0.9  # a third of the foreground, nothing else
+    check_saliency(context, context.samples("train"), lambda s: mask, lambda s: plane, "segment")
+    assert ears.warnings == []

@@ -18,6 +18,7 @@ from tagmask.workspace import Workspace, read_json, write_json
 
 PlaneReader = Callable[[Sample], FloatArray | None]
 CHECKED = 300  # images the saliency is compared with pseudo masks on
+_CLEARLY = 3  # maps that mark so many times more of the foreground than of the background are dark, but right
 
 
 def saliency_reader(workspace: Workspace) -> PlaneReader:
@@ -65,7 +66,8 @@ def check_saliency(
 ) -> None:
     """Compare saliency with pseudo masks; write saliency.json; warn when most foreground lies where nothing is salient.
 
-    An inverted folder "still trains" (methods.md trap 49), so it must be noticed here.
+    An inverted folder "still trains" (methods.md trap 49), so it must be noticed here. Maps that are merely dark, far
+    more salient on the foreground than elsewhere, are no reason to warn.
     """
     settings = context.recipe.segment
     if settings is None or settings.saliency is None or not context.engine.is_main:
@@ -97,7 +99,7 @@ def check_saliency(
         "tau_inverted": round(turned, 6),
     }
     write_json(context.workspace.stage(stage) / "saliency.json", record)
-    if found < 0.5:
+    if found < 0.5 and found < _CLEARLY * record["background_salient"] + 1e-6:
         remedy = (
             "black seems to mark the foreground: set segment.saliency.invert=true (or return 1 - map)"
             if turned > tau
