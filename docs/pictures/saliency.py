@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from sheet import draw_sheet, heat, painted
 from tagmask.data.images import read_image
 from tagmask.recipe import load_recipe
