@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.refine import dense_crf, dense_crf_labels
+from tagmask.refine import dense_crf, dense_crf_labels, dense_crf_maps
 
 # The package attribute of that name is the function.
 module = importlib.import_module("tagmask.refine.dense_crf")
@@ -39,6 +39,39 @@ def test_golden_of_the_published_code(golden, name):
         found = dense_crf(stored["image"], torch.from_numpy(stored["probabilities"]), **options)
     np.testing.assert_allclose(found.numpy(), stored["expected_probability"], rtol=0, atol=1e-4)
     assert np.array_equal(found.numpy().argmax(0), stored["expected_labels"])
+
+
+@pytest.mark.parametrize("name", ["psa", "psa_small", "deeplab"])
+def test_golden_in_torch(golden, name):
+    stored = golden(f"densecrf_{name}")
+    options = {key: float(stored[key]) for key in module.PRESETS["psa"]} | {"iterations": int(stored["iterations"])}
+    found = dense_crf(stored["image"], torch.from_numpy(stored["probabilities"]), backend="torch", **options)
+    np.testing.assert_allclose(found.numpy(), stored["expected_probability"], rtol=0, atol=1e-4)
+    assert np.array_equal(found.numpy().argmax(0), stored["expected_labels"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["psa", "psa_small", "deeplab", "irn_label"])
+def test_golden_on_a_gpu(golden, name):
+    stored = golden(f"densecrf_{name}")
+    options = {key: float(stored[key]) for key in module.PRESETS["psa"]} | {"iterations": int(stored["iterations"])}
+    if name == "irn_label":
+        found = dense_crf_labels(stored["image"], torch.from_numpy(stored["labels"]).cuda(), n_labels=4, **options)
+    else:
+        found = dense_crf(stored["image"], torch.from_numpy(stored["probabilities"]).cuda(), **options)
+    assert found.is_cuda
+    np.testing.assert_allclose(found.cpu().numpy(), stored["expected_probability"], rtol=0, atol=1e-3)
+    assert (found.cpu().numpy().argmax(0) == stored["expected_labels"]).mean() > 0.999
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 20), st.integers(2, 6))
+def test_torch_is_the_compiled_result(seed, height, width, labels):
+    image, p = picture(height, width, seed), planes(labels, height, width, seed)
+    matrix = np.random.default_rng(seed).random((labels, labels))
+    kernels = [module.Pairwise(3, 3), module.Pairwise(80, 10, 13), module.Pairwise(2, matrix)]
+    one, other = (module.mean_field(image, -p.log(), kernels, backend=backend) for backend in ("compiled", "torch"))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("preset", "name"), [("psa", "psa"), ("deeplab", "deeplab"), ("irn_labels", "irn_label")])
@@ -73,6 +106,53 @@ def test_without_weights_or_iterations_it_is_the_softmax_of_the_unary_exactly():
     assert torch.equal(dense_crf(picture(), p, gaussian_compat=0, bilateral_compat=0), expected)
     assert torch.equal(dense_crf(picture(), p, iterations=0), expected)
     assert torch.equal(module.mean_field(picture(), -p.log(), []), torch.softmax(p.log(), 0))
+
+
+def test_labels_that_are_nowhere_are_left_out_and_could_not_have_won():
+    image, p = picture(), planes(4)
+    p[2], p[0] = 0, p[0] * 1e-6
+    found = dense_crf(image, p)
+    assert torch.equal(found[[1, 3]], dense_crf(image, p[[1, 3]]))
+    assert not found[[0, 2]].any()
+    whole = dense_crf(image, p, keep_absent=True)
+    assert (whole[[0, 2]] <= whole[[1, 3]].amin(0)).all()
+    torch.testing.assert_close(whole, found, rtol=0, atol=0.05)
+
+
+def test_labels_that_no_pixel_has_are_left_out_and_could_not_have_won():
+    image = picture()
+    labels = torch.randint(0, 3, (14, 18), generator=torch.Generator().manual_seed(0)) * 2
+    found, whole = (dense_crf_labels(image, labels, n_labels=5, keep_absent=keep) for keep in (False, True))
+    assert not found[[1, 3]].any()
+    assert (whole[[1, 3]] <= whole[[0, 2, 4]].amin(0)).all()
+    torch.testing.assert_close(found.sum(0), torch.ones(14, 18))
+    less = dense_crf_labels(image, labels, n_labels=5, confidence=0.1)
+    assert (less[[1, 3]] > 0).all()  # likelier than the given ones
+    none = dense_crf(image, torch.zeros(3, 14, 18))
+    torch.testing.assert_close(none, torch.full((3, 14, 18), 1 / 3))
+
+
+def test_from_maps_with_a_background_beside_them():
+    image, maps = picture(), planes(3) * 1.2
+    maps[1] = 0
+    shown = maps[[0, 2]].clamp(0, 1)
+    expected = dense_crf(image, torch.cat([(1 - shown.amax(0, keepdim=True)) ** 4, shown]))
+    found = dense_crf_maps(image, maps)
+    assert torch.equal(found[[0, 1, 3]], expected)
+    assert not found[2].any()
+    level = dense_crf_maps(image, maps, background="level", level=0.4, power=0.5, iterations=3)
+    planes_ = torch.cat([torch.full((1, 14, 18), 0.4), shown**0.5])
+    assert torch.equal(level[[0, 1, 3]], dense_crf(image, planes_, iterations=3))
+    for without in (maps[:0], maps * 0):
+        none = dense_crf_maps(image, without)
+        assert none[0].eq(1).all()
+        assert not none[1:].any()
+    with pytest.raises(ValueError, match="maps must be finite"):
+        dense_crf_maps(image, maps * float("inf"))
+    with pytest.raises(ValueError, match="maps must be finite"):
+        dense_crf_maps(image, maps[:, :5])
+    with pytest.raises(ValueError, match="alpha=0"):
+        dense_crf_maps(image, maps, alpha=0)
 
 
 def test_one_label_is_certain():
@@ -120,9 +200,12 @@ def test_an_edge_of_colour_holds_and_noise_goes():
     assert (found[:, 13:15] == 0).all()
 
 
-def test_an_image_of_one_colour_is_fine():
-    found = dense_crf(np.full((14, 18, 3), 90, np.uint8), planes())
+@pytest.mark.parametrize("backend", ["compiled", "torch"])
+def test_an_image_of_one_colour_is_fine(backend):
+    found = dense_crf(np.full((14, 18, 3), 90, np.uint8), planes(), backend=backend)
     torch.testing.assert_close(found.sum(0), torch.ones(14, 18))
+    one = dense_crf(np.full((1, 1, 3), 90, np.uint8), planes(3, 1, 1), backend=backend)
+    torch.testing.assert_close(one.sum(0), torch.ones(1, 1))
 
 
 def test_refusals():
@@ -136,6 +219,8 @@ def test_refusals():
         dense_crf(picture().astype(np.float32), p)
     with pytest.raises(ValueError, match="positive"):
         dense_crf(picture(), p, bilateral_srgb=0)
+    with pytest.raises(ValueError, match="backend"):
+        dense_crf(picture(), p, backend="gpu")
     with pytest.raises(ValueError, match="iterations"):
         dense_crf(picture(), p, iterations=-1)
     with pytest.raises(ValueError, match=r"\[3, 3\]"):

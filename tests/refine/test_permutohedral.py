@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagmask.refine import permutohedral
+from tagmask.refine import lattice_geometry
 from tagmask.refine.mean_field import Pairwise
 from tagmask.refine.permutohedral import Lattice, Team
 
@@ -47,7 +47,7 @@ def test_the_same_lattice_whatever_the_threads(threads):
 def test_arbitrary_keys_number_the_same_vertices(monkeypatch):
     image = picture(40, 50)
     exact = built(image)
-    monkeypatch.setattr(permutohedral, "_LARGEST", 1)
+    monkeypatch.setattr(lattice_geometry, "_LARGEST", 1)
     for one, other in zip(arrays(exact), arrays(built(image)), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -2,9 +2,9 @@
 
 Q <- softmax(-U + sum of the kernels' messages), all pixels at once; the message of a pixel to itself is included,
 every kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral
-lattice (:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used).
-
-The result does not depend on the number of threads, to the bit.
+lattice: compiled for the CPU (:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used), where
+the result does not depend on the number of threads, to the bit; in torch (:mod:`tagmask.refine.lattice_torch`) for
+other devices.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.interfaces import UInt8Array
+
+Backend = Literal["auto", "compiled", "torch"]
 
 _NEVER = -1e30  # energy of the columns that fill a row up to whole vectors
 
@@ -87,6 +90,36 @@ def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairw
     return out
 
 
+def _in_torch(image: UInt8Array, unary: Tensor, kernels: list[Pairwise], iterations: int) -> Tensor:
+    """Mean field where ``unary`` [C, n] is: [C, n]."""
+    from tagmask.refine.lattice_torch import TorchLattice
+
+    lattices = [TorchLattice.of(torch.from_numpy(kernel.features(image)).to(unary.device)) for kernel in kernels]
+    mixing = [kernel.mixing(len(unary)) for kernel in kernels]
+    negative = -unary.T.contiguous()
+    q = torch.softmax(negative, dim=1)
+    for _ in range(iterations):
+        energy = negative.clone()
+        for lattice, kernel, matrix in zip(lattices, kernels, mixing, strict=True):
+            if matrix is None:
+                energy.add_(lattice(q), alpha=float(kernel.compat))
+            else:
+                energy += lattice(q) @ torch.from_numpy(matrix).to(unary.device)
+        q = torch.softmax(energy, dim=1)
+    return q.T.contiguous()
+
+
+def _checked_image(image: UInt8Array | Tensor, unary: Tensor) -> UInt8Array:
+    pixels = np.ascontiguousarray(image.cpu().numpy() if isinstance(image, Tensor) else image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        msg = f"the image must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
+        raise ValueError(msg)
+    if unary.ndim != 3 or not len(unary) or tuple(unary.shape[1:]) != pixels.shape[:2]:
+        msg = f"dense CRF: planes {list(unary.shape)} do not fit the image {list(pixels.shape)}: wanted [C, H, W]"
+        raise ValueError(msg)
+    return pixels
+
+
 @torch.no_grad()
 def mean_field(
     image: UInt8Array | Tensor,
@@ -95,34 +128,35 @@ def mean_field(
     *,
     iterations: int = 10,
     threads: int | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
-    """Mean field of a fully connected CRF with any number of kernels. Computed on the CPU.
+    """Mean field of a fully connected CRF with any number of kernels.
 
     Args:
-        image: uint8 [H, W, 3], true colours; H * W * (6 + 3) < 2^32 for the usual two kernels.
+        image: uint8 [H, W, 3], true colours; H * W times the sum of the kernels' dimensions + 1 must be below 2^32.
         unary: [C, H, W] float, what each label costs at each pixel (minus the log of its probability).
         kernels: what it costs that two pixels differ. Without any (or with weights 0 alone): softmax(-unary).
         iterations: updates of all pixels in parallel.
-        threads: the result does not depend on it. Default: as many as torch uses, 1 outside the main thread.
+        threads: of ``compiled``; the result does not depend on it. Default: as many as torch uses, 1 outside the main
+            thread.
+        backend: ``compiled`` (on the CPU), ``torch`` (on the device of ``unary``), or ``auto``: compiled for tensors on
+            the CPU, torch for others.
 
     Returns:
         float32 [C, H, W] on the device of ``unary``, sum 1 over labels. One label alone: all ones.
 
     Raises:
-        ValueError: not a uint8 RGB image, shapes that do not fit, NaN or infinity, or iterations < 0.
+        ValueError: not a uint8 RGB image, shapes that do not fit, NaN or infinity, iterations < 0, or no such backend.
     """
-    pixels = np.ascontiguousarray(image.cpu().numpy() if isinstance(image, Tensor) else image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        msg = f"the image must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
+    if backend not in ("auto", "compiled", "torch"):
+        msg = f"dense CRF: backend must be auto, compiled or torch, got '{backend}'"
         raise ValueError(msg)
-    if unary.ndim != 3 or not len(unary) or tuple(unary.shape[1:]) != pixels.shape[:2]:
-        msg = f"dense CRF: planes {list(unary.shape)} do not fit the image {list(pixels.shape)}: wanted [C, H, W]"
-        raise ValueError(msg)
-    costs = unary.float()
-    if iterations < 0 or not np.isfinite(costs.cpu().numpy()).all():  # numpy: torch would wake its threads for it
+    pixels, costs, n_labels = _checked_image(image, unary), unary.float(), len(unary)
+    # numpy on the CPU: torch would wake its threads for it
+    finite = torch.isfinite(costs).all() if costs.device.type != "cpu" else np.isfinite(costs.numpy()).all()
+    if iterations < 0 or not finite:
         msg = f"dense CRF: planes must be finite and iterations not negative (iterations {iterations})"
         raise ValueError(msg)
-    n_labels = len(unary)
     for kernel in kernels:
         if np.ndim(kernel.compat) and np.shape(kernel.compat) != (n_labels, n_labels):
             msg = f"a matrix of compatibilities must be [{n_labels}, {n_labels}], got {list(np.shape(kernel.compat))}"
@@ -130,6 +164,7 @@ def mean_field(
     active = [kernel for kernel in kernels if np.any(kernel.compat)]
     if not active or not iterations or n_labels == 1:
         return torch.softmax(-costs, dim=0)
-    planes = costs.flatten(1).contiguous().cpu().numpy()
-    q = _compiled(pixels, planes, active, iterations, threads or _threads())
+    if backend == "torch" or (backend == "auto" and costs.device.type != "cpu"):
+        return _in_torch(pixels, costs.flatten(1), active, iterations).view(unary.shape)
+    q = _compiled(pixels, costs.flatten(1).contiguous().cpu().numpy(), active, iterations, threads or _threads())
     return torch.from_numpy(q).view(unary.shape).to(unary.device)

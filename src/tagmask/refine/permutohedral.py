@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.refine import lattice_build, lattice_rows
+from tagmask.refine.lattice_geometry import axis_steps, key_strides, scales
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.uint32]
 Work = Callable[[int, int], Any]
 _ALIGN = 1024  # ranges of points begin at its multiples, so that vertices are numbered alike whatever the ranges
-_LARGEST = 1 << 62  # keys below it are exact
 
 
 class Team:
@@ -57,24 +57,6 @@ class Team:
             self._pool.shutdown()
 
 
-def key_strides(low: Floats, high: Floats, scale: Floats) -> NDArray[np.int64]:
-    """Factors of the coordinates in a vertex's key, [d + 1], the last one zero.
-
-    Each coordinate gets the room that points within low..high (float32 [d]) and the neighbours of their vertices need,
-    so different vertices have different keys. Kernels so narrow that 62 bits do not suffice get arbitrary odd factors
-    instead: then two of v vertices share a key with a probability of v^2 / 2^65.
-    """
-    d = len(scale)
-    reach = (high.astype(np.float64) - low) * scale
-    sizes = [int(reach[i:].sum() + i * (reach[i - 1] if i else 0)) + 10 * (d + 1) for i in range(d)]
-    factors = [1]
-    for size in sizes:
-        factors.append(factors[-1] * size)
-    if factors[-1] >= _LARGEST:
-        factors = [(0x9E3779B97F4A7C15 * (i + 1) ** 5 % (1 << 62)) | 1 for i in range(d)] + [0]
-    return np.array([*factors[:d], 0], np.int64)
-
-
 @dataclass
 class _Kernel:
     """One filter while it is built; vertices are numbered from 0."""
@@ -89,10 +71,8 @@ class _Kernel:
     @classmethod
     def placed(cls, features: Floats, team: Team) -> _Kernel:
         n, d = features.shape
-        spread = np.float32(np.sqrt(2 / 3) * (d + 1))
-        scale = np.array([1 / np.sqrt((i + 2) * (i + 1)) for i in range(d)], np.float32) * spread
         planes = np.ascontiguousarray(features.T, np.float32)
-        strides = key_strides(planes.min(axis=1), planes.max(axis=1), scale)
+        scale, strides = scales(d), key_strides(planes.min(axis=1), planes.max(axis=1))
         local, found = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
 
         def place(start: int, stop: int) -> Any:
@@ -103,8 +83,7 @@ class _Kernel:
         for _, more in others:
             table, known, added = lattice_build.join(table, known, more)
             numbers.append(added)
-        steps = (d + 1) * strides - strides.sum()
-        return cls(local, found, table, known, steps, numbers)
+        return cls(local, found, table, known, axis_steps(strides), numbers)
 
 
 @dataclass(frozen=True)
