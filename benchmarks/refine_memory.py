@@ -3,8 +3,8 @@
     python benchmarks/refine_memory.py [NAME ...] [--height 2000 --width 3000] [--maps 3] [--backbone resnet50]
 
 Each refiner has its default settings and a process of its own; its peak is that of the whole process (Python, torch and
-the photograph take the first half gigabyte). One that learns has an untrained network on ``--backbone`` at output
-stride 16, and its labels are measured too. Seconds are one run, compiling included.
+the photograph take the first half gigabyte). One that learns has an untrained network on ``--backbone``, and its labels
+are measured too. Seconds are one run, compiling included.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measure(name: str, options: argparse.Namespace) -> tuple[float, float]:
     method = registry.get("refiner", name)()
     refiner = method
     if isinstance(method, TrainableRefiner):
-        backbone = BackboneSettings(backbone=options.backbone).build()
+        backbone = BackboneSettings(backbone=options.backbone, output_stride=options.output_stride).build()
         refiner = method.trained(method.build(backbone).eval().requires_grad_(False))
     reset_peak()
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def main() -> None:
     """Measure each refiner in a fresh process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="refiners; all by default")
-    for name, value in (("height", 2000), ("width", 3000), ("maps", 3)):
+    for name, value in (("height", 2000), ("width", 3000), ("maps", 3), ("output-stride", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -79,8 +79,8 @@ def main() -> None:
     over = []
     for name in options.names or sorted(registry.entries("refiner")):
         command = [sys.executable, __file__, "--one", name]
-        for key in ("height", "width", "maps", "backbone"):
-            command += [f"--{key}", str(getattr(options, key))]
+        for key in ("height", "width", "maps", "output_stride", "backbone"):
+            command += [f"--{key.replace('_', '-')}", str(getattr(options, key))]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peak, seconds = (float(value) for value in done.stdout.split()[-2:])
         print(f"{name:<16} peak {peak:6.0f} MB {seconds:7.1f} s", flush=True)
