@@ -34,6 +34,7 @@ FLOORS = (
     ("tagmask.planning", STAGE),
     ("tagmask.recipe", STAGE),
     ("tagmask.predictor", STAGE),
+    ("tagmask.batch", STAGE),
     ("tagmask.rescore", STAGE),
     ("tagmask.image_scores", STAGE),
     ("tagmask.grid", STAGE),

@@ -139,6 +139,36 @@ def test_an_image_that_cannot_be_read_is_named(predictor: Predictor, tmp_path: P
         assert str(path) in str(raised.value)
 
 
+def test_known_tags_exclude_all_other_classes(predictor: Predictor) -> None:
+    found = predictor(noise(), tags=[predictor.classes[2], predictor.classes[5]])
+    assert set(np.unique(found.mask)) <= {0, 2, 5}
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    assert np.array_equal(predictor.labels(noise(), tags=[2, 5]), found.mask)
+    assert not predictor(noise(), tags=[]).mask.any()
+    with pytest.raises(UnknownNameError, match="zebra"):
+        predictor(noise(), tags=["zebra"])
+
+
+def test_the_recipes_inference_can_be_changed(finished: Path) -> None:
+    plain = tagmask.load(finished, device="cpu", flip=False)
+    assert plain.inference.scales == tagmask.load_recipe(finished / "recipe.yaml").segment.scales
+    other = tagmask.load(finished, device="cpu", scales=[0.5, 1.0], tile=64, crf="deeplab")
+    assert (other.inference.scales, other.inference.tile, other.inference.crf) == ((0.5, 1.0), 64, "deeplab")
+    assert other(noise()).mask.shape == (40, 50)
+    off = tagmask.load(finished, device="cpu", tile=0, crf="none").inference
+    assert (off.tile, off.crf) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"crf": "deeplb"}, "Did you mean 'deeplab'"), ({"tile": 3}, "at least 64 pixels"), ({"scales": [0]}, "factors")],
+    ids=str,
+)
+def test_impossible_changes_are_one_line(finished: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tagmask.load(finished, device="cpu", **changes)
+
+
 # -- what is no model ------------------------------------------------------------------------------------
 
 

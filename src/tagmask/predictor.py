@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from PIL.Image import Image as PillowImage
@@ -13,8 +15,10 @@ from tagmask.building import build_method
 from tagmask.data.images import read_image, rgb_pixels
 from tagmask.engine import Engine
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.segment.predict import predict_probabilities, to_mask
+from tagmask.interfaces import ClassList, FloatArray, UInt8Array
+from tagmask.refine.dense_crf import PRESETS
+from tagmask.segment.inference import SMALLEST_TILE, Inference
+from tagmask.segment.predict import to_mask
 from tagmask.segment.stage import load_segmenter
 from tagmask.settings import EngineSettings
 from tagmask.weights import read_description
@@ -32,40 +36,85 @@ class Prediction:
 
 
 class Predictor:
-    """Call it on an RGB uint8 array [H, W, 3], a PIL image or a path."""
+    """Call it on an RGB uint8 array [H, W, 3], a PIL image or a path.
 
-    def __init__(self, path: Path, *, device: str = "auto") -> None:
+    ``inference`` says how it predicts: as the recipe said that trained the network, unless changed when it was loaded.
+    """
+
+    def __init__(self, path: Path, *, device: str = "auto", **changes: Any) -> None:
+        self.path = path
         description = read_description(path)
         if description.get("kind") != "segmenter":
             msg = f"{path}: holds a {description.get('kind')}, not a segmentation model"
             raise InputError(msg)
         try:
             self.classes: tuple[str, ...] = tuple(description["classes"])
-            self.scales: tuple[float, ...] = tuple(description["scales"])
-            self.flip: bool = bool(description["flip"])
+            stored = {field.name: description[field.name] for field in fields(Inference) if field.name in description}
+            inference = Inference(**{**stored, "scales": tuple(description["scales"])})
             network = description["network"]
         except (KeyError, TypeError) as error:
             msg = f"{path}: its description is not complete ({error}); save it again with this version of tagmask"
             raise InputError(msg) from error
+        self.inference = replace(inference, **_checked(changes))
         settings = build_method("network", network, where=str(path), base=path.parent)
         if device not in DEVICES:
             raise UnknownNameError("device", device, DEVICES)
-        self._engine = Engine(EngineSettings.model_validate({"device": device}), seed=0)
-        self._model = self._engine.place(load_segmenter(path, settings))
+        self.engine = Engine(EngineSettings.model_validate({"device": device}), seed=0)
+        self.model = self.engine.place(load_segmenter(path, settings))
 
-    def __call__(self, image: UInt8Array | PillowImage | Path | str) -> Prediction:
-        """Predict one image.
+    def __call__(
+        self, image: UInt8Array | PillowImage | Path | str, *, tags: Sequence[str] | None = None
+    ) -> Prediction:
+        """Predict one image; ``tags`` are the classes it is known to hold, no other is then predicted.
 
         Raises:
             UnreadableImageError: a path that is not a readable image.
             InputError: no image, or an array of another shape or type.
+            UnknownNameError: a tag that is no class.
         """
         pixels = _as_array(image)
-        with self._engine.autocast():
-            probabilities = predict_probabilities(
-                self._model, pixels, scales=self.scales, flip=self.flip, device=self._engine.device
+        known = None if tags is None else [ClassList(self.classes).label(name) for name in tags]
+        with self.engine.autocast():
+            probabilities = self.inference.probabilities(
+                self.model, pixels, n_labels=len(self.classes), tags=known, device=self.engine.device
             )
         return Prediction(mask=to_mask(probabilities), probabilities=probabilities.numpy())
+
+    def labels(self, image: UInt8Array, *, tags: Sequence[int] | None = None) -> UInt8Array:
+        """The mask alone of uint8 [H, W, 3], uint8 [H, W]: faster, and in bounded memory where images are tiled.
+
+        ``tags`` are labels 1..C that the image is known to hold.
+        """
+        with self.engine.autocast():
+            return self.inference.labels(
+                self.model, image, n_labels=len(self.classes), tags=tags, device=self.engine.device
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the model's file."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checked(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of :class:`Inference` as far as they are any; 'none' switches the CRF off, 0 the tiles."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "scales" in given:
+        given["scales"] = tuple(float(scale) for scale in given["scales"])
+        if not given["scales"] or not all(0 < scale <= 8 for scale in given["scales"]):
+            msg = f"scales are factors on the image size, above 0 and up to 8, not {list(given['scales'])}"
+            raise InputError(msg)
+    if given.get("crf") == "none":
+        given["crf"] = None
+    elif "crf" in given and given["crf"] not in PRESETS:
+        raise UnknownNameError("crf", str(given["crf"]), [*PRESETS, "none"])
+    if given.get("tile") == 0:
+        given["tile"] = None
+    elif "tile" in given and given["tile"] < SMALLEST_TILE:
+        msg = f"a tile has at least {SMALLEST_TILE} pixels a side, not {given['tile']}"
+        raise InputError(msg)
+    return given
 
 
 def _as_array(image: UInt8Array | PillowImage | Path | str) -> UInt8Array:
@@ -82,21 +131,34 @@ def _as_array(image: UInt8Array | PillowImage | Path | str) -> UInt8Array:
     return image
 
 
-def load(run_or_file: Path | str, *, device: str = "auto") -> Predictor:
+def load(
+    run_or_file: Path | str,
+    *,
+    device: str = "auto",
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    tile: int | None = None,
+    crf: str | None = None,
+) -> Predictor:
     """Load a predictor from a run directory or from a model.safetensors file.
 
     Args:
         run_or_file: a run (its weakly supervised network, else the fully supervised one) or a file.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
+        scales: factors on the image size; None, as for all that follow: as the recipe said.
+        flip: add the mirror of each scale.
+        tile: side of overlapping parts in which larger images are predicted; 0: none.
+        crf: kernels of a dense CRF on what is predicted, 'none' for no CRF.
 
     Raises:
-        InputError: nothing there that predicts.
+        InputError: nothing there that predicts, or not like this.
     """
+    changes = {"scales": scales, "flip": flip, "tile": tile, "crf": crf}
     path = Path(run_or_file)
     if not path.is_dir():
-        return Predictor(path, device=device)
+        return Predictor(path, device=device, **changes)
     for folder in dict.fromkeys((Workspace(path).result_stage(), "segment", "segment/full")):
         if (path / folder / "model.safetensors").exists():
-            return Predictor(path / folder / "model.safetensors", device=device)
+            return Predictor(path / folder / "model.safetensors", device=device, **changes)
     msg = f"{path}: no trained segmentation model in this folder; run its recipe to the end first"
     raise InputError(msg)

@@ -120,7 +120,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _afresh(segment: Any) -> dict[str, Any]:
     """What stays of a segment block when a preset takes its place: what is no setting of the training."""
-    kept = ("supervision",)
+    kept = ("supervision", "loss", "saliency", "confidence", "rounds", "relabel")
     return {key: segment[key] for key in kept if key in segment} if isinstance(segment, dict) else {}
 
 

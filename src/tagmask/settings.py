@@ -14,6 +14,7 @@ from tagmask.building import AS_METHOD, method_of
 from tagmask.classify.head import Head
 from tagmask.localize.localizer import Localizer
 from tagmask.optim import OptimizerSettings
+from tagmask.segment.inference import SMALLEST_TILE, Inference
 from tagmask.segment.presets import filled
 
 Positive = Annotated[int, Field(ge=1)]
@@ -181,6 +182,8 @@ class SegmentSettings(Settings):
     hold: Positive = Field(1, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
+    tile: Annotated[int, Field(ge=SMALLEST_TILE)] | None = Field(None, description="larger images in parts")
+    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field(None, description="kernels of a CRF on predictions")
     loss: LossField = Field(default="cross_entropy", validate_default=True)
     saliency: SaliencyField | None = Field(
         None, description="where saliency maps come from, for a loss that needs them"
@@ -193,6 +196,11 @@ class SegmentSettings(Settings):
     def stages(self) -> tuple[str, ...]:
         """The trainings on pseudo masks by their stages' names: 'segment', 'segment/2', ..."""
         return ("segment", *(f"segment/{number}" for number in range(2, self.rounds + 1)))
+
+    @property
+    def inference(self) -> Inference:
+        """How the trained network predicts."""
+        return Inference(scales=self.scales, flip=self.flip, tile=self.tile, crf=self.crf)
 
     @property
     def needs_saliency(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -70,5 +71,5 @@ def constrain_to_tags(probabilities: Tensor, tags: Sequence[int]) -> Tensor:
 
 def to_mask(probabilities: Tensor) -> UInt8Array:
     """Most probable label per pixel: [C + 1, H, W] -> uint8 [H, W]."""
-    mask: UInt8Array = probabilities.argmax(dim=0).to(torch.uint8).numpy()
+    mask: UInt8Array = probabilities.numpy().argmax(axis=0).astype(np.uint8)  # torch's takes four times as long
     return mask

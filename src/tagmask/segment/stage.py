@@ -6,6 +6,7 @@ Further rounds (``segment/2``, ...) train on labels that the network before gave
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from tagmask.optim import build_optimizer, parameter_groups, rate_factor
 from tagmask.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
 from tagmask.segment.losses import CrossEntropy, Loss
 from tagmask.segment.model import SegmentationModel
-from tagmask.segment.predict import predict_probabilities, to_mask
 from tagmask.segment.schedule import options, sampling_weights, scaled
 from tagmask.segment.self_training import relabel
 from tagmask.settings import SegmentSettings
@@ -208,8 +208,7 @@ def _train(
             "kind": "segmenter",
             "classes": list(names),
             "network": settings.network.dump(),
-            "scales": list(settings.scales),
-            "flip": settings.flip,
+            **asdict(settings.inference),
         }
         save_weights(workspace.stage(stage) / "model.safetensors", model, description)
 
@@ -239,16 +238,15 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
     model = load_segmenter(workspace.stage(stage) / "model.safetensors", settings.network)
     engine.place(model)
     loader = ImageLoader(stage, max_pixels=context.source.max_pixels, cache_bytes=0)
+    n_labels = len(context.source.classes.names)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
         with engine.autocast():
-            probabilities = predict_probabilities(
-                model, image, scales=settings.scales, flip=settings.flip, device=engine.device
-            )
-        workspace.save_mask(workspace.prediction_path(sample.id, stage), to_mask(probabilities))
+            mask = settings.inference.labels(model, image, n_labels=n_labels, device=engine.device)
+        workspace.save_mask(workspace.prediction_path(sample.id, stage), mask)
         return None
 
     return each_image(

@@ -1,0 +1,111 @@
+"""How a trained network predicts: scales and flip, tiles, known tags, dense CRF; probabilities or labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tagmask.data.transforms import normalise
+from tagmask.interfaces import BACKGROUND, UInt8Array
+from tagmask.refine.dense_crf import PRESETS, dense_crf
+from tagmask.segment.predict import constrain_to_tags, predict_probabilities, to_mask
+from tagmask.segment.tiling import blended_bands
+
+SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Call it under the autocast you want.
+
+    ``scales`` and ``flip``: see :func:`~tagmask.segment.predict.predict_probabilities`. ``tile``: side of the parts in
+    which larger images are predicted (at least 64), each as if it were an image; null: images as they are.
+    ``crf``: kernels of a dense CRF on the probabilities (``tagmask.refine.dense_crf.PRESETS``).
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    tile: int | None = None
+    crf: str | None = None
+
+    def probabilities(
+        self,
+        model: nn.Module,
+        image: UInt8Array,
+        *,
+        n_labels: int,
+        tags: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Float32 [C + 1, H, W] on the CPU, summing to 1 over classes.
+
+        Args:
+            model: normalised images [B, 3, h, w] -> logits [B, C + 1, h, w].
+            image: uint8 [H, W, 3] RGB.
+            n_labels: C + 1.
+            tags: labels 1..C that the image is known to hold; no other can be predicted. None: nothing is known.
+            device: where the model is.
+        """
+        return torch.cat(list(self._bands(model, image, n_labels, tags, device)), dim=1)
+
+    def labels(
+        self,
+        model: nn.Module,
+        image: UInt8Array,
+        *,
+        n_labels: int,
+        tags: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> UInt8Array:
+        """Most probable label per pixel, uint8 [H, W]; of a tiled image there are never all probabilities at once."""
+        if self.scales == (1.0,) and not self.flip and self.crf is None and not self._tiled(image):
+            return _labels_at_once(model, image, tags, device)
+        return np.concatenate([to_mask(band) for band in self._bands(model, image, n_labels, tags, device)])
+
+    def _tiled(self, image: UInt8Array) -> bool:
+        return self.tile is not None and max(image.shape[:2]) > self.tile
+
+    def _bands(
+        self,
+        model: nn.Module,
+        image: UInt8Array,
+        n_labels: int,
+        tags: Sequence[int] | None,
+        device: torch.device | str,
+    ) -> Iterator[Tensor]:
+        def whole(part: UInt8Array) -> Tensor:
+            found = predict_probabilities(model, part, scales=self.scales, flip=self.flip, device=device)
+            return _within(part, found, tags, self.crf)
+
+        if self.tile is None or not self._tiled(image):
+            yield whole(image)
+        else:
+            yield from blended_bands(image, whole, n_labels=n_labels, tile=self.tile)
+
+
+def _within(image: UInt8Array, probabilities: Tensor, tags: Sequence[int] | None, crf: str | None) -> Tensor:
+    """Probabilities kept to the tags, and refined by a CRF over what is left."""
+    allowed = range(len(probabilities)) if tags is None else [BACKGROUND, *sorted(set(tags))]
+    kept = probabilities if tags is None else constrain_to_tags(probabilities, tags)
+    if crf is None or len(allowed) == 1:
+        return kept
+    refined = torch.zeros_like(kept)
+    refined[list(allowed)] = dense_crf(np.ascontiguousarray(image), kept[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
+    return refined
+
+
+def _labels_at_once(
+    model: nn.Module, image: UInt8Array, tags: Sequence[int] | None, device: torch.device | str
+) -> UInt8Array:
+    """The highest logit: what the softmax would say, without it."""
+    with torch.inference_mode():
+        logits = model(normalise(image)[None].to(device, memory_format=torch.channels_last))[0]
+        if tags is None:
+            found: UInt8Array = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            return found
+        allowed = torch.tensor([BACKGROUND, *sorted(set(tags))], device=logits.device)
+        return allowed[logits[allowed].argmax(dim=0)].to(torch.uint8).cpu().numpy()

@@ -1,0 +1,61 @@
+"""Inference: labels are the most probable ones in every combination of scales, flip, tiles, tags and CRF."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tagmask.refine.dense_crf import PRESETS, dense_crf
+from tagmask.segment.inference import Inference
+
+
+class Colours(nn.Module):
+    """Four labels, each liking another colour."""
+
+    def forward(self, views: Tensor) -> Tensor:
+        return torch.cat([views, views.mean(1, keepdim=True) * 0.9], 1)
+
+
+def picture(height: int = 20, width: int = 30) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    rng = np.random.default_rng(height * width)
+    image = rng.integers(0, 256, (height // 5 + 1, width // 5 + 1, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
+    return image[:height, :width]
+
+
+EVERY = [
+    Inference(scales=scales, flip=flip, tile=tile, crf=crf)
+    for scales, flip, tile, crf in itertools.product([(1.0,), (0.5, 1.0)], [False, True], [None, 12], [None, "deeplab"])
+]
+
+
+@pytest.mark.parametrize("tags", [None, [], [2], [1, 3]], ids=str)
+@pytest.mark.parametrize("inference", EVERY, ids=str)
+def test_labels_are_the_most_probable(inference: Inference, tags: list[int] | None) -> None:
+    image = picture()
+    found = inference.probabilities(Colours(), image, n_labels=4, tags=tags)
+    assert found.shape == (4, 20, 30)
+    torch.testing.assert_close(found.sum(0), torch.ones(20, 30), rtol=1e-4, atol=1e-4)
+    labels = inference.labels(Colours(), image, n_labels=4, tags=tags)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, found.numpy().argmax(0))
+    if tags is not None:
+        assert set(np.unique(labels)) <= {0, *tags}
+
+
+def test_tiles_larger_than_the_image_change_nothing() -> None:
+    whole = Inference().probabilities(Colours(), picture(), n_labels=4)
+    assert torch.equal(Inference(tile=64).probabilities(Colours(), picture(), n_labels=4), whole)
+
+
+def test_the_crf_is_the_published_one_over_what_the_tags_allow() -> None:
+    image = picture()
+    plain = Inference().probabilities(Colours(), image, n_labels=4, tags=[1, 3])
+    found = Inference(crf="deeplab").probabilities(Colours(), image, n_labels=4, tags=[1, 3])
+    expected = dense_crf(image, plain[[0, 1, 3]], **PRESETS["deeplab"])  # type: ignore[arg-type]
+    torch.testing.assert_close(found[[0, 1, 3]], expected)
+    assert not found[2].any()
