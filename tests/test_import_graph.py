@@ -37,6 +37,8 @@ FLOORS = (
     ("tagmask.batch", STAGE),
     ("tagmask.rescore", STAGE),
     ("tagmask.image_scores", STAGE),
+    ("tagmask.pairing", STAGE),
+    ("tagmask.submission", STAGE),
     ("tagmask.grid", STAGE),
     ("tagmask.comparison", STAGE),
     ("tagmask.memory", STAGE),

@@ -30,7 +30,7 @@ class Comparison:
 
     def to_html(self) -> str:
         """A self-contained page: the tables, and the maps side by side where the data can be opened."""
-        source, note = _source(self.runs)
+        source, note = open_source(self.runs)
         return compare_html(self.table, self.groups, source, notes=[note] if note else [])
 
 
@@ -123,7 +123,7 @@ def _default_folder(recipes: Sequence[Recipe]) -> Path | None:
     return Path("comparisons") / safe_name("+".join(names)) if names else None
 
 
-def _source(runs: Sequence[Path]) -> tuple[DataSource | None, str]:
+def open_source(runs: Sequence[Path]) -> tuple[DataSource | None, str]:
     """The data of the first run, or why there are no pictures."""
     try:
         source: DataSource = load_recipe(runs[0] / "recipe.yaml").data.open()

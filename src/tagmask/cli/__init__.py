@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, compare, data, figures, predict, recipes, runs, sweep
+from tagmask.cli import catalogue, compare, data, export, figures, predict, recipes, runs, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -33,6 +33,12 @@ data_app = typer.Typer(
     help="Data sources: check, make PartsWorld.",
     context_settings=HELP,
 )
+export_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Results in the form that others want them.",
+    context_settings=HELP,
+)
 
 app.command("run")(guarded(runs.run))
 app.command("sweep")(guarded(sweep.sweep))
@@ -47,10 +53,12 @@ recipe_app.command("list")(guarded(recipes.list_recipes))
 recipe_app.command("show")(guarded(recipes.show))
 recipe_app.command("validate")(guarded(recipes.validate))
 recipe_app.command("copy")(guarded(recipes.copy))
+export_app.command("voc-submission")(guarded(export.voc_submission))
 data_app.command("check")(guarded(data.check))
 data_app.command("make-partsworld")(guarded(data.make_partsworld))
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
+app.add_typer(export_app, name="export")
 
 
 def _show_version(wanted: bool) -> None:

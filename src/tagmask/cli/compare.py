@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +13,14 @@ import typer
 from tagmask.cli.recipes import find_recipe, shipped
 from tagmask.cli.runs import PlainOption
 from tagmask.errors import InputError, UnknownNameError
+
+
+class Void(StrEnum):
+    """What becomes of void pixels of the ground truth."""
+
+    ignored = "ignored"
+    background = "background"
+
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -32,13 +42,49 @@ def compare(
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown here.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write CSV here.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write HTML here.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="With --paired: write JSON here.")] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Two runs, image by image, with the interval of their difference.")
+    ] = False,
+    split: Annotated[str, typer.Option("--split", help="With --paired: which split.")] = "val",
+    measure: Annotated[
+        str | None,
+        typer.Option("--measure", metavar="NAME[,NAME]", help="With --paired: what of both, or of each, e.g. maps."),
+    ] = None,
+    void: Annotated[Void, typer.Option("--void", help="With --paired: what becomes of void pixels.")] = Void.ignored,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="With --paired: bootstrap samples.")] = 2000,
     plain: PlainOption = False,
 ) -> None:
     """Compare runs and recipes in one table.
 
     Recipes are run first; stages they share are done once. Runs that differ only in their seed become one
-    row, mean ± std; gains and costs are relative to plain CAM, where it is among them.
+    row, mean ± std; gains and costs are relative to plain CAM, where it is among them. With --paired, two runs
+    (or results of evaluate --predictions --output) are compared on the images that both have scored.
     """
+    files: tuple[tuple[Literal["md", "csv", "html"], Path | None], ...] = (
+        ("md", markdown),
+        ("csv", csv),
+        ("html", html),
+    )
+    if paired:
+        measures = measure.split(",") if measure else []
+        _pair(sources, split, measures, void, draws, [*files, ("json", json)])
+        return
+    if json is not None or measure is not None:
+        msg = "--json and --measure go with --paired"
+        raise InputError(msg)
+    _compare(sources, seeds, output, files, plain=plain)
+
+
+def _compare(
+    sources: Sequence[str],
+    seeds: str | None,
+    output: Path | None,
+    files: Sequence[tuple[Literal["md", "csv", "html"], Path | None]],
+    *,
+    plain: bool,
+) -> None:
+    """Run the recipes, print the tables and write what is asked for."""
     overrides = [text for text in sources if _OVERRIDE.match(text) and not Path(text).exists()]
     wanted = [_find(text) for text in sources if text not in overrides]
     from tagmask.comparison import compare as walk
@@ -51,11 +97,6 @@ def compare(
         print_table(part.header, part.rows, title=part.title)
     for note in result.table.notes:
         typer.echo(note)
-    files: tuple[tuple[Literal["md", "csv", "html"], Path | None], ...] = (
-        ("md", markdown),
-        ("csv", csv),
-        ("html", html),
-    )
     for kind, path in files:
         if path is not None:
             write_file(result, kind, path)
@@ -66,6 +107,40 @@ def compare(
         typer.echo(f"failed: {point.name}: {point.error}", err=True)
     if result.failed:
         raise typer.Exit(1)
+
+
+def _pair(
+    sources: Sequence[str],
+    split: str,
+    measures: Sequence[str],
+    void: Void,
+    draws: int,
+    files: Sequence[tuple[Literal["md", "csv", "json", "html"], Path | None]],
+) -> None:
+    """Print the paired comparison of two runs and write what is asked for."""
+    if len(sources) != 2:
+        msg = f"--paired compares two runs; {len(sources)} are named"
+        raise InputError(msg)
+    from tagmask.pairing import pair, write_pair
+    from tagmask.report.paired_table import CLASS_HEADER, IMAGE_HEADER
+    from tagmask.terminal import print_table
+
+    result = pair(sources[0], sources[1], split=split, measures=measures, void=void.value, draws=draws)
+    table = result.table
+    typer.echo(f"first:  {table.names[0]}")
+    typer.echo(f"second: {table.names[1]}")
+    print_table(CLASS_HEADER, table.class_rows(), title=table.what)
+    for title, places in zip(("Largest losses", "Largest gains"), table.extremes(5), strict=True):
+        if places:
+            print_table(IMAGE_HEADER, table.image_rows(places), title=title)
+    typer.echo(table.sentence())
+    typer.echo(table.counts())
+    for note in table.notes:
+        typer.echo(note)
+    for kind, path in files:
+        if path is not None:
+            write_pair(result, kind, path)
+            typer.echo(f"written: {path}", err=True)
 
 
 def _find(text: str) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tagmask.cli.runs import PlainOption, print_result
+from tagmask.errors import InputError
 
 if TYPE_CHECKING:
     from tagmask.progress import Progress
@@ -23,17 +25,26 @@ def evaluate(
         Path | None, typer.Option("--predictions", metavar="DIR", help="Score these masks (PNG) instead.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="With --predictions: which split.")] = "val",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="With --predictions: also write the scores here."),
+    ] = None,
     plain: PlainOption = False,
 ) -> None:
     """Score a run again, or any folder of masks.
 
-    Nothing is trained. The masks of --predictions may come from any tool."""
+    Nothing is trained. The masks of --predictions may come from any tool; with --output their scores are written as
+    a run has them, so that `tagmask compare --paired` can read them.
+    """
     from tagmask.terminal import terminal_progress
 
     if predictions is not None:
         with terminal_progress(plain=plain) as progress:
-            _score_folder(source, predictions, split, progress)
+            _score_folder(source, predictions, split, output, progress)
         return
+    if output is not None:
+        msg = "--output goes with --predictions; the scores of a run stand in the run"
+        raise InputError(msg)
     from tagmask.rescore import evaluate_again
 
     with terminal_progress(plain=plain) as progress:
@@ -41,32 +52,46 @@ def evaluate(
     print_result(result)
 
 
-def _score_folder(source: str, folder: Path, split: str, progress: Progress) -> None:
+def _score_folder(source: str, folder: Path, split: str, output: Path | None, progress: Progress) -> None:
     from tagmask.cli.data import data_settings
-    from tagmask.report.scores import percent
-    from tagmask.rescore import score_folder
+    from tagmask.report.figure_rows import figure_rows
+    from tagmask.report.scores import RULES
+    from tagmask.rescore import score_folder, write_folder_scores
     from tagmask.terminal import print_table
 
-    found = score_folder(data_settings(source).open(), folder, split=split, progress=progress)
-    ignored, background = found.scores["void_ignored"], found.scores["void_background"]
-    columns = ("class", "IoU", "IoU, void = background", "precision", "recall")
-    rows = [
-        (
-            name,
-            percent(ignored["iou"][name]),
-            percent(background["iou"][name]),
-            percent(ignored["precision"][name]),
-            percent(ignored["recall"][name]),
-        )
-        for name in ignored["iou"]
-    ]
-    rows.append(("mean", percent(ignored["miou"]), percent(background["miou"]), "", ""))
-    print_table(columns, rows, title=f"{folder}, split {split}, {ignored['n_images']} images")
+    data = data_settings(source).open()
+    found = score_folder(data, folder, split=split, progress=progress)
+    images = found.scores["void_ignored"]["n_images"]
+    print_table(*_class_table(found.scores), title=f"{folder}, split {split}, {images} images")
+    print_table(("figure", *RULES.values()), figure_rows([found.scores[rule] for rule in RULES]), title="All figures")
+    if output is not None:
+        write_folder_scores(found, data, output, split=split)
+        typer.echo(f"scores: {output / 'metrics.json'}")
     for problem in found.problems:
         typer.echo(f"skipped: {problem.path}: {problem.reason}", err=True)
     if found.missing:
         shown = ", ".join(found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
         typer.echo(f"warning: {len(found.missing)} images have no mask in {folder}: {shown}", err=True)
+
+
+def _class_table(scores: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows: every class, then the mean."""
+    from tagmask.report.scores import percent
+
+    ignored, background = scores["void_ignored"], scores["void_background"]
+    columns = ("class", "IoU", "IoU, void = background", "precision", "recall", "F1", "boundary IoU")
+    rows = [
+        (
+            name,
+            percent(ignored["iou"][name]),
+            percent(background["iou"][name]),
+            *(percent(ignored[key][name]) for key in ("precision", "recall", "f1")),
+            percent(ignored["boundary"]["iou"][name]),
+        )
+        for name in ignored["iou"]
+    ]
+    means = (ignored["miou"], background["miou"], *(ignored[f"mean_{key}"] for key in ("precision", "recall", "f1")))
+    return columns, [*rows, ("mean", *map(percent, means), percent(ignored["boundary"]["miou"]))]
 
 
 def report(run: RunArgument) -> None:

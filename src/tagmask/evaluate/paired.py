@@ -39,12 +39,14 @@ class Interval:
 class PairedDifference:
     """The comparison of two predictions; all scores in [0, 1].
 
-    ``miou`` of both, their ``difference``, ``by_class`` an interval for each class, ``images`` float64 [N, 2] the mean
-    IoU of each image, ``ids`` in the same order, ``draws`` how often images were drawn, ``level`` of the intervals.
+    ``miou`` of both, their ``difference``; ``iou`` float64 [2, n] of the classes, ``by_class`` an interval for each;
+    ``images`` float64 [N, 2] the mean IoU of each image, ``ids`` in the same order; ``draws`` how often images were
+    drawn, ``level`` of the intervals.
     """
 
     ids: tuple[str, ...]
     miou: tuple[float, float]
+    iou: Floats
     difference: Interval
     by_class: tuple[Interval, ...]
     images: Floats
@@ -107,6 +109,7 @@ def paired_bootstrap(
     return PairedDifference(
         ids=first.ids,
         miou=(float(miou[0][0]), float(miou[1][0])),
+        iou=np.concatenate(iou),
         difference=interval(float(miou[1][0] - miou[0][0]), means),
         by_class=tuple(interval(*own) for own in zip((iou[1] - iou[0])[0], classes.T, strict=True)),
         images=np.stack([first.image_miou(void), second.image_miou(void)], axis=1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,19 +167,40 @@ def _loss_chart(history: History, title: str, colour: str) -> Chart | None:
 
 def count_chart(facts: Facts) -> Chart | None:
     """Mean IoU by the number of classes in the image, every measure of the split that has most of them."""
+    return _group_chart(
+        facts,
+        lambda found: mapping(found.get("by_class_count")),
+        title="By number of classes in the image",
+        x_label="classes in the image",
+    )
+
+
+def size_chart(facts: Facts) -> Chart | None:
+    """Mean IoU by the share of the image that the object covers, likewise."""
+
+    def groups(found: Mapping[str, Any]) -> Mapping[str, Any]:
+        shares = mapping(dig(found, "by_object_size", "shares"))
+        return {group: dig(values, "miou") for group, values in shares.items()}
+
+    return _group_chart(facts, groups, title="By size of the object", x_label="share of the image")
+
+
+def _group_chart(
+    facts: Facts, groups_of: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, title: str, x_label: str
+) -> Chart | None:
+    """Bars of every measure, by the groups of its scores object."""
     shown = rules(facts.metrics)
     best: tuple[str, list[tuple[str, str, Sequence[float | None]]], list[str]] | None = None
     for split in reversed(splits(facts.metrics)) if shown else ():
-        tables = {m: dig(scores(facts.metrics, split, m, shown[0]), "by_class_count") for m in MEASURES}
-        known = [table for table in tables.values() if isinstance(table, dict)]
+        tables = {m: groups_of(scores(facts.metrics, split, m, shown[0])) for m in MEASURES}
         groups = [
             group
-            for group in dict.fromkeys(group for table in known for group in table)
-            if any(number(table.get(group)) is not None for table in known)
+            for group in dict.fromkeys(group for table in tables.values() for group in table)
+            if any(number(table.get(group)) is not None for table in tables.values())
         ]
         rows: list[tuple[str, str, Sequence[float | None]]] = []
         for measure, table in tables.items():
-            values = [number(dig(table, group)) for group in groups]
+            values = [number(table.get(group)) for group in groups]
             if any(value is not None for value in values):
                 in_percent = [None if value is None else 100 * value for value in values]
                 rows.append((MEASURES[measure], COLOURS[measure], in_percent))
@@ -188,10 +209,34 @@ def count_chart(facts: Facts) -> Chart | None:
     if best is None:
         return None
     split, rows, groups = best
-    label = f"mIoU by number of classes in the image, {split}"
-    svg = grouped_bars(groups, rows, label=label, x_label="classes in the image", y_label="mIoU")
-    legend = tuple((colour, name) for name, colour, _ in rows)
-    return Chart(f"By number of classes in the image ({split})", svg, legend)
+    svg = grouped_bars(groups, rows, label=f"mIoU {title.lower()}, {split}", x_label=x_label, y_label="mIoU")
+    return Chart(f"{title} ({split})", svg, tuple((colour, name) for name, colour, _ in rows))
+
+
+def calibration_chart(facts: Facts) -> Chart | None:
+    """Share of right pixels at each score of the maps that masks are made of; on the diagonal a score is true."""
+    shown = rules(facts.metrics)
+    for measure in ("refined_maps", "maps") if shown else ():
+        series, legend = [], []
+        for split in splits(facts.metrics):
+            found = mapping(scores(facts.metrics, split, measure, shown[0]).get("calibration"))
+            points = _pairs(found.get("confidence"), found.get("accuracy"))
+            if points:
+                colour = _SPLIT_COLOURS.get(split, _OTHER_SPLIT)
+                x, y = zip(*points, strict=True)
+                series.append(Series(split, x, [100 * value for value in y], colour))
+                legend.append((colour, f"{split}: calibration error {percent(number(found.get('ece')))}"))
+        if series:
+            svg = line_chart(
+                [*series, Series("as it says", [0, 1], [0, 100], "var(--ink-2)", faint=True, dashed=True)],
+                label=f"share of right pixels at each score of the {MEASURES[measure].lower()}",
+                x_label="score of the strongest map",
+                y_label="pixels of its class (%)",
+                x_range=(0.0, 1.0),
+                y_range=(0.0, 100.0),
+            )
+            return Chart(f"{MEASURES[measure]}: what a score means", svg, tuple(legend))
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 16, 38
 _HOVER_COLUMNS = 60
+_SMALL_MATRIX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +294,8 @@ def grouped_bars(
 def heat_matrix(values: Sequence[Sequence[float | None]], names: Sequence[str], *, label: str) -> str:
     """A square of shares: row = true class, column = predicted class, each row in [0, 1].
 
-    Diagonal cells and mistakes have two colours; darker is more. Names stand beside the rows while they are
-    legible (up to 32 classes), hovering names both classes in any case.
+    Diagonal cells and mistakes have two colours; darker is more. Names stand beside rows and columns; the picture of
+    more than 32 classes is larger. Hovering names both classes.
 
     Args:
         values: [n][n] shares; a row of None belongs to a class that does not occur.
@@ -307,19 +308,19 @@ def heat_matrix(values: Sequence[Sequence[float | None]], names: Sequence[str], 
     n = len(names)
     if n == 0 or len(values) != n:
         return ""
-    named = n <= 32
-    gutter = 78.0 if named else 4.0
-    side = 420.0 - gutter
+    # Up to 32 classes fit a picture of one size; for more it grows, so that names stay legible.
+    whole = 420.0 if n <= _SMALL_MATRIX else 78.0 + n * 10.5
+    gutter = 78.0
+    side = whole - gutter
     cell = side / n
     font = min(11.0, cell * 0.82)
-    parts = [_open(label, 420, 420)]
+    parts = [_open(label, round(whole), round(whole))]
     parts.append(f'<rect class="plate" x="{gutter:.1f}" y="{gutter:.1f}" width="{side:.1f}" height="{side:.1f}"/>')
     for row in range(n):
         centre = gutter + (row + 0.5) * cell
-        if named:
-            text = f'style="font-size:{font:.1f}px">{escape(_clip(names[row], int(gutter / (font * 0.53))))}</text>'
-            parts.append(f'<text x="{gutter - 5:.1f}" y="{centre + font * 0.35:.1f}" text-anchor="end" {text}')
-            parts.append(f'<text transform="translate({centre + font * 0.35:.1f} {gutter - 5:.1f}) rotate(-90)" {text}')
+        text = f'style="font-size:{font:.1f}px">{escape(_clip(names[row], int(gutter / (font * 0.53))))}</text>'
+        parts.append(f'<text x="{gutter - 5:.1f}" y="{centre + font * 0.35:.1f}" text-anchor="end" {text}')
+        parts.append(f'<text transform="translate({centre + font * 0.35:.1f} {gutter - 5:.1f}) rotate(-90)" {text}')
         for column in range(n):
             value = values[row][column]
             if value is None or value < 0.005:

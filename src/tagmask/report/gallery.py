@@ -1,7 +1,8 @@
 """Which images the page shows, and what is laid over them.
 
-From each split a bounded number of candidates is drawn by seed, so that a run over 100 000 images is
-reported as fast as one over 300; best and worst are the best and worst of these candidates.
+Best and worst are those of all images where the evaluate stage has kept every image's counts. Else a bounded number of
+candidates is drawn from each split by seed, so that a run over 100 000 images is reported as fast as one over 300, and
+best and worst are those of the candidates.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ import numpy as np
 from PIL import Image
 
 from tagmask.errors import TagmaskError
+from tagmask.image_scores import read_split_counts
 from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, DataSource, Sample, UInt8Array
 from tagmask.report.thumbnails import heat_uri, mask_uri, photo_uri
 from tagmask.workspace import Workspace
 
 Group = Literal["best", "worst", "random"]
+#: What an image is judged by, the end of the street first: key in metrics.json -> what people call it.
+_JUDGED = {
+    "segmentation": "prediction",
+    "pseudo_masks": "pseudo mask",
+    "refined_maps": "refined maps",
+    "maps": "maps",
+    "segmentation_full": "full supervision",
+}
 _MOST_MAPS = 6
 _USUAL_THRESHOLD = 0.3
 READ_ERRORS = (TagmaskError, OSError, ValueError, MemoryError)
@@ -58,6 +68,7 @@ class Gallery:
 
     shots: list[Shot] = field(default_factory=list)
     ranked: bool = False
+    complete: bool = False  # best and worst of all images, not of candidates
     candidates: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -114,18 +125,23 @@ def build_gallery(
         A gallery; broken images, maps and masks are left out and named in ``notes``.
     """
     gallery = Gallery()
-    pools = {}
+    pools: dict[str, list[_Candidate]] = {}
+    gallery.complete = True
     for split, samples in source.splits.items():
-        found = find_samples(workspace, samples, max(candidates // max(len(source.splits), 1), 1), seed)
-        if found:
-            pools[split] = found
+        known = _scored(workspace, source, split, gallery.notes)
+        pool = [_Candidate(sample, *known[sample.id]) for sample in samples if sample.id in known]
+        if not pool:
+            found = find_samples(workspace, samples, max(candidates // max(len(source.splits), 1), 1), seed)
+            pool = [_judge(workspace, source, sample, threshold, gallery.notes) for sample in found]
+            gallery.complete &= not pool
+        if pool:
+            pools[split] = pool
     gallery.candidates = sum(len(pool) for pool in pools.values())
     side = 400 if images <= 64 else max(160, round(400 * (64 / images) ** 0.5))
     picks: list[tuple[str, Group, _Candidate]] = []
     for split, pool in pools.items():
-        judged = [_judge(workspace, source, sample, threshold, gallery.notes) for sample in pool]
         quota = max(images // len(pools), 1)
-        picks += [(split, group, pick) for group, pick in _choose(judged, quota, seed)]
+        picks += [(split, group, pick) for group, pick in _choose(pool, quota, seed)]
     for split, group, pick in _mixed(picks):
         shot = _draw(workspace, source, pick, split, group, side, gallery.notes)
         if shot is not None:
@@ -148,6 +164,28 @@ def find_samples(workspace: Workspace, samples: Sequence[Sample], limit: int, se
             if len(found) == limit:
                 break
     return found
+
+
+def _scored(
+    workspace: Workspace, source: DataSource, split: str, notes: list[str]
+) -> dict[str, tuple[float | None, str]]:
+    """Mean IoU of every image as the evaluate stage counted it on this data, and of what; empty if it did not."""
+    path = workspace.image_counts_path(split)
+    if source.mask_reader is None or not path.exists():
+        return {}
+    try:
+        stored = read_split_counts(path)
+    except READ_ERRORS as error:
+        notes.append(str(error))
+        return {}
+    if stored.data != source.fingerprint:
+        return {}
+    for measure, judged in _JUDGED.items():
+        if measure in stored.measures:
+            values = stored.measures[measure].image_miou()
+            pairs = zip(stored.measures[measure].ids, values.tolist(), strict=True)
+            return {name: (None if np.isnan(value) else value, judged) for name, value in pairs}
+    return {}
 
 
 def _judge(
@@ -189,11 +227,13 @@ def _stored(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array | Non
     return workspace.load_mask(path) if path.exists() else None
 
 
-def thresholded(workspace: Workspace, sample: Sample, threshold: float | None) -> UInt8Array | None:
+def thresholded(
+    workspace: Workspace, sample: Sample, threshold: float | None, stage: str = "localize"
+) -> UInt8Array | None:
     """Labels of the strongest map where it exceeds the threshold, enlarged to the image's size."""
-    if not workspace.map_path(sample.id).exists():
+    if not workspace.map_path(sample.id, stage=stage).exists():
         return None
-    stored = workspace.load_maps(sample.id)
+    stored = workspace.load_maps(sample.id, stage=stage)
     height, width = stored.image_size
     if len(stored.classes) == 0:
         return np.zeros((height, width), dtype=np.uint8)

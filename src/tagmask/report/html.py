@@ -15,9 +15,10 @@ from markupsafe import Markup, escape
 from tagmask.interfaces import DataSource
 from tagmask.report import charts, headline, tables
 from tagmask.report.facts import Facts, read_facts
+from tagmask.report.figure_rows import figure_rows
 from tagmask.report.gallery import Gallery, build_gallery
 from tagmask.report.patches import LearntPatches, learnt_patches
-from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, splits
+from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 from tagmask.workspace import Workspace, atomic_write, voc_palette
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -75,9 +76,11 @@ def page_values(
     """Everything the template names."""
     panels = tables.class_panels(facts)
     tags = tables.tag_rows(facts, source)
-    training, thresholds, counts = (
-        charts.training_charts(facts), charts.threshold_charts(facts), charts.count_chart(facts)
-    )  # fmt: skip
+    training, thresholds = charts.training_charts(facts), charts.threshold_charts(facts)
+    groups = {
+        "counts": charts.count_chart(facts), "sizes": charts.size_chart(facts),
+        "calibration": charts.calibration_chart(facts),
+    }  # fmt: skip
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
     notes = chain(gallery.notes if gallery else (), *(learnt.notes for learnt in patches))
     shown = {
@@ -85,7 +88,7 @@ def page_values(
         "gallery": ("Gallery", True),
         "learnt": ("Learnt", any(learnt.rows for learnt in patches)),
         "classes": ("Per class", bool(panels)),
-        "maps": ("Threshold and errors", bool(thresholds or counts or errors)),
+        "maps": ("Threshold and errors", bool(thresholds or errors or any(groups.values()))),
         "training": ("Training", bool(training or tags)),
         "confusion": ("Confusion", confusion is not None),
         "run": ("The run", True),
@@ -108,8 +111,9 @@ def page_values(
         "panel_data": [asdict(panel) for panel in panels],
         "panel_choices": _panel_choices(facts, panels),
         "thresholds": thresholds,
-        "counts": counts,
+        **groups,
         "errors": errors,
+        **_figures(facts),
         "training": training,
         "tags": tags,
         "patches": [learnt for learnt in patches if learnt.rows],
@@ -187,6 +191,18 @@ def _panel_choices(facts: Facts, panels: list[tables.Panel]) -> dict[str, list[t
         "split": [(split, split) for split in splits(facts.metrics) if any(p.split == split for p in panels)],
         "rule": [(rule, RULES[rule]) for rule in rules(facts.metrics)],
     }
+
+
+def _figures(facts: Facts) -> dict[str, Any]:
+    """All single figures, a column per measure and split, under the first void rule that was scored."""
+    shown = rules(facts.metrics)
+    found = {
+        f"{title}, {split}": scores(facts.metrics, split, measure, shown[0])
+        for measure, title in MEASURES.items()
+        for split in (splits(facts.metrics) if shown else ())
+    }
+    found = {title: column for title, column in found.items() if column}
+    return {"figure_columns": list(found), "figure_rows": figure_rows(list(found.values()))}
 
 
 def _rows(facts: Facts, part: str) -> list[tuple[str, str]]:
