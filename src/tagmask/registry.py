@@ -85,6 +85,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "maps averaged over positions that look alike, two stages guiding each other",
             "Sun & Li, arXiv 2021",
         ),
+        "scg": Entry(
+            "tagmask.localize.scg:Scg",
+            "maps made anew from positions that look like their foreground, minus those like their background",
+            "Pan et al., CVPR 2021",
+        ),
         "lpcam": Entry(
             "tagmask.localize.lpcam:Lpcam",
             "similarity to prototypes of the class minus similarity to those of its context",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tagmask.interfaces import ClassifierOutput
+from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.localize.scg import Scg
 from tagmask.localize.self_correlation import combined_correlation, correlated_map, self_correlation
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
@@ -63,6 +66,42 @@ def test_refined_maps_are_the_published_ones(published: Mapping[str, Any], setti
         found = correlated_map(seed, combined, foreground=fg, background=bg)
         full = functional.interpolate(found[None, None], size=(height, width), mode="bilinear")[0, 0]
         close(full, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("setting", ["cub", "ilsvrc"])
+def test_the_map_of_the_true_class_is_the_published_one(published: Mapping[str, Any], setting: str) -> None:
+    """The localizer from features and class maps alone: stages, seeds and settings as a recipe gives them."""
+    localizer = Scg(
+        seed=cast(Any, Given()),
+        first_threshold=float(published[f"fo_th_{setting}"]),
+        second_threshold=float(published[f"so_th_{setting}"]),
+        second_weight=float(published[f"so_weight_{setting}"]),
+        foreground=float(published["fg_threshold"]),
+        background=float(published["bg_threshold"]),
+    )
+    taps = {block: torch.from_numpy(published[f"features_block{block}"]) for block in (4, 5)}
+    logits = torch.from_numpy(published["logits"])
+    output = ClassifierOutput(taps[5], taps, logits, {"maps": torch.from_numpy(published["class_maps"])})
+    best = torch.cat([torch.from_numpy(published["gt_label"]), logits[0].argsort(descending=True)[:5]])
+    found = localizer.view_maps(Trained(None), output, best)
+    height, width = (int(side) for side in published["image_size_hw"])
+    full = functional.interpolate(found, size=(height, width), mode="bilinear")[0]
+    close(full[:1], published[f"expected_refined_gtknown_map_{setting}"], rtol=1e-4)
+    close(full[1:], published[f"expected_refined_top5_maps_{setting}"], rtol=1e-4)
+    truth = published[f"expected_refined_gtknown_box_{setting}"].tolist()
+    ys, xs = torch.nonzero(full[0] >= float(published["box_threshold"]), as_tuple=True)
+    box = [int(value) for value in (xs.min(), ys.min(), xs.max(), ys.max())]
+    assert truth[0] == int(published["gt_label"][0])
+    assert max(abs(own - other) for own, other in zip(box, truth[1:], strict=True)) <= 1
+
+
+class Given(ViewLocalizer):
+    """Seed maps that come with the classifier's output."""
+
+    name = "given"
+
+    def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        return output.extras["maps"][:, channels]
 
 
 def test_two_kinds_of_positions() -> None:

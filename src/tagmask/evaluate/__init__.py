@@ -6,6 +6,7 @@ from tagmask.evaluate.calibration import calibration
 from tagmask.evaluate.image_counts import ImageCounts
 from tagmask.evaluate.object_size import by_object_size
 from tagmask.evaluate.paired import PairedDifference, paired_bootstrap
+from tagmask.evaluate.localization import box_localization
 from tagmask.evaluate.segmentation import (
     ConfusionCounter,
     confusion_matrix,
@@ -35,6 +36,7 @@ __all__ = [
     "boundary_iou",
     "by_object_size",
     "calibration",
+    "box_localization",
     "confusion_matrix",
     "error_decomposition",
     "f1_per_class",

@@ -72,16 +72,17 @@ def correlated_map(seed: Tensor, correlation: Tensor, *, foreground: float = 0.1
     """
     values = seed.flatten()
     alike = _columns(correlation[:, values >= foreground]) - _columns(correlation[:, values <= background])
-    return _stretched(functional.relu(alike), 0).view_as(seed)
+    return stretched(functional.relu(alike), 0).view_as(seed)
 
 
 def _columns(chosen: Tensor) -> Tensor:
     """Sum over columns [n, m] of which each counts from 0 to 1, itself from 0 to 1; zeros without columns."""
     if chosen.shape[1] == 0:
         return chosen.new_zeros(chosen.shape[0])
-    return _stretched(_stretched(chosen, 0).sum(1), 0)
+    return stretched(stretched(chosen, 0).sum(1), 0)
 
 
-def _stretched(values: Tensor, dim: int) -> Tensor:
+def stretched(values: Tensor, dim: int) -> Tensor:
+    """Min-max normalised along one dimension: in [0, 1], zeros where all are the same."""
     low = values.amin(dim, keepdim=True)
     return (values - low) / (values.amax(dim, keepdim=True) - low + 1e-10)

@@ -10,18 +10,16 @@ results are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.errors import InputError
 from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.localize.localizer import Trained
 from tagmask.localize.multi_scale import merge_flips
+from tagmask.localize.polisher import Polisher, resize
 from tagmask.localize.semantic_structure import Blocks, Epsilon, Norm, polish
 
 Guidance = Literal["cross_gate", "cross_seed", "cross_replace", "none"]
@@ -91,44 +89,15 @@ def guided(seeds: Tensor, stages: Sequence[Polish], guidance: Guidance, spread: 
     return torch.stack([stage(seed) for stage, seed in zip(stages, again, strict=True)]).sum(0)
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps or features [K, h, w] or [B, K, h, w] at another size (bilinear, half-pixel centres)."""
-    if maps.shape[-2:] == size:
-        return maps
-    batch = maps if maps.ndim == 4 else maps[None]
-    resized = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False)
-    return resized if maps.ndim == 4 else resized[0]
-
-
-class Ssa(ViewLocalizer):
-    """Settings of SSA. ``stages: null`` takes the last two, of which the last is what the head pools."""
+class Ssa(Polisher):
+    """Settings of SSA; ``seed`` and ``stages`` are those of every polisher."""
 
     name: ClassVar[str] = "ssa"
-    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
-    stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     blocks: Blocks = 2
     norm: Norm = "channel_l2"
     epsilon: Literal["identity"] | Annotated[float, Field(ge=0)] = "identity"
     guidance: Guidance = "cross_gate"
     clip_negative: bool = False
-
-    @field_validator("seed")
-    @classmethod
-    def _is_a_view_method(cls, seed: Any) -> Any:
-        if not isinstance(seed, ViewLocalizer):
-            msg = (
-                f"ssa polishes the maps of a view method, such as cam; '{seed.name}' runs one itself: "
-                f"write {{name: {seed.name}, seed: {{name: ssa}}}}"
-            )
-            raise ValueError(msg)
-        return seed
-
-    @model_validator(mode="after")
-    def _stages_differ(self) -> Self:
-        if self.stages is not None and len(set(self.stages)) < len(self.stages):
-            msg = f"stages {list(self.stages)}: one of them stands twice"
-            raise ValueError(msg)
-        return self
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.view_maps`; here each view guides itself."""
@@ -150,11 +119,9 @@ class Ssa(ViewLocalizer):
     def _seeds_and_stages(
         self, trained: Trained, output: ClassifierOutput, channels: Tensor
     ) -> tuple[Tensor, list[Polish]]:
-        """Seeds [B, K, h, w] at the size of the last of the stages, and what polishes such maps by each stage."""
-        taps = [output.feature_taps[number].float() for number in self._numbers(output)]
-        size = (taps[-1].shape[-2], taps[-1].shape[-1])
-        seeds = resize(self.seed.view_maps(trained, output, channels).float(), size)
-        return seeds, [self._polisher(resize(features, size)) for features in taps]
+        """Seeds [B, K, h, w], and what polishes such maps by each stage."""
+        seeds, features = self.seeds_and_features(trained, output, channels)
+        return seeds, [self._polisher(own) for own in features]
 
     def _polisher(self, features: Tensor) -> Polish:
         """Polishes maps [B, K, h, w], each view by its own features [B, D, h, w]."""
@@ -165,19 +132,3 @@ class Ssa(ViewLocalizer):
             return torch.stack([polish(view, own, blocks=self.blocks, **options) for view, own in views])
 
         return polished
-
-    def _numbers(self, output: ClassifierOutput) -> list[int]:
-        """Stage numbers, ascending.
-
-        Raises:
-            InputError: the backbone has no such stage.
-        """
-        known = sorted(output.feature_taps)
-        if self.stages is None:
-            return known[-2:]
-        for number in self.stages:
-            if number not in output.feature_taps:
-                shown = ", ".join(map(str, known))
-                msg = f"localize.stages={list(self.stages)}: this backbone has no stage {number}. Its stages: {shown}"
-                raise InputError(msg)
-        return sorted(self.stages)

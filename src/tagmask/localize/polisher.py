@@ -1,0 +1,73 @@
+"""Polishers: view methods that change the maps of another one, their ``seed``, with features of the same view."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+from torch.nn import functional
+
+from tagmask.building import AS_METHOD, method_of
+from tagmask.errors import InputError
+from tagmask.interfaces import ClassifierOutput
+from tagmask.localize.localizer import Trained, ViewLocalizer
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps or features [K, h, w] or [B, K, h, w] at another size (bilinear, half-pixel centres)."""
+    if maps.shape[-2:] == size:
+        return maps
+    batch = maps if maps.ndim == 4 else maps[None]
+    resized = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False)
+    return resized if maps.ndim == 4 else resized[0]
+
+
+class Polisher(ViewLocalizer):
+    """Settings of all polishers. ``stages: null`` takes the last two, of which the last is what the head pools."""
+
+    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+
+    @field_validator("seed")
+    @classmethod
+    def _is_a_view_method(cls, seed: Any) -> Any:
+        if not isinstance(seed, ViewLocalizer):
+            msg = (
+                f"{cls.name} polishes the maps of a view method, such as cam; '{seed.name}' runs one itself: "
+                f"write {{name: {seed.name}, seed: {{name: {cls.name}}}}}"
+            )
+            raise ValueError(msg)
+        return seed
+
+    @model_validator(mode="after")
+    def _stages_differ(self) -> Self:
+        if self.stages is not None and len(set(self.stages)) < len(self.stages):
+            msg = f"stages {list(self.stages)}: one of them stands twice"
+            raise ValueError(msg)
+        return self
+
+    def seeds_and_features(
+        self, trained: Trained, output: ClassifierOutput, channels: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Seeds [B, K, h, w] and each stage's features [B, D, h, w], all at the size of the last of the stages."""
+        taps = [output.feature_taps[number].float() for number in self._numbers(output)]
+        size = (taps[-1].shape[-2], taps[-1].shape[-1])
+        seeds = resize(self.seed.view_maps(trained, output, channels).float(), size)
+        return seeds, [resize(features, size) for features in taps]
+
+    def _numbers(self, output: ClassifierOutput) -> list[int]:
+        """Stage numbers, ascending.
+
+        Raises:
+            InputError: the backbone has no such stage.
+        """
+        known = sorted(output.feature_taps)
+        if self.stages is None:
+            return known[-2:]
+        for number in self.stages:
+            if number not in output.feature_taps:
+                shown = ", ".join(map(str, known))
+                msg = f"localize.stages={list(self.stages)}: this backbone has no stage {number}. Its stages: {shown}"
+                raise InputError(msg)
+        return sorted(self.stages)
