@@ -45,6 +45,7 @@ class Scores:
         self.overlap = IouCurve()
 
     def figures(self) -> dict[str, float]:
+        """Errors and thresholds by name."""
         found = {}
         for component, counted in self.errors.items():
             best = counted.result()
@@ -114,9 +115,8 @@ def main() -> None:
                     f"{100 * np.mean([a / max(b, 1e-9) - 1 for a, b in zip(values, first[key], strict=True)]):+.1f} %"
                 )
             digits = 2 if key.startswith("t ") else 1
-            print(
-                f"{name:24} {key:20} {np.mean(values):7.{digits}f} {np.std(values, ddof=len(values) > 1):6.{digits}f}   {against}"
-            )
+            mean, spread = np.mean(values), np.std(values, ddof=len(values) > 1)
+            print(f"{name:24} {key:20} {mean:7.{digits}f} {spread:6.{digits}f}   {against}")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ FLOORS = (
     ("tagmask.classify.subcategories", STAGE),
     ("tagmask.classify.patches", STAGE),
     ("tagmask.segment.schedule", STAGE),
+    ("tagmask.evaluate.objects", STAGE),
     ("tagmask.refine.choose_threshold", STAGE),
     ("tagmask.refine.fitting", STAGE),
     ("tagmask.refine.instance_masks", STAGE),

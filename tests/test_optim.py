@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from tagmask.optim import OptimizerSettings, build_optimizer, parameter_groups, rate_factor
@@ -77,6 +78,29 @@ def test_adamw_keeps_the_groups_decay() -> None:
     optimizer = build_optimizer(settings, parameter_groups(settings, model().parameters(), []))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
+def test_biases_at_a_rate_of_their_own() -> None:
+    settings = OptimizerSettings(lr=0.1, head_lr=1.0, weight_decay=0.5, decay_norms=True, bias_rate=2.0)
+    net = model()
+    groups = parameter_groups(settings, net[:2].parameters(), net[2].parameters())
+    found = [(group["lr"], group["peak_lr"], group["weight_decay"]) for group in groups]
+    assert found == [(0.1, 0.1, 0.5), (0.2, 0.2, 0.5), (1.0, 1.0, 0.5)]
+
+
+def test_steps_by_hand() -> None:
+    settings = OptimizerSettings(schedule="steps", milestones=(0.5, 0.75))
+    factors = [rate_factor(settings, step, 8) for step in range(8)]
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_nesterov_needs_its_momentum() -> None:
+    settings = OptimizerSettings(kind="sgd", nesterov=True)
+    optimizer = build_optimizer(settings, parameter_groups(settings, model().parameters(), []))
+    assert optimizer.param_groups[0]["nesterov"]
+    for wrong in ({"kind": "adamw"}, {"kind": "sgd", "momentum": None}):
+        with pytest.raises(ValidationError, match="needs kind: sgd and a momentum"):
+            OptimizerSettings.model_validate({**wrong, "nesterov": True})
 
 
 def test_poly_by_hand() -> None:

@@ -97,7 +97,7 @@ def test_a_wrong_backbone_gets_the_nearest_right_one() -> None:
         ("segment.augment.kind=resized_crop", "scale_crop"),
         ("refine=colour_walk", "must end in a refiner that makes labels"),
         ("refine=[threshold, colour_walk]", "'threshold' makes labels, so it must be the last"),
-        ("refine=[]", "at least 1"),
+        ("refine=[]", "makes no masks"),
         ("name=..", "name"),
         ("seed=-1", "seed"),
         ("localize.scales=[]", "localize.scales"),

@@ -54,21 +54,30 @@ class Sample:
 
 @dataclass(frozen=True)
 class ClassList:
-    """Names of all classes; index = mask label; ``names[0]`` is the background."""
+    """Names of all classes; index = mask label; ``names[0]`` is the background.
+
+    ``maskless``: there may be more classes than an 8-bit mask has numbers; see :attr:`fits_mask`.
+    """
 
     names: tuple[str, ...]
+    maskless: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
             msg = f"a class list needs a background and at least one class, got {list(self.names)}"
             raise DataError(msg)
-        if len(self.names) > IGNORE_INDEX:
+        if not (self.maskless or self.fits_mask):
             msg = f"{len(self.names)} classes do not fit an 8-bit mask (at most 254 and the background)"
             raise DataError(msg)
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             msg = f"class names must be unique, these are not: {sorted(twice)}"
             raise DataError(msg)
+
+    @property
+    def fits_mask(self) -> bool:
+        """Whether an 8-bit mask can hold all labels beside 255."""
+        return len(self.names) <= IGNORE_INDEX
 
     @property
     def foreground(self) -> tuple[str, ...]:
@@ -168,7 +177,8 @@ class ActivationMaps:
 
     ``classes`` int64 [K] mask labels (1..C) ascending; ``maps`` float32 [K, ceil(H/4), ceil(W/4)] in [0, 1],
     each divided by its own maximum (+1e-5); ``peak`` float32 [K] that maximum before division;
-    ``image_size`` (H, W); ``notes``: label and what its localizer did instead of what it should.
+    ``image_size`` (H, W); ``notes``: label and what its localizer did instead of what it should; ``ranking``: the
+    labels with the highest scores by the classifier, best first, where they were asked for.
     """
 
     classes: NDArray[np.int64]
@@ -176,3 +186,4 @@ class ActivationMaps:
     peak: FloatArray
     image_size: tuple[int, int]
     notes: tuple[tuple[int, str], ...] = ()
+    ranking: tuple[int, ...] = ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
+
+from tagmask.method import LATER
 
 
 class OptimizerSettings(BaseModel):
@@ -25,10 +27,24 @@ class OptimizerSettings(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     decay_norms: bool = Field(False, description="weight decay on biases and norms too (the published SGD codes)")
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
-    schedule: Literal["poly", "one_cycle", "constant"] = "poly"
+    nesterov: bool = Field(False, json_schema_extra=LATER, description="Nesterov's momentum, with sgd")
+    bias_rate: Annotated[float, Field(gt=0)] = Field(
+        1.0, json_schema_extra=LATER, description="rate of biases and norms, as a factor on that of weights"
+    )
+    schedule: Literal["poly", "one_cycle", "constant", "steps"] = "poly"
     power: Annotated[float, Field(gt=0)] = 0.9
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), json_schema_extra=LATER, description="shares of the training at which steps cuts the rate to a tenth"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not (self.kind == "sgd" and self.momentum):
+            msg = "nesterov: true needs kind: sgd and a momentum above 0"
+            raise ValueError(msg)
+        return self
 
 
 def parameter_groups(
@@ -42,7 +58,8 @@ def parameter_groups(
     """Pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out.
 
     Biases and norm weights (one-dimensional) and those of ``undecayed`` are in groups of their own without weight
-    decay, unless ``decay_norms``. New biases and norms learn ``bias_factor`` times as fast as other new parameters.
+    decay, unless ``decay_norms``. Biases and norms learn ``settings.bias_rate`` times as fast as weights, new ones
+    ``bias_factor`` times that.
     """
     groups: list[dict[str, Any]] = []
     marked = {id(parameter) for parameter in undecayed}
@@ -52,8 +69,8 @@ def parameter_groups(
             groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
 
     for parameters, rate, of_bias in (
-        (pretrained, settings.lr, settings.lr),
-        (new, settings.head_lr, settings.head_lr * bias_factor),
+        (pretrained, settings.lr, settings.lr * settings.bias_rate),
+        (new, settings.head_lr, settings.head_lr * settings.bias_rate * bias_factor),
     ):
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         plain = [p for p in trainable if p.ndim <= 1 or id(p) in marked]
@@ -73,20 +90,24 @@ def build_optimizer(settings: OptimizerSettings, groups: list[dict[str, Any]]) -
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     momentum = settings.weight_decay if settings.momentum is None else settings.momentum
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=settings.lr, momentum=momentum, weight_decay=settings.weight_decay, nesterov=settings.nesterov
+    )
 
 
 def rate_factor(settings: OptimizerSettings, step: int, total: int) -> float:
     """Factor on the peak rate at ``step`` of ``total``.
 
     poly: linear warm-up times (1 - step / total)^power; one_cycle: cosine from 1/25 up to 1 over the first 30 %,
-    then cosine down to 0.
+    then cosine down to 0; steps: a tenth of what it was from each of the milestones on.
     """
     if settings.schedule == "one_cycle":
         rise = max(1.0, 0.3 * total)
         if step < rise:
             return 0.04 + 0.96 * _half_cosine(step / rise)
         return 1 - _half_cosine((step - rise) / max(1.0, total - rise))
+    if settings.schedule == "steps":
+        return float(0.1 ** sum(step >= share * total for share in settings.milestones))
     warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     decay = (1 - step / total) ** settings.power if settings.schedule == "poly" else 1.0
     return float(warmup * decay)

@@ -29,7 +29,7 @@ class Step:
 
 def wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
     """The stages of a recipe in order: name, settings, upstream."""
-    dumped = recipe.dump()
+    dumped = recipe.stated()
     supervision = recipe.segment.supervision if recipe.segment else None
     from_classifier = bool(recipe.segment and getattr(recipe.segment.network, "weights", None) == "classifier")
     later = ("rounds", "relabel")
@@ -41,10 +41,9 @@ def wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
             stages.append((name, settings, (stages[-1][0],)))
     trained = tuple(name for name, *_ in stages[-1:])
     if supervision != "full":
-        stages += [
-            ("localize", dumped["localize"], trained),
-            ("refine", dumped["refine"], ("localize",)),
-        ]
+        stages.append(("localize", dumped["localize"], trained))
+        if recipe.refine.chain:
+            stages.append(("refine", dumped["refine"], ("localize",)))
     if recipe.segment and supervision in ("weak", "both"):
         if recipe.segment.needs_saliency:
             stages.append(("saliency", dumped["segment"]["saliency"], ()))
@@ -78,9 +77,12 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
 
 
 def _mask_fingerprint(source: DataSource) -> str:
-    """Hash of the mask files' sizes and times: an edited mask redoes what looks at masks, and nothing else."""
+    """Hash of all boxes and of the mask files' sizes and times: an edit redoes what looks at them, and nothing else."""
     digest = hashlib.sha256()
     for samples in source.splits.values():
+        for sample in samples:
+            if sample.boxes:
+                digest.update(f"{sample.id} {sample.boxes}\n".encode("utf-8", "backslashreplace"))
         for path in (sample.mask_path for sample in samples if sample.mask_path is not None):
             try:
                 found = path.stat()

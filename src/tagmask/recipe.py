@@ -176,6 +176,8 @@ def _list_index(items: list[Any], part: str, so_far: str) -> int:
 
 
 def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
     return value if isinstance(value, list) else [value]
 
 

@@ -35,6 +35,17 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
         "table": Entry("tagmask.data.table:TableSource", "CSV or Parquet table of images and tags"),
         "folders": Entry("tagmask.data.folders:FoldersSource", "one folder per class"),
         "coco": Entry("tagmask.data.coco:CocoSource", "COCO instances JSON", "Lin et al., ECCV 2014"),
+        "cub": Entry("tagmask.data.cub:CubSource", "CUB-200-2011, boxes included", "Wah et al., 2011"),
+        "ilsvrc": Entry(
+            "tagmask.data.ilsvrc:IlsvrcSource",
+            "ImageNet's localisation challenge, boxes included",
+            "Russakovsky et al., IJCV 2015",
+        ),
+        "wsol": Entry(
+            "tagmask.data.wsol_lists:WsolListsSource",
+            "wsolevaluation's lists: boxes, or OpenImages' masks",
+            "Choe et al., CVPR 2020",
+        ),
         "partsworld": Entry("tagmask.data.partsworld:PartsWorldSource", "the embedded procedural data set"),
     },
     "head": {
@@ -62,6 +73,11 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "tagmask.classify.softmax_ce:SoftmaxCeHead",
             "gap trained by softmax cross entropy (an ablation of ReCAM)",
             "Chen et al., CVPR 2022",
+        ),
+        "restricted": Entry(
+            "tagmask.classify.restricted:RestrictedHead",
+            "softmax cross entropy and SPA's restricted activation, for object localisation",
+            "Pan et al., CVPR 2021",
         ),
         "subcategory": Entry(
             "tagmask.classify.subcategory:SubcategoryHead",

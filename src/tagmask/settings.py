@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from tagmask import registry
 from tagmask.building import AS_METHOD, method_of
 from tagmask.classify.head import Head
+from tagmask.classify.neck import NeckSettings
 from tagmask.localize.localizer import Localizer
+from tagmask.method import LATER, stated
 from tagmask.optim import OptimizerSettings
 from tagmask.segment.inference import SMALLEST_TILE, Inference
 from tagmask.segment.presets import filled
@@ -56,9 +58,11 @@ class AugmentSettings(Settings):
     ``long_side``: the long side resized to a random length in ``long_side``, then a random ``crop`` with the
     missing area filled with the mean colour (IRNet and all that build on it).
     ``scale_crop``: the image scaled by a random factor of ``scale``, then a random ``crop`` (segmentation).
+    ``square``: both sides resized to one random length in ``long_side``, whatever the image's aspect, then a random
+    ``crop`` (object localisation).
     """
 
-    kind: Literal["resized_crop", "long_side", "scale_crop"] = "resized_crop"
+    kind: Literal["resized_crop", "long_side", "scale_crop", "square"] = "resized_crop"
     crop: Positive = 224
     scale: tuple[float, float] = (0.5, 1.0)
     ratio: tuple[float, float] = (0.8, 1.25)
@@ -78,12 +82,15 @@ class AugmentSettings(Settings):
 class ClassifySettings(Settings):
     """The tag classifier."""
 
-    backbone: str = Field("resnet10t", description="any timm model with features_only, or wide_resnet38")
+    backbone: str = Field("resnet10t", description="a timm model with features_only, or one of ours")
     backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
     weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
     final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")
+    neck: NeckSettings | None = Field(
+        None, json_schema_extra=LATER, description="new convolutions between backbone and head"
+    )
     head: HeadField = Field(default="gap", validate_default=True)
     epochs: Positive = 5
     batch_size: Positive = 16
@@ -116,16 +123,24 @@ class LocalizeSettings(Settings):
     study_list: Path | None = Field(
         None, description="file of image ids, the training images that localizers learn from; null: all of them"
     )
+    size: Positive | None = Field(
+        None, json_schema_extra=LATER, description="resize images to this square first, whatever their aspect"
+    )
+    ranking: Literal["none", "whole", "ten_crops"] = Field(
+        "none", json_schema_extra=LATER, description="order of the classes by score, for Top-1 and Top-5 localisation"
+    )
 
 
 class RefineSettings(Settings):
-    """A chain of refiners; the last one makes labels."""
+    """A chain of refiners; the last one makes labels. An empty chain: the recipe ends at its maps."""
 
-    chain: tuple[RefinerField, ...] = Field(default=("threshold",), validate_default=True, min_length=1)
+    chain: tuple[RefinerField, ...] = Field(default=("threshold",), validate_default=True)
 
     @field_validator("chain")
     @classmethod
     def _ends_in_labels(cls, chain: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not chain:
+            return chain
         *before, last = chain
         wrong = [refiner.name for refiner in before if refiner.makes != "maps"]
         if wrong:
@@ -236,6 +251,18 @@ class SegmentSettings(Settings):
         return value
 
 
+class BoxSettings(Settings):
+    """How boxes are made of maps and counted (object localisation)."""
+
+    component: Literal["union", "largest", "contour"] = Field(
+        "largest", description="a map's box: around all above the threshold, or around its largest component"
+    )
+    threshold: Literal["best"] | Fraction = Field("best", description="where errors are read; best on the split")
+    thresholds: Annotated[int, Field(ge=2, le=4096)] = 100
+    iou: Fraction = Field(0.5, description="a box is right where its IoU exceeds this")
+    inclusive: bool = Field(False, description="the end of a true box belongs to it, as published codes count")
+
+
 class EvaluateSettings(Settings):
     """What is measured where; ground truth is opened here only."""
 
@@ -244,6 +271,7 @@ class EvaluateSettings(Settings):
         "occurring", description="mean over classes in the split's ground truth, or in truth or prediction"
     )
     full_run: Path | None = Field(None, description="a run with full supervision, for the ratio")
+    boxes: BoxSettings = BoxSettings()
 
 
 class Recipe(Settings):
@@ -268,7 +296,10 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        """A localizer may need what only some heads have."""
+        """A localizer may need what only some heads have; masks are made by refiners."""
+        if not self.refine.chain and self.segment is not None and self.segment.supervision != "full":
+            msg = "refine: [] makes no masks for the segmentation network to learn from; set segment: null too"
+            raise ValueError(msg)
         first, *_ = self.trainings.values()
         if isinstance(first.head, Head):
             for component in first.head.parts():
@@ -302,6 +333,18 @@ class Recipe(Settings):
             network = segment.pop("network")
             values["segment"] = {"network": network, **segment}
         values["data"] = {"format": _format_name(self.data), **values["data"]}
+        return values
+
+    def stated(self) -> dict[str, Any]:
+        """As :meth:`dump`, without the settings that are no part of a fingerprint (see ``method.LATER``)."""
+        values = self.dump()
+        values["classify"] = stated(self.classify, values["classify"])
+        values["retrain"] = [stated(own, value) for own, value in zip(self.retrain, values["retrain"], strict=True)]
+        values["localize"] = stated(self.localize.method, stated(self.localize, values["localize"]))
+        refiners = zip(self.refine.chain, values["refine"], strict=True)
+        values["refine"] = [stated(own, value) for own, value in refiners]
+        if self.segment:
+            values["segment"] = stated(self.segment, values["segment"])
         return values
 
     def to_yaml(self) -> str:

@@ -83,6 +83,9 @@ def run(
         changed = resolved.engine.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"engine": changed})
     source: DataSource = resolved.data.open()
+    if not source.classes.fits_mask and (resolved.refine.chain or resolved.segment is not None):
+        msg = f"{len(source.classes.names)} classes do not fit an 8-bit mask: set refine: [] and segment: null"
+        raise InputError(msg)
     planned = [name for name, *_ in wanted(resolved)]
     if until not in (None, "report", *planned):
         msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"

@@ -191,6 +191,8 @@ class Workspace:
         }
         if maps.notes:
             arrays["notes"] = np.array([[str(label), text] for label, text in maps.notes])
+        if maps.ranking:
+            arrays["ranking"] = np.asarray(maps.ranking, dtype=np.int64)
         with atomic_write(self.map_path(sample_id, stage=stage)) as stream:
             np.savez(stream, **arrays)
 
@@ -204,6 +206,7 @@ class Workspace:
                 peak=stored["peak"],
                 image_size=(height, width),
                 notes=_notes(stored),
+                ranking=tuple(stored["ranking"].tolist()) if "ranking" in stored else (),
             )
 
     def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:

@@ -26,7 +26,7 @@ from tagmask.data.transforms import (
 )
 
 sides = st.integers(1, 40)
-KINDS = ("resized_crop", "long_side", "scale_crop")
+KINDS = ("resized_crop", "long_side", "scale_crop", "square")
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

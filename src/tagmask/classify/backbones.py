@@ -1,8 +1,9 @@
-"""Backbones: any timm model with ``features_only``, at a chosen output stride, and WideResNet-38."""
+"""Backbones: any timm model with ``features_only``, at a chosen output stride, and a few of our own."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from timm.models import swin_transformer
 from torch import Tensor, nn
 
-from tagmask.classify import wide_resnet38
+from tagmask.classify import inception_v3, vgg16, wide_resnet38
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.state_dict import read_state_dict
+from tagmask.state_dict import fitting, read_state_dict
 
 
 def build_backbone(
@@ -28,10 +29,10 @@ def build_backbone(
     """Create a feature extractor.
 
     Args:
-        name: timm architecture, or 'wide_resnet38'.
+        name: timm architecture, 'wide_resnet38', 'vgg16_wsol' or 'inception_v3_wsol'.
         args: further arguments of its constructor.
         weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
-            WideResNet-38 takes a state dict saved by torch too.
+            The three that are not timm's take a state dict saved by torch too.
         output_stride: stride of the last feature map.
         dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (methods.md 1.1).
         final_conv: end in what the model itself pools (MobileNet's and EfficientNet's last 1x1 convolution
@@ -43,8 +44,10 @@ def build_backbone(
     """
     if name == wide_resnet38.NAME:
         return _wide_resnet38(dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
+    if name in _UNDILATED:
+        return _undilated(name, dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
     if not timm.is_model(name):
-        raise UnknownNameError("backbone", name, [*timm.list_models(), wide_resnet38.NAME])
+        raise UnknownNameError("backbone", name, [*timm.list_models(), wide_resnet38.NAME, *_UNDILATED])
     options: dict[str, Any] = dict(args or {})
     if isinstance(weights, Path):
         check_weights(weights, name, options)
@@ -84,6 +87,47 @@ def _wide_resnet38(
         msg = f"classify.backbone_args: {name} has width and dropout, not {', '.join(unknown)}"
         raise InputError(msg)
     return Backbone(wide_resnet38.build_wide_resnet38(weights if isinstance(weights, Path) else None, **args))
+
+
+#: Networks of object localisation, and timm's name of the network whose weights they take.
+_UNDILATED: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    vgg16.NAME: (vgg16.Vgg16, "vgg16"),
+    inception_v3.NAME: (inception_v3.InceptionV3, "inception_v3.tv_in1k"),
+}
+
+
+def _undilated(
+    name: str,
+    args: dict[str, Any],
+    weights: Path | str | None,
+    output_stride: int,
+    *,
+    dilate: bool,
+    final_conv: bool,
+) -> Backbone:
+    """VGG16 or InceptionV3 with pools or strides left out and nothing in their place."""
+    build, twin = _UNDILATED[name]
+    for wrong, remedy in (
+        (output_stride == 32, "its stride is 16, or 8 with a pool less (set output_stride)"),
+        (dilate, "what it leaves out is not made up for by dilation (set dilate: false)"),
+        (final_conv, "it has no other end (set final_conv: false)"),
+    ):
+        if wrong:
+            msg = f"classify.backbone={name}: {remedy}"
+            raise InputError(msg)
+    try:
+        model = build(output_stride, **args)
+    except TypeError as error:
+        msg = f"classify.backbone_args: {' '.join(str(error).split())} ({name})"
+        raise InputError(msg) from error
+    if isinstance(weights, Path):
+        stored = read_state_dict(weights, remedy=f"Set classify.weights to a local file of {name}, or to null.")
+        model.load_state_dict(fitting(stored, model.state_dict(), weights, name), assign=True)
+    elif weights == "timm":
+        full = create_timm(twin, {"pretrained": True, "num_classes": 0}, setting="classify.backbone")
+        kept = fitting(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
+        model.load_state_dict(kept, assign=True)
+    return Backbone(model)
 
 
 def _try_any_size(backbone: Backbone, name: str) -> None:

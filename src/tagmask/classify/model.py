@@ -17,9 +17,17 @@ from tagmask.weights import load_weights
 class Classifier(nn.Module):
     """Images [B, 3, H, W], normalised -> ClassifierOutput."""
 
-    def __init__(self, backbone: Backbone, head: Any, *, frozen_stages: int = 0, batch_norm: str = "eval") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Any,
+        *,
+        neck: nn.Module | None = None,
+        frozen_stages: int = 0,
+        batch_norm: str = "eval",
+    ) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.neck, self.head = backbone, neck, head
         self.batch_norm = batch_norm
         for parameter in backbone.parameters_up_to(frozen_stages):
             parameter.requires_grad_(False)
@@ -30,10 +38,18 @@ class Classifier(nn.Module):
         weights: Tensor = self.head.class_weights
         return weights
 
+    @property
+    def class_bias(self) -> Tensor | None:
+        """The classifier's biases [C], None if it has none; part of its class maps, not of activation maps."""
+        bias: Tensor | None = getattr(self.head, "class_bias", None)
+        return bias
+
     def forward(self, images: Tensor, tags: Tensor | None = None) -> ClassifierOutput:
         """One pass; see interfaces.ClassifierOutput. ``tags`` (multi-hot [B, C]) come in training only."""
         taps = self.backbone(images)
         features = taps[self.backbone.n_stages]
+        if self.neck is not None:
+            features = self.neck(features)
         logits, extras = self.head(features, tags)
         return ClassifierOutput(features=features, feature_taps=taps, logits=logits, extras=extras)
 
@@ -55,8 +71,9 @@ def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: 
         dilate=settings.dilate,
         final_conv=settings.final_conv,
     )
-    head = settings.head.build(backbone.channels[-1], n_classes)
-    return Classifier(backbone, head, frozen_stages=settings.freeze, batch_norm=settings.batch_norm)
+    neck = settings.neck.build(backbone.channels[-1]) if settings.neck else None
+    head = settings.head.build(neck.channels if neck else backbone.channels[-1], n_classes)
+    return Classifier(backbone, head, neck=neck, frozen_stages=settings.freeze, batch_norm=settings.batch_norm)
 
 
 def load_classifier(path: Path, settings: ClassifySettings, classes: ClassList) -> Classifier:

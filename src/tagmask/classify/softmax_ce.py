@@ -6,7 +6,7 @@ distribution as the target.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -41,7 +41,8 @@ class SoftmaxCeHead(GapHead):
 
     def build(self, channels: int, n_classes: int) -> SoftmaxCeClassifier:
         """The head's module for D = ``channels`` and C = ``n_classes``."""
-        module = SoftmaxCeClassifier(channels, n_classes, dropout=self.dropout, init_std=self.init_std)
+        options: dict[str, Any] = {"dropout": self.dropout, "init_std": self.init_std, "bias": self.bias}
+        module = SoftmaxCeClassifier(channels, n_classes, **options)
         module.only_single = self.only_single
         return module
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tagmask.classify.stages import Stages
 from tagmask.state_dict import fitting, read_state_dict
 
 NAME = "wide_resnet38"
@@ -70,13 +71,6 @@ class BottleneckUnit(nn.Module):
         return self.conv_branch1(entry) + self.conv_branch2b2(branch), entry
 
 
-class _Stages(list[int]):
-    """Channels of the stages, asked for as timm's models are."""
-
-    def channels(self) -> list[int]:
-        return list(self)
-
-
 class WideResNet38(nn.Module):
     """Three stages of stride 8: conv4 and conv5, the pre-activations at the entry of b5 and b6, and conv6, the end.
 
@@ -103,7 +97,7 @@ class WideResNet38(nn.Module):
         self.b7 = BottleneckUnit(32 * w, 64 * w, dilation=4, dropout=0.5)
         self.bn7 = nn.BatchNorm2d(64 * w)
         self.dropout7 = nn.Dropout2d(dropout)
-        self.feature_info = _Stages([8 * w, 16 * w, 64 * w])
+        self.feature_info = Stages([8 * w, 16 * w, 64 * w])
         self.freeze()
 
     def freeze(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tagmask import registry
+from tagmask.data import ilsvrc
 from tagmask.data.coco import find_annotations, single_annotations
 from tagmask.data.files import ImageFolder
 from tagmask.data.table import TABLE_FILES
@@ -17,12 +18,13 @@ from tagmask.errors import DataError
 
 EXPECTED = (
     "VOC: JPEGImages/ (or VOCdevkit/VOC2012/JPEGImages/); COCO: annotations/instances_train*.json; "
-    "table: a CSV or Parquet file with an image and a tags column; folders: one folder of images per class"
+    "table: a CSV or Parquet file with an image and a tags column; folders: one folder of images per class; "
+    "cub: images.txt and train_test_split.txt; ilsvrc: train/n01440764/; wsol: metadata/train/class_labels.txt"
 )
 
 
 def detect_format(root: Path | str) -> str:
-    """'voc', 'coco', 'table' or 'folders', from what lies in ``root``. No image is opened.
+    """'voc', 'coco', 'cub', 'wsol', 'ilsvrc', 'table' or 'folders', from what lies in ``root``. No image is opened.
 
     Raises:
         DataError: no such folder, or nothing fits; says what was found and what each format needs.
@@ -40,6 +42,12 @@ def detect_format(root: Path | str) -> str:
         return "voc"
     if find_annotations(root, ("train", "val")) or single_annotations(root):
         return "coco"
+    if any((base / "train_test_split.txt").is_file() for base in (root, root / "CUB_200_2011")):
+        return "cub"
+    if any((root / "metadata").glob("*/class_labels.txt")):
+        return "wsol"
+    if ilsvrc.looks_like(root):
+        return "ilsvrc"
     if any(path.suffix.lower() in TABLE_FILES for path in root.iterdir()):
         return "table"
     images = False

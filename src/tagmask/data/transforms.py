@@ -121,6 +121,11 @@ def augment_image(
     if kind == "resized_crop":
         cut = random_resized_crop(image, crop, scale, ratio, rng)
         return normalise(jitter(cut, colour_jitter, rng))
+    if kind == "square":
+        side = int(rng.integers(long_side[0], long_side[1] + 1))
+        resized = resize_image(image, (side, side))
+        window = random_window((side, side), crop, rng)
+        return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
     if kind == "long_side":
         factor = int(rng.integers(long_side[0], long_side[1] + 1)) / max(image.shape[:2])
     else:

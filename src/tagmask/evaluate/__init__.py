@@ -4,9 +4,9 @@ from tagmask.evaluate.activated_area import ActivatedArea
 from tagmask.evaluate.boundary import BoundaryCounts, boundary_counts, boundary_iou
 from tagmask.evaluate.calibration import calibration
 from tagmask.evaluate.image_counts import ImageCounts
+from tagmask.evaluate.localization import box_localization
 from tagmask.evaluate.object_size import by_object_size
 from tagmask.evaluate.paired import PairedDifference, paired_bootstrap
-from tagmask.evaluate.localization import box_localization
 from tagmask.evaluate.segmentation import (
     ConfusionCounter,
     confusion_matrix,
@@ -34,9 +34,9 @@ __all__ = [
     "ThresholdSweep",
     "boundary_counts",
     "boundary_iou",
+    "box_localization",
     "by_object_size",
     "calibration",
-    "box_localization",
     "confusion_matrix",
     "error_decomposition",
     "f1_per_class",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.evaluate.components import all_components, largest_components
-from tagmask.evaluate.segmentation import Array
+from tagmask.evaluate.counting import Array
 
 Component = Literal["union", "largest", "contour"]
 Boxes = NDArray[np.int64]

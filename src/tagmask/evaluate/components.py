@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.compiled import compiled
+from tagmask.refine.compiling import compiled
 
 Ints = NDArray[Any]
 
@@ -21,7 +21,7 @@ _DX = np.array([1, 1, 0, -1, -1, -1, 0, 1], np.int64)
 _DY = np.array([0, 1, 1, 1, 0, -1, -1, -1], np.int64)
 
 
-@compiled()
+@compiled
 def _find(parent: Ints, p: Any) -> Any:
     while parent[p] != p:
         parent[p] = parent[parent[p]]
@@ -29,7 +29,7 @@ def _find(parent: Ints, p: Any) -> Any:
     return p
 
 
-@compiled()
+@compiled
 def _join(parent: Ints, box: Ints, first: Ints, p: Any, q: Any) -> None:
     """Merge the components of two pixels; the root keeps the common box and the first pixel in reading order."""
     a, b = _find(parent, p), _find(parent, q)
@@ -42,7 +42,7 @@ def _join(parent: Ints, box: Ints, first: Ints, p: Any, q: Any) -> None:
     box[a, 2], box[a, 3] = max(box[a, 2], box[b, 2]), max(box[a, 3], box[b, 3])
 
 
-@compiled()
+@compiled
 def _enter(parent: Ints, box: Ints, first: Ints, p: Any, height: Any, width: Any, eight: Any) -> None:
     """Make a pixel foreground and join it to its foreground neighbours (parent < 0: background)."""
     y, x = p // width, p % width
@@ -56,7 +56,7 @@ def _enter(parent: Ints, box: Ints, first: Ints, p: Any, height: Any, width: Any
             _join(parent, box, first, p, near_y * width + near_x)
 
 
-@compiled()
+@compiled
 def _by_level(flat: Ints, n: Any) -> Ints:
     """Pixels by falling level, in reading order where it is the same."""
     start = np.zeros(n + 2, np.int64)
@@ -71,7 +71,7 @@ def _by_level(flat: Ints, n: Any) -> Ints:
     return order
 
 
-@compiled()
+@compiled
 def contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
     """Area of the polygon through the outermost pixels of one 8-connected component at threshold i.
 
@@ -103,7 +103,7 @@ def contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
         here_y, here_x, back = next_y, next_x, (ahead + 4) % 8
 
 
-@compiled()
+@compiled
 def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Ints:
     """Box of the largest component at each of n thresholds, int64 [n, 4]; zeros where there is none.
 
@@ -143,7 +143,7 @@ def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Int
     return found
 
 
-@compiled()
+@compiled
 def all_components(levels: Ints, n: Any, eight: Any) -> tuple[Ints, Ints]:
     """Boxes of all components at each of n thresholds.
 

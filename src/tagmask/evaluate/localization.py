@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from tagmask.errors import DataError
 from tagmask.evaluate.boxes import Boxes, Component, best_iou, boxes_of_levels, contour_boxes, threshold_levels
-from tagmask.evaluate.segmentation import Array, as_numpy
+from tagmask.evaluate.counting import Array, as_numpy
 from tagmask.interfaces import IGNORE_INDEX, FloatArray
 
 Curve = NDArray[np.float64]

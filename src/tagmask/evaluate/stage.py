@@ -16,6 +16,7 @@ from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.evaluate.counting import VOID_RULES, Counts
 from tagmask.evaluate.map_scores import MapScores
 from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
+from tagmask.evaluate.objects import localization
 from tagmask.evaluate.segmentation import Average
 from tagmask.image_scores import SplitCounts, write_split_counts
 from tagmask.interfaces import Problem, Sample, UInt8Array
@@ -118,7 +119,8 @@ def run(context: Context) -> list[Problem]:
     masks_of = "refined_maps" if context.recipe.refine.makes_maps else "maps"
     thresholds = {masks_of: float(threshold["value"])} if threshold else {}
     for split in (TRAIN, VAL):
-        counted = _SplitScores(_made(context.recipe), len(names), settings.thresholds)
+        made = _made(context.recipe) if any(source.has_mask(sample) for sample in context.samples(split)) else {}
+        counted = _SplitScores(made, len(names), settings.thresholds)
         problems += _count(context, split, counted)
         if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
@@ -129,6 +131,7 @@ def run(context: Context) -> list[Problem]:
         "tags": _tag_precision(workspace, list(context.recipe.trainings)[-1]),
         "threshold": threshold,
         "splits": splits,
+        "localization": localization(context, problems),
         "ratio_to_full": _ratio(context, splits),
         "without_masks": None if splits else NO_MASKS,
     }
@@ -165,7 +168,7 @@ def _made(recipe: Recipe) -> dict[str, str]:
     made = {} if supervision == "full" else {"maps": "localize"}
     if made and recipe.refine.makes_maps:
         made["refined_maps"] = "refine"
-    if made:
+    if made and recipe.refine.chain:
         made["pseudo_masks"] = "refine"
     if recipe.segment and supervision in ("weak", "both"):
         *before, last = recipe.segment.stages

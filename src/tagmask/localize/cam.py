@@ -8,24 +8,28 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from tagmask.interfaces import ClassifierOutput
 from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.method import LATER
 
 
-def cam(features: Tensor, class_weights: Tensor) -> Tensor:
+def cam(features: Tensor, class_weights: Tensor, class_bias: Tensor | None = None) -> Tensor:
     """Rectified class responses, not normalised.
 
     Args:
         features: [B, D, h, w] float.
         class_weights: [C, D] float.
+        class_bias: [C] float, added before the ReLU; with the head's biases these are its class maps, rectified.
 
     Returns:
         [B, C, h, w] float, >= 0.
     """
-    return functional.relu(functional.conv2d(features, class_weights[:, :, None, None].to(features.dtype)))
+    bias = None if class_bias is None else class_bias.to(features.dtype)
+    return functional.relu(functional.conv2d(features, class_weights[:, :, None, None].to(features.dtype), bias))
 
 
 class LinearView(ViewLocalizer):
@@ -35,16 +39,31 @@ class LinearView(ViewLocalizer):
         """Weights [C, D] of the response."""
         raise NotImplementedError
 
+    def class_bias(self, classifier: Any) -> Tensor | None:
+        """What is added to the response of each class before the ReLU, [C]; None for nothing."""
+        del classifier
+        return None
+
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.view_maps`."""
         weights = torch.index_select(self.weights(trained.classifier), 0, channels)
-        return cam(output.features.float(), weights.float())
+        bias = self.class_bias(trained.classifier)
+        return cam(output.features.float(), weights.float(), None if bias is None else bias[channels].float())
 
 
 class Cam(LinearView):
-    """The plain baseline, without settings: the weights that make the classifier's logits."""
+    """The plain baseline: the weights that make the classifier's logits.
+
+    ``bias`` adds the head's biases, if it has any: the class maps whose mean is the logit (object localisation).
+    """
 
     name: ClassVar[str] = "cam"
+    bias: bool = Field(False, json_schema_extra=LATER)
+
+    def class_bias(self, classifier: Any) -> Tensor | None:
+        """The head's biases [C] where they are asked for."""
+        bias: Tensor | None = classifier.class_bias if self.bias else None
+        return bias
 
     def weights(self, classifier: Any) -> Tensor:
         """The classifier's own weights [C, D]."""

@@ -23,6 +23,8 @@ from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
 from tagmask.localize.learning import Learnt, Reservoir
 from tagmask.localize.localizer import Localizer, Trained
 from tagmask.localize.multi_scale import Views, strided_size
+from tagmask.localize.polisher import resize
+from tagmask.localize.ranking import at_size, class_ranking
 from tagmask.settings import LocalizeSettings
 from tagmask.weights import load_tensors, save_tensors
 from tagmask.workspace import SCHEMA, read_json, write_json
@@ -54,10 +56,18 @@ def activation_maps(
     """
     channels = torch.tensor([label - 1 for label in labels], dtype=torch.int64, device=device)
     trained = Trained(model, learnt or {}, device)
+    ranking = (
+        class_ranking(trained, image, ten_crops=settings.ranking == "ten_crops", size=settings.size)
+        if (settings.ranking != "none")
+        else ()
+    )
+    size = strided_size((image.shape[0], image.shape[1]))
     if labels:
-        merged: Tensor = settings.method.image_maps(trained, image, channels, views_of(settings)).float().cpu()
+        seen = at_size(image, settings.size)
+        merged: Tensor = settings.method.image_maps(trained, seen, channels, views_of(settings)).float().cpu()
+        merged = resize(merged, size)
     else:
-        merged = torch.zeros(0, *strided_size((image.shape[0], image.shape[1])))
+        merged = torch.zeros(0, *size)
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
     return ActivationMaps(
         classes=(channels.cpu() + 1).numpy(),
@@ -65,6 +75,7 @@ def activation_maps(
         peak=peak.numpy(),
         image_size=(image.shape[0], image.shape[1]),
         notes=tuple((channel + 1, text) for channel, text in trained.notes),
+        ranking=ranking,
     )
 
 
@@ -164,6 +175,7 @@ def _study(
         image = loader.load(sample)
         if isinstance(image, Problem):
             return number, image
+        image = at_size(image, context.recipe.localize.size)
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
         rng = np.random.default_rng([engine.seed, number])
         with engine.autocast(), torch.inference_mode():

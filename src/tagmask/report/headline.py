@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tagmask.report.facts import Facts
-from tagmask.report.scores import MEASURES, RULES, dig, miou, number, percent, rules, scores, splits
+from tagmask.report.scores import ERRORS, MEASURES, RULES, dig, localized, miou, number, percent, rules, scores, splits
 
 #: What to show when there is room for one measure: the end of the street first.
 FURTHEST = ("segmentation", "pseudo_masks", "refined_maps", "maps", "segmentation_full")
@@ -47,6 +47,11 @@ def cards(facts: Facts) -> list[Card]:
         if values:
             beside = tuple(_beside(metrics, measure, rule) for rule in shown[1:])
             made.append(Card(title, COLOURS[measure], values, _note(metrics, measure), beside))
+    split, located = localized(metrics)
+    if split:
+        beside = tuple(f"{title}: {percent(number(located[key]))}" for key, title in ERRORS.items() if key in located)
+        value = ((split, f"{percent(number(located['gt_known']))} %"),)
+        made.append(Card("Localisation", COLOURS["maps"], value, "GT-known error of boxes", beside[1:]))
     ratio = number(dig(metrics, "ratio_to_full", shown[0])) if shown else None
     if ratio is not None:
         others = ((RULES[rule], number(dig(metrics, "ratio_to_full", rule))) for rule in shown[1:])

@@ -17,6 +17,7 @@ from tagmask.report import charts, headline, tables
 from tagmask.report.facts import Facts, read_facts
 from tagmask.report.figure_rows import figure_rows
 from tagmask.report.gallery import Gallery, build_gallery
+from tagmask.report.objects import objects
 from tagmask.report.patches import LearntPatches, learnt_patches
 from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 from tagmask.workspace import Workspace, atomic_write, voc_palette
@@ -81,12 +82,14 @@ def page_values(
         "counts": charts.count_chart(facts), "sizes": charts.size_chart(facts),
         "calibration": charts.calibration_chart(facts),
     }  # fmt: skip
+    located = objects(facts.metrics)
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
     notes = chain(gallery.notes if gallery else (), *(learnt.notes for learnt in patches))
     shown = {
         "figures": ("Figures", True),
         "gallery": ("Gallery", True),
         "learnt": ("Learnt", any(learnt.rows for learnt in patches)),
+        "objects": ("Localisation", located is not None),
         "classes": ("Per class", bool(panels)),
         "maps": ("Threshold and errors", bool(thresholds or errors or any(groups.values()))),
         "training": ("Training", bool(training or tags)),
@@ -107,6 +110,7 @@ def page_values(
         "no_masks": headline.no_masks(facts),
         "sentences": headline.sentences(facts),
         "warnings": _warnings(facts, tags),
+        "objects": located,
         "panels": panels,
         "panel_data": [asdict(panel) for panel in panels],
         "panel_choices": _panel_choices(facts, panels),

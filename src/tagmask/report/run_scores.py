@@ -11,7 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from tagmask.errors import InputError, nearest
-from tagmask.report.scores import dig, mapping, miou, number, scores
+from tagmask.report.scores import ERRORS as BOX_ERRORS
+from tagmask.report.scores import dig, localized, mapping, miou, number, scores
 from tagmask.workspace import Workspace, read_json
 
 Kind = Literal["percent", "number", "seconds", "ratio", "gain"]
@@ -106,6 +107,7 @@ class Column:
     ruled: bool = True
 
 
+BOXES = "localisation, error of boxes"
 MAPS, LATER, COUNTS, COST = "mIoU of the maps", "mIoU of what follows", "maps by number of classes", "cost"
 ERRORS = {"train": "maps, errors on train", "val": "maps, errors on val"}
 
@@ -128,6 +130,12 @@ def _training_seconds(run: RunScores) -> float | None:
     return sum(found) if found else None
 
 
+def _error(key: str, title: str) -> Column:
+    return Column(
+        f"{title} error", BOXES, "percent", lambda run, rule: number(localized(run.metrics)[1].get(key)), ruled=False
+    )
+
+
 _SPLITS = ("train", "val")
 
 #: Every column in the order of the tables; those that need a baseline are added by the comparison.
@@ -143,6 +151,7 @@ COLUMNS: tuple[Column, ...] = (
     _miou("segmentation val", "val", "segmentation"),
     _miou("full supervision val", "val", "segmentation_full"),
     Column("ratio to full", LATER, "percent", lambda run, rule: number(dig(run.metrics, "ratio_to_full", rule))),
+    *(_error(name, title) for name, title in BOX_ERRORS.items()),
     *(
         column
         for split in _SPLITS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tagmask.report.run_scores import COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
+from tagmask.report.run_scores import BOXES, COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
 from tagmask.report.scores import ABSENT, RULES
 
 _RULE_NAMES = {"void_ignored": "ignored", "void_background": "background", "": ""}
@@ -162,7 +162,7 @@ def _best_rows(groups: Sequence[Group], column: Column, index: int) -> list[int]
     word = column.name.partition(" ")[0]
     if column.table == COST or column.kind not in ("percent", "gain"):
         return []
-    sign = -1 if word in _LOWER_IS_BETTER else 1
+    sign = -1 if word in _LOWER_IS_BETTER or column.table == BOXES else 1
     best = []
     for row, group in enumerate(groups):
         mean = group.cells[index].mean

@@ -20,6 +20,9 @@ MEASURES: Mapping[str, str] = {
 #: Key in metrics.json -> what happens to void (255) pixels of the ground truth.
 RULES: Mapping[str, str] = {"void_ignored": "void ignored", "void_background": "void as background"}
 
+#: Errors of object localisation, key in metrics.json -> name.
+ERRORS: Mapping[str, str] = {"gt_known": "GT-known", "top1": "Top-1", "top5": "Top-5"}
+
 
 def number(value: Any) -> float | None:
     """A finite number as float; everything else (None, NaN, text, bool) as None."""
@@ -50,6 +53,14 @@ def scores(metrics: Any, split: str, measure: str, rule: str) -> Mapping[str, An
 def miou(metrics: Any, split: str, measure: str, rule: str) -> float | None:
     """Mean IoU in [0, 1] of one measure on one split, or None."""
     return number(scores(metrics, split, measure, rule).get("miou"))
+
+
+def localized(metrics: Any) -> tuple[str, Mapping[str, Any]]:
+    """The split whose objects were localised and its ``localization`` object; ('', {}) without."""
+    for split, scored in mapping(dig(metrics, "localization")).items():
+        if number(dig(scored, "gt_known")) is not None:
+            return str(split), mapping(scored)
+    return "", {}
 
 
 def splits(metrics: Any) -> tuple[str, ...]:

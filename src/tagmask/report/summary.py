@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tagmask.report.scores import ABSENT, MEASURES, RULES, dig, miou, number, percent
+from tagmask.report.scores import ABSENT, ERRORS, MEASURES, RULES, dig, mapping, miou, number, percent
 
 SUMMARY_HEADER = ("what", "void pixels", "train", "val")
 
@@ -39,4 +39,10 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ratio = number(dig(metrics, "ratio_to_full", rule))
         if ratio is not None:
             rows.append(("segmentation / full supervision", _RULE_NAMES[rule], ABSENT, percent(ratio)))
+    for split, scored in mapping(dig(metrics, "localization")).items():
+        for key, title in ERRORS.items():
+            value = number(dig(scored, key))
+            if value is not None:
+                both = (percent(value), ABSENT) if split == "train" else (ABSENT, percent(value))
+                rows.append((f"boxes, {title} error", "", *both))
     return rows

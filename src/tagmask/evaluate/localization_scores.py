@@ -1,0 +1,98 @@
+"""All localisation scores of a split side by side: errors, box accuracies, PxAP and the IoU curve."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+
+from tagmask.evaluate.boxes import Component
+from tagmask.evaluate.counting import Array
+from tagmask.evaluate.localization import (
+    SIDE,
+    BoxAccuracy,
+    BoxErrors,
+    IouCurve,
+    PixelPrecision,
+    class_map,
+    inclusive,
+    object_mask,
+)
+from tagmask.interfaces import Box, UInt8Array
+
+
+class LocalizationScores:
+    """Scores of images with one class each.
+
+    Args:
+        component: the box that the figures in front are for; all kinds are counted.
+        thresholds: how many, at 0, 1/n, ..., (n-1)/n.
+        iou: a box is right where its IoU exceeds this.
+        inclusive: the last row and column of a true box's numbers belong to it.
+    """
+
+    def __init__(
+        self, component: Component = "largest", thresholds: int = 100, iou: float = 0.5, *, inclusive: bool = False
+    ) -> None:
+        self.component, self.inclusive = component, inclusive
+        grid = np.arange(thresholds) / thresholds
+        kinds: tuple[Component, ...] = get_args(Component)
+        self.errors = {kind: BoxErrors(grid, kind, iou) for kind in kinds}
+        self.accuracy, self.pixels, self.overlap = BoxAccuracy(), PixelPrecision(), IouCurve()
+        self.n_images = self.n_masks = 0
+
+    def update(
+        self,
+        scores: Array,
+        label: int,
+        boxes: tuple[Box, ...],
+        image_size: tuple[int, int],
+        *,
+        ranking: tuple[int, ...] = (),
+        mask: UInt8Array | None = None,
+    ) -> None:
+        """Add one image.
+
+        Args:
+            scores: map [h, w] of the class, any scale.
+            label: the class, 1..C.
+            boxes: true boxes of the class, at least one.
+            image_size: (H, W).
+            ranking: labels of the best classes by the classifier, best first; () where it is not known.
+            mask: ground truth [H, W] where there is one.
+
+        Raises:
+            DataError: the map is not finite.
+        """
+        full = class_map(scores, image_size)
+        truth = np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes], np.int64)
+        own = inclusive(truth) if self.inclusive else truth
+        rank = None if not ranking else ranking.index(label) if label in ranking else len(ranking)
+        for counted in self.errors.values():
+            counted.update(full, own, rank)
+        self.accuracy.update(class_map(scores, (SIDE, SIDE)), truth, image_size)
+        self.n_images += 1
+        if mask is not None:
+            self.n_masks += 1
+            known = object_mask(mask, label)
+            self.pixels.update(full, known)
+            self.overlap.update(full, known)
+
+    def result(self, threshold: float | None = None) -> dict[str, Any] | None:
+        """The ``localization`` object of a split (docs/artifacts.md); None where no image was counted."""
+        if not self.n_images:
+            return None
+        by_component = {kind: counted.result(threshold) for kind, counted in self.errors.items()}
+        front = {key: value for key, value in by_component[self.component].items() if key != "curve"}
+        return {
+            "n_images": self.n_images,
+            "component": self.component,
+            "iou": self.errors[self.component].iou,
+            **front,
+            "classification": self.errors[self.component].classification(),
+            **self.accuracy.result(),
+            "pxap": self.pixels.result(),
+            "iou_curve": self.overlap.result(),
+            "n_masks": self.n_masks,
+            "by_component": by_component,
+        }
