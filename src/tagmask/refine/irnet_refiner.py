@@ -57,7 +57,7 @@ class IRNet(TrainableRefiner):
     crop: Annotated[int, Field(ge=16)] = 512
     scale: tuple[float, float] = Field((0.5, 1.5), description="range of random rescaling in training")
     pair_radius: Annotated[int, Field(ge=2, le=30)] = Field(10, description="pairs closer than this teach")
-    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3, head_lr=1e-3)
+    optimizer: OptimizerSettings = OptimizerSettings(lr=3e-3, head_lr=3e-3)
     displacement: bool = Field(False, description="train the displacement branch too; masks do not need it")
     instances: bool = Field(False, description="write instance masks too; trains the displacement branch")
     instance_threshold: Annotated[float, Field(ge=0, le=1)] = Field(0.25, description="background of instances")
