@@ -93,7 +93,7 @@ def extra_memory() -> float:
 
 
 def timed(work: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
-    """Best time of ``repeats`` runs, and the result; on one thread processor time, which a busy machine leaves alone."""
+    """Best time of ``repeats`` runs, and the result; on one thread processor time: a busy machine leaves it alone."""
     best = float("inf")
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(repeats):

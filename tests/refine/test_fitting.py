@@ -23,6 +23,7 @@ from tagmask.context import Context
 from tagmask.data.images import read_image
 from tagmask.errors import InputError, RunError
 from tagmask.interfaces import Problem
+from tagmask.progress import SilentProgress
 from tagmask.refine import fitting
 from tagmask.refine.fitting import fitted_chain
 from tagmask.refine.instance_masks import instance_paths
@@ -30,6 +31,17 @@ from tagmask.refine.irnet_refiner import IRNet
 from tagmask.refine.stage import run
 from tagmask.street import run as walk_street
 from tagmask.weights import load_tensors, read_description
+
+
+class Ears(SilentProgress):
+    """What was warned of."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.said.append(text)
+
 
 IRNET = {"name": "irnet", "epochs": 2, "batch_size": 4, "crop": 48, "pair_radius": 4, "conf_bg": 0.1, "steps": 16}
 AFFINITYNET = {"name": "affinitynet", "epochs": 2, "batch_size": 4, "crop": 72, "scale": 2.0, "steps": 16}
@@ -47,7 +59,7 @@ def located(context_of: Callable[..., Context], finished: Path, tmp_path: Path) 
             for stage in ("localize", "classify"):
                 shutil.copytree(finished / stage, root / stage)
         context = context_of({**values, "refine": chain}, root=root)
-        return context_of({**values, "refine": chain}, root=root, source=changes.get("source", context.source.weak()))
+        return context_of({**values, "refine": chain}, root=root, **{"source": context.source.weak(), **changes})
 
     return make
 
@@ -153,8 +165,10 @@ def test_an_unreadable_image_is_left_out_and_named(located: Callable[..., Contex
 def test_the_backbone_starts_from_its_weights_or_from_the_classifier(located: Callable[..., Context]) -> None:
     names = {}
     for init in ("weights", "classifier"):
-        context = located([{**IRNET, "epochs": 1, "init": init}, FIXED], name=init)
+        ears = Ears()
+        context = located([{**IRNET, "epochs": 1, "init": init}, FIXED], name=init, progress=ears)
         run(context)
+        assert [("random weights" in text) for text in ears.said] == [True] * (init == "weights")
         names[init] = load_tensors(context.workspace.stage("refine") / "1-irnet" / "model.safetensors")
     stored = load_tensors(context.workspace.stage("classify") / "model.safetensors")
     key = "backbone.model.conv1.0.weight"

@@ -237,6 +237,11 @@ class _Fitting:
         recipe, from_classifier = self.context.recipe, self.refiner.init == "classifier"
         keys = BackboneSettings.model_fields
         settings = self.refiner.backbone or BackboneSettings(**{key: getattr(recipe.classify, key) for key in keys})
+        if pretrained and not from_classifier and settings.weights is None:
+            self.context.progress.warning(
+                f"{self.refiner.name}: its backbone starts from random weights; refine.{self.refiner.name}.init=classifier "
+                "starts it from the trained classifier's"
+            )
         backbone = settings.build(pretrained=pretrained and not from_classifier)
         if pretrained and from_classifier:
             path = self.context.workspace.stage(list(recipe.trainings)[-1]) / "model.safetensors"
