@@ -239,8 +239,8 @@ class _Fitting:
         settings = self.refiner.backbone or BackboneSettings(**{key: getattr(recipe.classify, key) for key in keys})
         if pretrained and not from_classifier and settings.weights is None:
             self.context.progress.warning(
-                f"{self.refiner.name}: its backbone starts from random weights; refine.{self.refiner.name}.init=classifier "
-                "starts it from the trained classifier's"
+                f"{self.refiner.name}: its backbone starts from random weights; with "
+                f"refine.{self.refiner.name}.init=classifier it starts from the trained classifier's"
             )
         backbone = settings.build(pretrained=pretrained and not from_classifier)
         if pretrained and from_classifier:
