@@ -41,6 +41,8 @@ FLOORS = (
     ("tagmask.submission", STAGE),
     ("tagmask.grid", STAGE),
     ("tagmask.comparison", STAGE),
+    ("tagmask.crf_folder", STAGE),
+    ("tagmask.processes", STAGE),
     ("tagmask.memory", STAGE),
     ("tagmask.settings", STAGE),
     ("tagmask.weights", STAGE),

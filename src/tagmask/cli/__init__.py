@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, compare, data, export, figures, predict, recipes, runs, sweep
+from tagmask.cli import catalogue, compare, crf, data, export, figures, predict, recipes, runs, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -44,6 +44,7 @@ app.command("run")(guarded(runs.run))
 app.command("sweep")(guarded(sweep.sweep))
 app.command("status")(guarded(runs.status))
 app.command("predict")(guarded(predict.predict))
+app.command("crf")(guarded(crf.crf))
 app.command("evaluate")(guarded(figures.evaluate))
 app.command("report")(guarded(figures.report))
 app.command("compare")(guarded(compare.compare))

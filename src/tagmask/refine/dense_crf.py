@@ -23,7 +23,6 @@ from tagmask.refine.maps import check_maps
 from tagmask.refine.mean_field import Backend, Pairwise, mean_field
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
-_BACKGROUND = ("power", "background", "alpha", "level")  # settings of the background, as dense_crf_maps names them
 
 # The published settings (methods.md 10.1), as keyword arguments of dense_crf and dense_crf_labels.
 PRESETS: dict[str, dict[str, float]] = {
@@ -102,6 +101,7 @@ def dense_crf_labels(
     *,
     n_labels: int,
     confidence: float = 0.7,
+    unsure: int | None = None,
     iterations: int = 10,
     gaussian_sxy: float = 3,
     gaussian_compat: float = 3,
@@ -121,6 +121,7 @@ def dense_crf_labels(
         labels: int [H, W] in 0..n_labels - 1; label 0 is as sure as any other.
         n_labels: C.
         confidence: probability of the given label; the others share the rest.
+        unsure: a value of ``labels`` besides (such as 255) that says nothing: there all labels are equally likely.
         iterations: updates; the kernels' arguments are those of :func:`dense_crf`.
         keep_absent: labels that no pixel has take part too, as in the published code.
         backend: see :func:`mean_field`.
@@ -132,6 +133,8 @@ def dense_crf_labels(
         ValueError: labels outside 0..n_labels - 1, confidence outside (0, 1), and see :func:`mean_field`.
     """
     given = torch.as_tensor(labels).long()
+    unknown = torch.zeros_like(given, dtype=torch.bool) if unsure is None else given == unsure
+    given = given.masked_fill(unknown, 0)
     if given.ndim != 2 or not given.numel() or not 0 <= int(given.min()) <= int(given.max()) < n_labels:
         msg = f"dense CRF: labels must be [H, W] within 0..{n_labels - 1}, got shape {list(given.shape)}"
         raise ValueError(msg)
@@ -139,9 +142,9 @@ def dense_crf_labels(
         msg = f"dense CRF: confidence must lie between 0 and 1, got {confidence}"
         raise ValueError(msg)
     others = (1 - confidence) / max(n_labels - 1, 1)
-    planes = functional.one_hot(given, n_labels).permute(2, 0, 1) > 0
+    planes = (functional.one_hot(given, n_labels).permute(2, 0, 1) > 0) & ~unknown
     there = planes.flatten(1).any(dim=1) | keep_absent | (confidence < others)
-    unary = -torch.where(planes, confidence, others).log()
+    unary = -torch.where(planes, confidence, others).masked_fill(unknown, 1 / n_labels).log()
     kernels = _two_kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
     return _of_present(image, unary, there, kernels, iterations=iterations, backend=backend)
 
@@ -225,18 +228,34 @@ class DenseCrf(Method):
             return {**PRESETS[given["preset"]], **given}
         return given
 
+    def inference(self) -> dict[str, Any]:
+        """Iterations and kernels, as arguments of the functions."""
+        return {key: getattr(self, key) for key in ("iterations", *PRESETS["psa"])}
+
+    def reduced(self, image: UInt8Array) -> UInt8Array:
+        """The image at ``max_pixels`` or less."""
+        scale = min(1.0, (self.max_pixels / (image.shape[0] * image.shape[1])) ** 0.5)
+        return resize_image(image, scaled_size(image.shape[:2], scale))
+
+    def probabilities(self, image: UInt8Array, maps: Tensor) -> Tensor:
+        """Of the background and each map, float32 [K + 1, h', w'] at the size of the reduced image.
+
+        Raises:
+            ValueError: not a uint8 RGB image, or maps [K, h, w] that are not finite or do not fit it.
+        """
+        check_maps(image, maps)
+        small = self.reduced(image)
+        background = {key: getattr(self, key) for key in ("power", "background", "alpha", "level")}
+        full = upsample_maps(maps, (small.shape[0], small.shape[1]))
+        return dense_crf_maps(small, full, **background, **self.inference())
+
     def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> [K, h, w] in [0, 1].
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        check_maps(image, maps)
+        q = self.probabilities(image, maps)[1:]
         if not len(maps):
             return maps.clone()
-        pixels = image.shape[0] * image.shape[1]
-        small = resize_image(image, scaled_size(image.shape[:2], min(1.0, (self.max_pixels / pixels) ** 0.5)))
-        full = upsample_maps(maps, (small.shape[0], small.shape[1]))
-        settings = {key: getattr(self, key) for key in (*_BACKGROUND, "iterations", *PRESETS["psa"])}
-        q = dense_crf_maps(small, full, **settings)[1:]
         return functional.adaptive_avg_pool2d(q, (maps.shape[1], maps.shape[2])).clamp(0, 1).to(maps.dtype)
