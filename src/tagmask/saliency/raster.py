@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tagmask.compiled import compiled
 from tagmask.interfaces import FloatArray
+from tagmask.refine.compiling import compiled_as_written
 
 
-@compiled()
+@compiled_as_written
 def barrier_scan(
     values: FloatArray, distance: FloatArray, highest: FloatArray, lowest: FloatArray, backwards: bool
 ) -> None:
@@ -33,7 +33,7 @@ def barrier_scan(
                     highest[y, x], lowest[y, x] = high, low
 
 
-@compiled()
+@compiled_as_written
 def _grow(marker: FloatArray, mask: FloatArray, backwards: bool) -> bool:
     """One scan of reconstruction by dilation, in place; whether anything changed."""
     height, width = marker.shape
