@@ -125,7 +125,9 @@ def _measures(roots: tuple[Path, Path], stored: tuple[SplitCounts, SplitCounts],
         return chosen
     order = (*FURTHEST, PREDICTIONS)
     both = [measure for measure in order if all(measure in part.measures for part in stored)]
-    return both[:1] * 2 or [next(m for m in order if m in part.measures) for part in stored]
+    return both[:1] * 2 or [
+        next((m for m in order if m in part.measures), next(iter(part.measures))) for part in stored
+    ]
 
 
 def _average(root: Path, split: str, measure: str) -> Average:

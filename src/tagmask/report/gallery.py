@@ -157,7 +157,7 @@ def find_samples(workspace: Workspace, samples: Sequence[Sample], limit: int, se
     found = []
     for index in order[: max(20 * limit, 1000)]:
         sample = samples[index]
-        predicted = workspace.prediction_path(sample.id, _result_stage(workspace))
+        predicted = workspace.prediction_path(sample.id, result_stage(workspace))
         paths = (workspace.map_path(sample.id), workspace.mask_path(sample.id), predicted)
         if any(path.exists() for path in paths):
             found.append(sample)
@@ -209,7 +209,7 @@ def _judge(
     return _Candidate(sample, None, "")
 
 
-def _result_stage(workspace: Workspace) -> str:
+def result_stage(workspace: Workspace) -> str:
     """Where the predictions to show are; a broken manifest stops no page."""
     try:
         return workspace.result_stage()
@@ -221,7 +221,7 @@ def _stored(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array | Non
     """A mask the run left, None if it left none."""
     path = {
         "pseudo": workspace.mask_path(sample.id),
-        "prediction": workspace.prediction_path(sample.id, _result_stage(workspace)),
+        "prediction": workspace.prediction_path(sample.id, result_stage(workspace)),
         "full": workspace.prediction_path(sample.id, "segment/full"),
     }[kind]
     return workspace.load_mask(path) if path.exists() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from tagmask.interfaces import DataSource, Sample, UInt8Array
 from tagmask.report.charts import Chart
 from tagmask.report.figures import Marker, Series, line_chart
-from tagmask.report.gallery import READ_ERRORS, Layer, thresholded, visible
+from tagmask.report.gallery import READ_ERRORS, Layer, result_stage, thresholded, visible
 from tagmask.report.html import class_colours, environment, page_css
 from tagmask.report.paired_table import CLASS_HEADER, IMAGE_HEADER, PairedTable, signed
 from tagmask.report.score_table import Part
@@ -158,7 +158,7 @@ def _mask_of(side: PairedSide, sample: Sample) -> UInt8Array | None:
         return thresholded(space, sample, side.threshold, stage)
     path = {
         "pseudo_masks": space.mask_path(sample.id),
-        "segmentation": space.prediction_path(sample.id),
+        "segmentation": space.prediction_path(sample.id, result_stage(space)),
         "segmentation_full": space.prediction_path(sample.id, "segment/full"),
     }.get(side.measure)
     return space.load_mask(path) if path is not None and path.exists() else None
