@@ -14,6 +14,7 @@ import pytest
 
 from tagmask import cli
 from tagmask.data.voc import VOC_CLASSES
+from tagmask.image_scores import read_split_counts
 from tagmask.workspace import Workspace, write_json
 
 
@@ -136,6 +137,26 @@ def test_a_folder_of_masks_has_all_figures_and_can_be_paired(tagmask: Tagmask, f
     assert paired.returncode == 0, paired.stderr
     assert "0.0 [0.0, 0.0]" in paired.stdout
     assert tagmask("evaluate", finished, "--output", output).returncode == 2
+
+
+def test_some_images_are_scored_as_if_there_were_no_others(tagmask: Tagmask, finished: Path, tmp_path: Path) -> None:
+    before = (finished / "metrics.json").read_bytes()
+    listed, output = tmp_path / "list.txt", tmp_path / "some"
+    listed.write_text("train_00003\ntrain_00001 1\nval_00002\n")
+    done = tagmask("evaluate", finished, "--images", listed, "--output", output)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((output / "metrics.json").read_text())
+    for split, n in (("train", 2), ("val", 1)):
+        assert metrics["splits"][split]["maps"]["void_ignored"]["n_images"] == n
+    images = read_split_counts(finished / "evaluate" / "train-images.npz").measures["pseudo_masks"]
+    some = images.take([images.ids.index(name) for name in ("train_00001", "train_00003")])
+    assert metrics["splits"]["train"]["pseudo_masks"]["void_ignored"]["confusion"] == some.confusion().tolist()
+    assert (finished / "metrics.json").read_bytes() == before
+    assert tagmask("evaluate", finished, "--images", listed).returncode == 2
+    listed.write_text("elsewhere\n")
+    none = tagmask("evaluate", finished, "--images", listed, "--output", output)
+    assert none.returncode == 2
+    assert "none of the 1 images" in none.stderr
 
 
 def test_a_submission_of_voc(tagmask: Tagmask, tmp_path: Path) -> None:

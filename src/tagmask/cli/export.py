@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.errors import InputError
+from tagmask.cli.figures import read_ids
 
 
 class Competition(StrEnum):
@@ -36,12 +36,6 @@ def voc_submission(
     """
     from tagmask.submission import write_voc_submission
 
-    wanted = None
-    if images is not None:
-        try:
-            wanted = [line.split()[0] for line in images.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            msg = f"{images}: cannot be read as a list of images ({error})"
-            raise InputError(msg) from error
+    wanted = None if images is None else read_ids(images)
     folder = write_voc_submission(source, output, competition=competition.value, image_set=image_set, images=wanted)
     typer.echo(f"{sum(1 for _ in folder.glob('*.png'))} masks in {folder}")

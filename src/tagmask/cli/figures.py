@@ -29,6 +29,10 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="With --predictions: also write the scores here."),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="FILE", help="Score these images alone (ids, one a line), into --output."),
+    ] = None,
     plain: PlainOption = False,
 ) -> None:
     """Score a run again, or any folder of masks.
@@ -42,14 +46,45 @@ def evaluate(
         with terminal_progress(plain=plain) as progress:
             _score_folder(source, predictions, split, output, progress)
         return
-    if output is not None:
-        msg = "--output goes with --predictions; the scores of a run stand in the run"
+    if (output is None) != (images is None):
+        msg = "--images needs --output, where the scores of these images go; without it they stand in the run"
         raise InputError(msg)
+    if images is not None and output is not None:
+        with terminal_progress(plain=plain) as progress:
+            _score_images(source, images, output, progress)
+        return
     from tagmask.rescore import evaluate_again
 
     with terminal_progress(plain=plain) as progress:
         result = evaluate_again(source, progress=progress)
     print_result(result)
+
+
+def _score_images(source: str, images: Path, output: Path, progress: Progress) -> None:
+    from tagmask.report.summary import SUMMARY_HEADER, summary_rows
+    from tagmask.rescore import evaluate_images
+    from tagmask.terminal import print_table
+
+    metrics = evaluate_images(source, read_ids(images), output, progress=progress)
+    print_table(SUMMARY_HEADER, summary_rows(metrics))
+    typer.echo(f"scores: {output / 'metrics.json'}")
+
+
+def read_ids(path: Path) -> list[str]:
+    """Image ids of a list: the first word of each line.
+
+    Raises:
+        InputError: it cannot be read, or is empty.
+    """
+    try:
+        ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as a list of images ({error})"
+        raise InputError(msg) from error
+    if not ids:
+        msg = f"{path}: names no image"
+        raise InputError(msg)
+    return ids
 
 
 def _score_folder(source: str, folder: Path, split: str, output: Path | None, progress: Progress) -> None:

@@ -109,9 +109,14 @@ class _SplitScores:
         return SplitCounts(names, data, measures)
 
 
-def run(context: Context) -> list[Problem]:
-    """Write metrics.json and each image's counts; returns masks that could not be read or do not fit."""
+def run(context: Context, output: Workspace | None = None) -> list[Problem]:
+    """Write metrics.json and each image's counts, to the run or another folder.
+
+    Returns:
+        Masks that could not be read or do not fit.
+    """
     settings, workspace, source = context.recipe.evaluate, context.workspace, context.source
+    output = output or workspace
     names = source.classes.names
     problems: list[Problem] = []
     splits: dict[str, Any] = {}
@@ -124,7 +129,7 @@ def run(context: Context) -> list[Problem]:
         problems += _count(context, split, counted)
         if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
-            write_split_counts(workspace, split, counted.split_counts(names, settings.average, source.fingerprint))
+            write_split_counts(output, split, counted.split_counts(names, settings.average, source.fingerprint))
     metrics = {
         "schema": SCHEMA,
         "classes": list(names),
@@ -135,7 +140,7 @@ def run(context: Context) -> list[Problem]:
         "ratio_to_full": _ratio(context, splits),
         "without_masks": None if splits else NO_MASKS,
     }
-    write_json(workspace.root / "metrics.json", metrics)
+    write_json(output.root / "metrics.json", metrics)
     return problems
 
 
