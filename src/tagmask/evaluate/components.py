@@ -30,60 +30,75 @@ def _find(parent: Ints, p: Any) -> Any:
 
 
 @compiled
-def _join(parent: Ints, box: Ints, first: Ints, p: Any, q: Any) -> None:
-    """Merge the components of two pixels; the root keeps the common box and the first pixel in reading order."""
-    a, b = _find(parent, p), _find(parent, q)
-    if a == b:
-        return
-    if first[b] < first[a]:
-        a, b = b, a
-    parent[b] = a
-    box[a, 0], box[a, 1] = min(box[a, 0], box[b, 0]), min(box[a, 1], box[b, 1])
-    box[a, 2], box[a, 3] = max(box[a, 2], box[b, 2]), max(box[a, 3], box[b, 3])
+def _enter(parent: Ints, box: Ints, p: Any, width: Any, steps: Ints) -> None:
+    """Make a pixel foreground and merge its foreground neighbours' components (parent < 0: background).
+
+    A component's root is its first pixel in reading order; its box stands in the root's row.
+    """
+    root = p
+    parent[p] = p
+    x0, y0 = p % width, p // width
+    x1, y1 = x0 + 1, y0 + 1
+    for step in steps:
+        if parent[p + step] < 0:
+            continue
+        other = _find(parent, p + step)
+        if other == root:
+            continue
+        x0, y0 = min(x0, box[other, 0]), min(y0, box[other, 1])
+        x1, y1 = max(x1, box[other, 2]), max(y1, box[other, 3])
+        if other < root:
+            parent[root] = other
+            root = other
+        else:
+            parent[other] = root
+    box[root, 0], box[root, 1], box[root, 2], box[root, 3] = x0, y0, x1, y1
 
 
 @compiled
-def _enter(parent: Ints, box: Ints, first: Ints, p: Any, height: Any, width: Any, eight: Any) -> None:
-    """Make a pixel foreground and join it to its foreground neighbours (parent < 0: background)."""
-    y, x = p // width, p % width
-    parent[p], first[p] = p, p
-    box[p, 0], box[p, 1], box[p, 2], box[p, 3] = x, y, x + 1, y + 1
-    for direction in range(8):
-        if not eight and direction % 2 == 1:
-            continue
-        near_y, near_x = y + _DY[direction], x + _DX[direction]
-        if 0 <= near_y < height and 0 <= near_x < width and parent[near_y * width + near_x] >= 0:
-            _join(parent, box, first, p, near_y * width + near_x)
+def _framed(levels: Ints) -> Ints:
+    """Levels with a frame of 0, one pixel wide, so that every pixel has its neighbours."""
+    framed = np.zeros((levels.shape[0] + 2, levels.shape[1] + 2), np.int32)
+    framed[1:-1, 1:-1] = levels
+    return framed
+
+
+@compiled
+def _steps(width: Any, eight: Any) -> Ints:
+    """Where the neighbours of a pixel are, as distances in a flat image."""
+    steps: Ints = _DY * width + _DX
+    return steps if eight else steps[::2].copy()
 
 
 @compiled
 def _by_level(flat: Ints, n: Any) -> Ints:
-    """Pixels by falling level, in reading order where it is the same."""
+    """Foreground pixels by falling level, in reading order where it is the same."""
     start = np.zeros(n + 2, np.int64)
     for level in flat:
         start[n - level + 1] += 1
     start = np.cumsum(start)
-    order = np.empty(flat.size, np.int64)
+    order = np.empty(start[n], np.int32)
     for p in range(flat.size):
         place = n - flat[p]
-        order[start[place]] = p
-        start[place] += 1
+        if place < n:
+            order[start[place]] = p
+            start[place] += 1
     return order
 
 
 @compiled
-def contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
+def _contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
     """Area of the polygon through the outermost pixels of one 8-connected component at threshold i.
 
     The border is followed as by Suzuki & Abe, "Topological structural analysis of digitized binary images by border
-    following", CVGIP 1985 (OpenCV's findContours); (y, x) is the component's first pixel in reading order.
+    following", CVGIP 1985 (OpenCV's findContours); (y, x) is the component's first pixel in reading order. The levels
+    have a frame of 0.
     """
-    height, width = levels.shape
     last = -1  # clockwise from the west, the first neighbour: the border's last pixel
     for turn in range(8):
         direction = (4 + turn) % 8
         near_y, near_x = y + _DY[direction], x + _DX[direction]
-        if 0 <= near_y < height and 0 <= near_x < width and levels[near_y, near_x] > i:
+        if levels[near_y, near_x] > i:
             last = direction
             break
     if last < 0:
@@ -95,7 +110,7 @@ def contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
         for turn in range(1, 9):
             ahead = (back - turn) % 8
             next_y, next_x = here_y + _DY[ahead], here_x + _DX[ahead]
-            if 0 <= next_y < height and 0 <= next_x < width and levels[next_y, next_x] > i:
+            if levels[next_y, next_x] > i:
                 break
         twice += here_x * next_y - next_x * here_y
         if next_y == y and next_x == x and here_y == end_y and here_x == end_x:
@@ -111,20 +126,19 @@ def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Int
         levels: int [H, W], 0..n.
         n: number of thresholds.
         eight: neighbours share an edge or a corner; False: an edge.
-        by_contour: the largest by :func:`contour_area` (8-connected), not by its box. Among equals the one whose
-            first pixel in reading order comes first.
+        by_contour: the largest by the area inside its outline (8-connected), not by its box. Among equals the one
+            whose first pixel in reading order comes first.
     """
-    height, width = levels.shape
-    flat = levels.ravel()
-    order = _by_level(flat, n)
-    parent = np.full(flat.size, -1, np.int64)
-    first, seen = np.zeros(flat.size, np.int64), np.full(flat.size, -1, np.int64)
-    box, found = np.zeros((flat.size, 4), np.int64), np.zeros((n, 4), np.int64)
+    framed = _framed(levels)
+    width, flat = framed.shape[1], framed.ravel()
+    order, steps = _by_level(flat, n), _steps(framed.shape[1], eight)
+    parent, seen = np.full(flat.size, -1, np.int32), np.full(flat.size, -1, np.int32)
+    box, found = np.empty((flat.size, 4), np.int32), np.zeros((n, 4), np.int64)
     best, size, done = -1, -1.0, 0
     for i in range(n - 1, -1, -1):
         begun = done
-        while done < flat.size and flat[order[done]] > i:
-            _enter(parent, box, first, order[done], height, width, eight)
+        while done < order.size and flat[order[done]] > i:
+            _enter(parent, box, order[done], width, steps)
             done += 1
         for place in range(begun, done):
             root = _find(parent, order[place])
@@ -132,14 +146,14 @@ def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Int
                 continue
             seen[root] = i
             if by_contour:
-                own = contour_area(levels, i, first[root] // width, first[root] % width)
+                own = _contour_area(framed, i, root // width, root % width)
             else:
                 own = float((box[root, 2] - box[root, 0]) * (box[root, 3] - box[root, 1]))
             # Components grow, so the one that was largest is still there, or part of one that is seen here.
-            if own > size or (own == size and first[root] <= first[best]):
+            if own > size or (own == size and root <= best):
                 best, size = root, own
         if best >= 0:
-            found[i] = box[_find(parent, best)]
+            found[i] = box[_find(parent, best)] - 1  # of the frame
     return found
 
 
@@ -150,17 +164,16 @@ def all_components(levels: Ints, n: Any, eight: Any) -> tuple[Ints, Ints]:
     Returns:
         int64 [M, 4] boxes by falling threshold, and int64 [n]: how many belong to each threshold.
     """
-    height, width = levels.shape
-    flat = levels.ravel()
-    order = _by_level(flat, n)
-    parent = np.full(flat.size, -1, np.int64)
-    first, seen = np.zeros(flat.size, np.int64), np.full(flat.size, -1, np.int64)
-    box, boxes = np.zeros((flat.size, 4), np.int64), np.zeros((64, 4), np.int64)
-    counts, roots = np.zeros(n, np.int64), np.zeros(flat.size, np.int64)
+    framed = _framed(levels)
+    width, flat = framed.shape[1], framed.ravel()
+    order, steps = _by_level(flat, n), _steps(framed.shape[1], eight)
+    parent, seen = np.full(flat.size, -1, np.int32), np.full(flat.size, -1, np.int32)
+    box, boxes = np.empty((flat.size, 4), np.int32), np.zeros((64, 4), np.int64)
+    counts, roots = np.zeros(n, np.int64), np.zeros(flat.size, np.int32)
     alive, done, total = 0, 0, 0
     for i in range(n - 1, -1, -1):
-        while done < flat.size and flat[order[done]] > i:
-            _enter(parent, box, first, order[done], height, width, eight)
+        while done < order.size and flat[order[done]] > i:
+            _enter(parent, box, order[done], width, steps)
             roots[alive] = order[done]
             alive += 1
             done += 1
@@ -178,6 +191,6 @@ def all_components(levels: Ints, n: Any, eight: Any) -> tuple[Ints, Ints]:
             more[:total] = boxes[:total]
             boxes = more
         for place in range(alive):
-            boxes[total + place] = box[roots[place]]
+            boxes[total + place] = box[roots[place]] - 1  # of the frame
         total += alive
     return boxes[:total], counts

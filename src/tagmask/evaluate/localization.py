@@ -66,15 +66,18 @@ class BoxErrors:
         self.found = np.zeros((3, len(self.thresholds)), np.int64)  # the true class anywhere, first, among five
         self.classified = np.zeros(2, np.int64)
 
-    def update(self, scores: FloatArray, boxes: Array, rank: int | None = None) -> None:
+    def update(
+        self, scores: FloatArray, boxes: Array, rank: int | None = None, levels: NDArray[np.int32] | None = None
+    ) -> None:
         """Add one image.
 
         Args:
             scores: map of the true class at the size of the image, see :func:`class_map`.
             boxes: [m, 4] true boxes of the class, m >= 1.
             rank: place of the true class among all classes by the classifier's score, 0 for the first.
+            levels: of the scores at these thresholds, where they are known already.
         """
-        levels = threshold_levels(scores, self.thresholds)
+        levels = threshold_levels(scores, self.thresholds) if levels is None else levels
         right = best_iou(boxes_of_levels(levels, len(self.thresholds), self.component), boxes) > self.iou
         self.n_images += 1
         self.found[0] += right
@@ -83,6 +86,13 @@ class BoxErrors:
             for row, k in enumerate((1, 5)):
                 self.found[row + 1] += right & (rank < k)
                 self.classified[row] += rank < k
+
+    def merge(self, other: BoxErrors) -> None:
+        """Add what another one has counted."""
+        self.n_images += other.n_images
+        self.n_ranked += other.n_ranked
+        self.found += other.found
+        self.classified += other.classified
 
     def errors(self) -> dict[str, Curve]:
         """Error at each threshold, in [0, 1]: ``gt_known``, and ``top1``, ``top5`` where every image had a rank."""
@@ -141,6 +151,12 @@ class BoxAccuracy:
             self.all[row] += several >= delta
         self.n_images += 1
 
+    def merge(self, other: BoxAccuracy) -> None:
+        """Add what another one has counted."""
+        self.n_images += other.n_images
+        self.largest += other.largest
+        self.all += other.all
+
     def result(self) -> dict[str, Any]:
         """``max_box_acc`` at IoU 0.5, and ``max_box_acc_v2`` by IoU and its mean, in [0, 1]."""
         best = self.all.max(axis=1) / max(self.n_images, 1)
@@ -193,6 +209,10 @@ class PixelPrecision:
             places = np.searchsorted(self.edges, values, side="right") - 1
             self.counts[row] += np.bincount(places, minlength=self.counts.shape[1])
 
+    def merge(self, other: PixelPrecision) -> None:
+        """Add what another one has counted."""
+        self.counts += other.counts
+
     def result(self) -> float | None:
         """In [0, 1]; None without an object pixel."""
         objects = self.counts[1].sum()
@@ -219,6 +239,11 @@ class IouCurve:
         marked = [np.bincount(levels[mask == label], minlength=n + 1)[:0:-1].cumsum()[::-1] for label in (0, 1)]
         self.total += marked[1] / (marked[0] + (mask == 1).sum())
         self.n_images += 1
+
+    def merge(self, other: IouCurve) -> None:
+        """Add what another one has counted."""
+        self.total += other.total
+        self.n_images += other.n_images
 
     def result(self) -> dict[str, Any] | None:
         """``peak``, ``threshold`` and the curve; None without an image."""

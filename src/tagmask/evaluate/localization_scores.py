@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tagmask.evaluate.boxes import Component
+from tagmask.evaluate.boxes import Component, threshold_levels
 from tagmask.evaluate.counting import Array
 from tagmask.evaluate.localization import (
     SIDE,
@@ -35,9 +35,9 @@ class LocalizationScores:
         self, component: Component = "largest", thresholds: int = 100, iou: float = 0.5, *, inclusive: bool = False
     ) -> None:
         self.component, self.inclusive = component, inclusive
-        grid = np.arange(thresholds) / thresholds
+        self.grid = (np.arange(thresholds) / thresholds).astype(np.float32)
         kinds: tuple[Component, ...] = get_args(Component)
-        self.errors = {kind: BoxErrors(grid, kind, iou) for kind in kinds}
+        self.errors = {kind: BoxErrors(self.grid, kind, iou) for kind in kinds}
         self.accuracy, self.pixels, self.overlap = BoxAccuracy(), PixelPrecision(), IouCurve()
         self.n_images = self.n_masks = 0
 
@@ -68,8 +68,9 @@ class LocalizationScores:
         truth = np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes], np.int64)
         own = inclusive(truth) if self.inclusive else truth
         rank = None if not ranking else ranking.index(label) if label in ranking else len(ranking)
+        levels = threshold_levels(full, self.grid)
         for counted in self.errors.values():
-            counted.update(full, own, rank)
+            counted.update(full, own, rank, levels)
         self.accuracy.update(class_map(scores, (SIDE, SIDE)), truth, image_size)
         self.n_images += 1
         if mask is not None:
@@ -77,6 +78,16 @@ class LocalizationScores:
             known = object_mask(mask, label)
             self.pixels.update(full, known)
             self.overlap.update(full, known)
+
+    def merge(self, other: LocalizationScores) -> None:
+        """Add what another one with the same settings has counted."""
+        for kind, counted in self.errors.items():
+            counted.merge(other.errors[kind])
+        self.accuracy.merge(other.accuracy)
+        self.pixels.merge(other.pixels)
+        self.overlap.merge(other.overlap)
+        self.n_images += other.n_images
+        self.n_masks += other.n_masks
 
     def result(self, threshold: float | None = None) -> dict[str, Any] | None:
         """The ``localization`` object of a split (docs/artifacts.md); None where no image was counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from tagmask.context import TRAIN, VAL, Context
@@ -31,23 +32,37 @@ def _boxes(sample: Sample) -> tuple[Any, ...]:
 
 
 def _scores(context: Context, split: str, samples: list[Sample], problems: list[Problem]) -> dict[str, Any] | None:
+    """Count all images, several at a time whatever the device: this is work for the CPU."""
     settings, workspace, source = context.recipe.evaluate.boxes, context.workspace, context.source
-    counted = LocalizationScores(settings.component, settings.thresholds, settings.iou, inclusive=settings.inclusive)
-    context.progress.start(f"evaluate boxes of {split}", len(samples))
-    for sample in samples:
+
+    def empty() -> LocalizationScores:
+        return LocalizationScores(settings.component, settings.thresholds, settings.iou, inclusive=settings.inclusive)
+
+    def work(sample: Sample) -> LocalizationScores | Problem:
+        counted, (label,) = empty(), sample.tags
         try:
-            if workspace.map_path(sample.id).exists():
-                stored = workspace.load_maps(sample.id)
-                counted.update(
-                    stored.maps[stored.classes.tolist().index(sample.tags[0])],
-                    sample.tags[0],
-                    _boxes(sample),
-                    stored.image_size,
-                    ranking=stored.ranking,
-                    mask=source.read_mask(sample) if source.has_mask(sample) else None,
-                )
+            stored = workspace.load_maps(sample.id)
+            counted.update(
+                stored.maps[stored.classes.tolist().index(label)],
+                label,
+                _boxes(sample),
+                stored.image_size,
+                ranking=stored.ranking,
+                mask=source.read_mask(sample) if source.has_mask(sample) else None,
+            )
         except TagmaskError as error:
-            problems.append(Problem("evaluate", sample.id, str(sample.image_path), str(error)))
-        context.progress.advance()
+            return Problem("evaluate", sample.id, str(sample.image_path), str(error))
+        return counted
+
+    whole = empty()
+    located = [sample for sample in samples if workspace.map_path(sample.id).exists()]
+    context.progress.start(f"evaluate boxes of {split}", len(located))
+    with closing(context.engine.in_threads(work, located)) as results:
+        for found in results:
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                whole.merge(found)
+            context.progress.advance()
     context.progress.finish()
-    return counted.result(None if settings.threshold == "best" else settings.threshold)
+    return whole.result(None if settings.threshold == "best" else settings.threshold)
