@@ -35,6 +35,8 @@ FLOORS = (
     ("tagmask.recipe", STAGE),
     ("tagmask.predictor", STAGE),
     ("tagmask.batch", STAGE),
+    ("tagmask.export", STAGE),
+    ("tagmask.export.*", STAGE),
     ("tagmask.rescore", STAGE),
     ("tagmask.image_scores", STAGE),
     ("tagmask.pairing", STAGE),

@@ -23,7 +23,7 @@ REQUIRED = (
     "pydantic",
     "safetensors",
 )
-OPTIONAL = {"tensorboard": "pip install 'tagmask[tensorboard]'"}
+OPTIONAL = {"tensorboard": "pip install 'tagmask[tensorboard]'", "onnx": "pip install 'tagmask[onnx]'"}
 _GIB = 1024**3
 _LITTLE_DISK = 2 * _GIB
 _LITTLE_MEMORY = 3 * _GIB

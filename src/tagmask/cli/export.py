@@ -1,7 +1,8 @@
-"""``tagmask export``."""
+"""``tagmask export``: results in the form that other programs want them."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tagmask.cli.figures import read_ids
+from tagmask.errors import InputError
 
 
 class Competition(StrEnum):
@@ -39,3 +41,39 @@ def voc_submission(
     wanted = None if images is None else read_ids(images)
     folder = write_voc_submission(source, output, competition=competition.value, image_set=image_set, images=wanted)
     typer.echo(f"{sum(1 for _ in folder.glob('*.png'))} masks in {folder}")
+
+
+def onnx(
+    source: Annotated[str, typer.Argument(metavar="RUN_OR_FILE", help="A run's folder, or its model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file.")],
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="HxW", help="For images of this size alone; else of any size.")
+    ] = None,
+) -> None:
+    """Write the segmentation network as one ONNX file and check it against torch.
+
+    Input 'images': uint8 [B, H, W, 3], RGB. Output 'logits': float32 [B, classes, H, W].
+    """
+    from tagmask.export.onnx import check_installed, export_onnx
+    from tagmask.predictor import load
+
+    check_installed()
+    wanted = _size(size)
+    predictor = load(Path(source), device="cpu")
+    found = export_onnx(predictor.model, output, classes=predictor.classes, size=wanted)
+    for_size = "any size" if found.dynamic else f"{found.sizes[0][0]}x{found.sizes[0][1]} alone"
+    typer.echo(f"{output}: {len(predictor.classes)} classes, images of {for_size}")
+    typer.echo(
+        f"against torch: largest difference of a logit {found.largest:.2g}, "
+        f"{100 * found.other_labels:.3g} % of the pixels with another label"
+    )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    if found is None or "0" in (found[1], found[2]):
+        msg = f"--size {text}: height and width are wanted, such as 512x512"
+        raise InputError(msg)
+    return int(found[1]), int(found[2])

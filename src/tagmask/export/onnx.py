@@ -1,0 +1,160 @@
+"""A segmentation network as an ONNX file, and how far its logits are from torch's.
+
+The file takes images as they are, uint8 [B, H, W, 3] in RGB: normalisation and padding are part of it. Its output are
+logits [B, C + 1, H, W]; the class names stand in its metadata. One view alone: averaging scales and mirrors is the
+caller's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tagmask.data.transforms import MEAN, STD
+from tagmask.errors import InputError, RunError
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+INPUT, OUTPUT = "images", "logits"
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """ONNX against torch: ``largest`` difference of a logit over the checked ``sizes``, and pixels with another label.
+
+    ``dynamic``: whether the file takes any image size, or the exported one alone.
+    """
+
+    largest: float
+    other_labels: float
+    sizes: tuple[tuple[int, int], ...]
+    dynamic: bool
+
+
+class WithNormalisation(nn.Module):
+    """uint8 [B, H, W, 3] RGB -> logits [B, C + 1, H, W] of a network that takes normalised images."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        logits: Tensor = self.model((pixels - self.mean) / self.std)
+        return logits
+
+
+def check_installed() -> None:
+    """Raise InputError if what the export needs is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        msg = f"export onnx needs {', '.join(missing)}: pip install 'tagmask[onnx]'"
+        raise InputError(msg)
+
+
+def export_onnx(
+    model: nn.Module, path: Path, *, classes: Sequence[str], size: tuple[int, int] | None = None
+) -> Agreement:
+    """Write a network to one file, and hold it against torch.
+
+    Args:
+        model: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; it is put on the CPU, in eval mode.
+        path: the .onnx file.
+        classes: names, the background first.
+        size: (H, W): a file for images of this size alone; None: of any size.
+
+    Raises:
+        InputError: a package is not installed, or the network cannot be exported for any size (name one).
+        RunError: the file's logits are not torch's.
+    """
+    check_installed()
+    whole = WithNormalisation(model.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
+    program = _program(whole, size)
+    program.model.metadata_props["classes"] = json.dumps(list(classes), ensure_ascii=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        program.save(str(temporary), external_data=False)
+        found = compare(whole, temporary, size)
+        temporary.replace(path)
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror or error})"
+        raise RunError(msg) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return found
+
+
+def _program(whole: nn.Module, size: tuple[int, int] | None) -> Any:
+    height, width = size or (96, 128)
+    example = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+    any_size = torch.export.Dim.DYNAMIC
+    shape = {0: any_size} if size else {0: any_size, 1: any_size, 2: any_size}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                whole,
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"images": shape},
+                opset_version=_OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever its parts raise
+        text = " ".join(str(error).split())[:200]
+        remedy = "" if size else ". It may for one size: --size 512x512"
+        msg = f"this network cannot be exported ({type(error).__name__}: {text}){remedy}"
+        raise InputError(msg) from error
+    assert program is not None
+    return program
+
+
+def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, tolerance: float = 1e-3) -> Agreement:
+    """The file's logits on the CPU against those of the module it was made of, on noise of several sizes.
+
+    Raises:
+        RunError: a logit differs by more than ``tolerance`` times the largest one.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    sizes = (size,) if size else ((96, 128), (33, 250), (160, 97))
+    largest, highest, differing, total = 0.0, 0.0, 0, 0
+    for number, (height, width) in enumerate(sizes):
+        coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(number))
+        smooth = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        images = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        with torch.inference_mode():
+            expected = whole(images)
+        found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+        largest = max(largest, float((found - expected).abs().max()))
+        highest = max(highest, float(expected.abs().max()))
+        differing += int((found.argmax(1) != expected.argmax(1)).sum())
+        total += height * width
+    if not largest <= tolerance * max(1.0, highest):
+        msg = f"{path.name}: its logits differ from torch's by up to {largest:.2g}; the file is not kept"
+        raise RunError(msg)
+    return Agreement(largest, differing / total, sizes, dynamic=size is None)

@@ -1,0 +1,125 @@
+"""ONNX files: what goes in and comes out, any size, agreement with torch, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagmask import cli, registry
+from tagmask.data.transforms import normalise
+from tagmask.errors import InputError, RunError
+from tagmask.export import onnx as export
+from tagmask.segment.model import SegmentationModel
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in export.NEEDED), reason="the extra 'onnx' is not installed"
+)
+
+
+class Small(nn.Module):
+    """Stride 4 and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 4, 4, stride=4)
+
+    def forward(self, views: Tensor) -> Tensor:
+        return functional.interpolate(self.encoder(views), scale_factor=4, mode="bilinear", align_corners=False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, export.Agreement]:
+    torch.manual_seed(0)
+    model = SegmentationModel(Small(), grid=4)
+    path = tmp_path_factory.mktemp("onnx") / "folder" / "m.onnx"
+    return model, path, export.export_onnx(model, path, classes=["background", "Kätzchen", "b", "c"])
+
+
+def test_it_says_how_far_it_is_from_torch(exported: tuple[nn.Module, Path, export.Agreement]) -> None:
+    _, path, found = exported
+    assert found.largest < 1e-5
+    assert found.other_labels == 0
+    assert found.dynamic
+    assert [file.name for file in path.parent.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 31), (3, 7, 5)])
+def test_images_go_in_as_they_are(
+    exported: tuple[nn.Module, Path, export.Agreement], shape: tuple[int, int, int]
+) -> None:
+    import onnxruntime
+
+    model, path, _ = exported
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = session.run(["logits"], {"images": images})[0]
+    with torch.inference_mode():
+        expected = model.eval()(torch.stack([normalise(image) for image in images]))
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[1] == "Kätzchen"
+
+
+def test_another_network_is_not_called_the_same(exported: tuple[nn.Module, Path, export.Agreement]) -> None:
+    _, path, _ = exported
+    torch.manual_seed(1)
+    other = export.WithNormalisation(SegmentationModel(Small(), grid=4)).eval()
+    with pytest.raises(RunError, match=r"m\.onnx: its logits differ from torch's by up to"):
+        export.compare(other, path, None)
+
+
+def test_what_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    class Fickle(nn.Module):
+        encoder = nn.Identity()
+
+        def forward(self, views: Tensor) -> Tensor:
+            return views if float(views.sum()) > 0 else -views
+
+    with pytest.raises(InputError, match="cannot be exported") as raised:
+        export.export_onnx(SegmentationModel(Fickle(), grid=4), tmp_path / "m.onnx", classes=["background", "a"])
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(InputError, match=r"needs no_such_package: pip install 'tagmask\[onnx\]'"):
+        export.check_installed()
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["export", "onnx", *map(str, arguments)])
+    found = capsys.readouterr()
+    return int(left.value.code or 0), found.out, found.err
+
+
+def test_a_run_through_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, finished, "--output", tmp_path / "m.onnx", "--size", "64x96")
+    assert code == 0
+    assert out.splitlines()[0] == f"{tmp_path / 'm.onnx'}: 9 classes, images of 64x96 alone"
+    assert out.splitlines()[1].startswith("against torch: largest difference of a logit ")
+    assert (tmp_path / "m.onnx").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("size", ["512", "0x3", "ax3"])
+def test_sizes_are_two_numbers(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
+    code, _, err = call(capsys, finished, "--output", tmp_path / "m.onnx", "--size", size)
+    assert code == 2
+    assert "such as 512x512" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deeplabv3plus", "deeplabv2", "segformer"])
+def test_networks_that_take_any_size(name: str, tmp_path: Path) -> None:
+    small: dict[str, dict[str, Any]] = {"deeplabv2": {"depth": 14, "width": 8}, "segformer": {"decoder_channels": 16}}
+    model = registry.get("network", name)(**small.get(name, {})).build(4)
+    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
+    assert found.largest < 1e-4
