@@ -107,7 +107,9 @@ def test_figures_by_hand(context_of: Any, tiny: dict[str, Any]) -> None:
     context.workspace.save_maps("b", maps([[0, 1], [0, 1]], ranking=(1, 2)))
     context.workspace.save_maps("two", maps([[1, 0], [1, 0]]))
     assert evaluate(context) == []
-    found = json.loads((context.workspace.root / "metrics.json").read_text())["localization"]["val"]
+    metrics = json.loads((context.workspace.root / "metrics.json").read_text())
+    assert metrics["without_masks"] == "no masks, no mIoU: the data source has boxes only"
+    found = metrics["localization"]["val"]
     assert (found["n_images"], found["n_masks"], found["threshold"]) == (2, 0, 0.5)
     assert (found["gt_known"], found["top1"], found["top5"]) == (0.5, 1.0, 0.5)
     assert found["classification"] == {"top1": 0.5, "top5": 0.0}

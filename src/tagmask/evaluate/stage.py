@@ -26,6 +26,7 @@ from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_js
 
 STAGE = "evaluate"
 NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
+ONLY_BOXES = "no masks, no mIoU: the data source has boxes only"
 _SWEPT = {"maps": "localize", "refined_maps": "refine"}
 
 
@@ -130,15 +131,16 @@ def run(context: Context, output: Workspace | None = None) -> list[Problem]:
         if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
             write_split_counts(output, split, counted.split_counts(names, settings.average, source.fingerprint))
+    located = localization(context, problems)
     metrics = {
         "schema": SCHEMA,
         "classes": list(names),
         "tags": _tag_precision(workspace, list(context.recipe.trainings)[-1]),
         "threshold": threshold,
         "splits": splits,
-        "localization": localization(context, problems),
+        "localization": located,
         "ratio_to_full": _ratio(context, splits),
-        "without_masks": None if splits else NO_MASKS,
+        "without_masks": None if splits else ONLY_BOXES if located else NO_MASKS,
     }
     write_json(output.root / "metrics.json", metrics)
     return problems
