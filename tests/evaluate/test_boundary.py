@@ -110,3 +110,10 @@ def test_wrong_masks_are_errors():
         boundary_iou(np.full((2, 2), 7, np.uint8), np.zeros((2, 2), np.uint8), N)
     with pytest.raises(DataError, match=r"masks \[H, W\]"):
         boundary_iou(np.zeros(4, np.uint8), np.zeros(4, np.uint8), N)
+
+
+def test_as_many_classes_as_a_mask_can_hold():
+    target = np.array([[0, 254, 255]], np.uint8)
+    found = boundary_iou(np.array([[0, 254, 7]], np.uint8), target, 255)
+    assert (found[0], found[254]) == (1, 1)
+    assert np.isnan(found[7]), "what is predicted in void does not count"

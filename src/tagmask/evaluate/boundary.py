@@ -129,8 +129,8 @@ def boundary_counts(
     """
     found, truth = as_numpy(prediction), as_numpy(target)
     check_sizes(found, truth)
-    if truth.ndim != 2 or not truth.size or n_classes >= IGNORE_INDEX:
-        msg = f"boundaries are counted on masks [H, W] of at most {IGNORE_INDEX - 1} classes, not {list(truth.shape)}"
+    if truth.ndim != 2 or not truth.size or n_classes > IGNORE_INDEX:
+        msg = f"boundaries are counted on masks [H, W] of at most {IGNORE_INDEX} classes, not {list(truth.shape)}"
         raise DataError(msg)
     found = label_rows(found, n_classes, IGNORE_INDEX, "prediction").astype(np.uint8, copy=False)
     truth = label_rows(truth, n_classes, IGNORE_INDEX, "ground truth").astype(np.uint8, copy=False)

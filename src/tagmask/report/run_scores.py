@@ -109,6 +109,7 @@ class Column:
 
 BOXES = "localisation, error of boxes"
 MAPS, LATER, COUNTS, COST = "mIoU of the maps", "mIoU of what follows", "maps by number of classes", "cost"
+OTHERS = "segmentation on val, other figures"
 ERRORS = {"train": "maps, errors on train", "val": "maps, errors on val"}
 
 
@@ -119,6 +120,12 @@ def _miou(name: str, split: str, measure: str) -> Column:
 
 def _of_maps(name: str, table: str, kind: Kind, split: str, *keys: str) -> Column:
     return Column(name, table, kind, lambda run, rule: number(dig(scores(run.metrics, split, "maps", rule), *keys)))
+
+
+def _of_segmentation(name: str, *keys: str) -> Column:
+    return Column(
+        name, OTHERS, "percent", lambda run, rule: number(dig(scores(run.metrics, "val", "segmentation", rule), *keys))
+    )
 
 
 def _seconds(name: str, read: Callable[[RunScores], float | None]) -> Column:
@@ -152,6 +159,11 @@ COLUMNS: tuple[Column, ...] = (
     _miou("full supervision val", "val", "segmentation_full"),
     Column("ratio to full", LATER, "percent", lambda run, rule: number(dig(run.metrics, "ratio_to_full", rule))),
     *(_error(name, title) for name, title in BOX_ERRORS.items()),
+    _of_segmentation("F1", "mean_f1"),
+    _of_segmentation("pixel accuracy", "pixel_accuracy"),
+    _of_segmentation("boundary mIoU", "boundary", "miou"),
+    _of_segmentation("smallest quarter", "by_object_size", "quarters", "smallest quarter", "miou"),
+    _of_segmentation("largest quarter", "by_object_size", "quarters", "largest quarter", "miou"),
     *(
         column
         for split in _SPLITS
