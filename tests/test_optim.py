@@ -30,15 +30,15 @@ def test_pretrained_and_new_parameters_have_their_own_rates() -> None:
 def test_new_biases_learn_faster_and_without_decay() -> None:
     """DeepLabV2's groups: the backbone at lr, the pyramid's weights at 10 lr, its biases at 20 lr without decay."""
     backbone, pyramid = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 2, 3)
-    settings = OptimizerSettings(lr=2.5e-4, head_lr=2.5e-3, weight_decay=5e-4)
-    groups = parameter_groups(settings, backbone.parameters(), pyramid.parameters(), bias_factor=2.0)
+    settings = OptimizerSettings(lr=2.5e-4, head_lr=2.5e-3, weight_decay=5e-4, bias_rate=2.0)
+    groups = parameter_groups(settings, backbone.parameters(), pyramid.parameters())
     assert [(group["peak_lr"], group["weight_decay"]) for group in groups] == [
         (2.5e-4, 5e-4),
         (2.5e-3, 5e-4),
         (5e-3, 0),
     ]
     with_decay = settings.model_copy(update={"decay_norms": True})
-    groups = parameter_groups(with_decay, backbone.parameters(), pyramid.parameters(), bias_factor=2.0)
+    groups = parameter_groups(with_decay, backbone.parameters(), pyramid.parameters())
     assert [(group["peak_lr"], group["weight_decay"]) for group in groups] == [
         (2.5e-4, 5e-4), (2.5e-3, 5e-4), (5e-3, 5e-4)
     ]  # fmt: skip

@@ -53,13 +53,11 @@ def parameter_groups(
     new: Iterable[nn.Parameter],
     *,
     undecayed: Iterable[nn.Parameter] = (),
-    bias_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Pretrained parameters at ``lr``, new ones at ``head_lr``; frozen ones are left out.
 
     Biases and norm weights (one-dimensional) and those of ``undecayed`` are in groups of their own without weight
-    decay, unless ``decay_norms``. Biases and norms learn ``settings.bias_rate`` times as fast as weights, new ones
-    ``bias_factor`` times that.
+    decay, unless ``decay_norms``. Biases and norms learn ``settings.bias_rate`` times as fast as weights.
     """
     groups: list[dict[str, Any]] = []
     marked = {id(parameter) for parameter in undecayed}
@@ -70,7 +68,7 @@ def parameter_groups(
 
     for parameters, rate, of_bias in (
         (pretrained, settings.lr, settings.lr * settings.bias_rate),
-        (new, settings.head_lr, settings.head_lr * settings.bias_rate * bias_factor),
+        (new, settings.head_lr, settings.head_lr * settings.bias_rate),
     ):
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         plain = [p for p in trainable if p.ndim <= 1 or id(p) in marked]

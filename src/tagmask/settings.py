@@ -178,27 +178,36 @@ class RelabelSettings(Settings):
 class SegmentSettings(Settings):
     """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
 
-    preset: str | None = Field(None, description="published settings, for all that is not written")
+    preset: str | None = Field(
+        None, json_schema_extra=LATER, description="published settings, for all that is not written"
+    )
     network: NetworkField = Field(default="deeplabv3plus", validate_default=True)
     supervision: Literal["weak", "full", "both"] = "weak"
     epochs: Positive = 10
-    iterations: Positive | None = Field(None, description="updates, instead of epochs")
-    per_images: Positive | None = Field(None, description="iterations are for so many images, and scaled to the data")
+    iterations: Positive | None = Field(None, json_schema_extra=LATER, description="updates, instead of epochs")
+    per_images: Positive | None = Field(
+        None, json_schema_extra=LATER, description="iterations are for so many images, and scaled to the data"
+    )
     batch_size: Positive = 8
-    accumulate: Positive = Field(1, description="batches that one update is made of")
-    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="decay of the weights' moving average")
-    class_balanced: Literal["tags", "pixels"] | None = Field(None, description="draw images with rare classes more")
+    accumulate: Positive = Field(1, json_schema_extra=LATER, description="batches that one update is made of")
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, json_schema_extra=LATER, description="decay of the weights' moving average"
+    )
+    class_balanced: Literal["tags", "pixels"] | None = Field(
+        None, json_schema_extra=LATER, description="draw images with rare classes more"
+    )
     batch_norm: Literal["eval", "train"] = "train"
     augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
     optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
-    bias_factor: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="rate of new biases and norms as a multiple of that of other new parameters"
-    )
-    hold: Positive = Field(1, description="steps for which a learning rate is held")
+    hold: Positive = Field(1, json_schema_extra=LATER, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
-    tile: Annotated[int, Field(ge=SMALLEST_TILE)] | None = Field(None, description="larger images in parts")
-    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field(None, description="kernels of a CRF on predictions")
+    tile: Annotated[int, Field(ge=SMALLEST_TILE)] | None = Field(
+        None, json_schema_extra=LATER, description="larger images in parts"
+    )
+    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field(
+        None, json_schema_extra=LATER, description="kernels of a CRF on predictions"
+    )
     loss: LossField = Field(default="cross_entropy", validate_default=True)
     saliency: SaliencyField | None = Field(
         None, description="where saliency maps come from, for a loss that needs them"

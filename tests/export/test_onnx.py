@@ -117,6 +117,16 @@ def test_sizes_are_two_numbers(finished: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.slow
+def test_pyramid_pooling_is_for_one_size(tmp_path: Path) -> None:
+    encoder: dict[str, Any] = {"encoder": "resnet10t", "encoder_args": {"channels": [8, 16, 24, 32], "stem_width": 8}}
+    model = registry.get("network", "upernet")(**encoder, decoder_channels=16, auxiliary=0.0).build(4)
+    with pytest.raises(InputError, match="It may for images of one size: --size 512x512"):
+        export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
+    assert list(tmp_path.iterdir()) == []
+    assert export.export_onnx(model, tmp_path / "m.onnx", classes=["b", "c"], size=(64, 96)).largest < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeplabv3plus", "deeplabv2", "segformer"])
 def test_networks_that_take_any_size(name: str, tmp_path: Path) -> None:
     small: dict[str, dict[str, Any]] = {"deeplabv2": {"depth": 14, "width": 8}, "segformer": {"decoder_channels": 16}}

@@ -34,7 +34,7 @@ def test_deeplabv2_as_published() -> None:
     found = segment(preset="deeplabv2-voc")
     assert (found.batch_size, found.accumulate, found.iterations) == (5, 2, 20_000)
     assert (found.augment.crop, found.augment.kind, found.augment.flip) == (321, "scale_crop", True)
-    rates = (found.optimizer.lr, found.optimizer.head_lr, found.bias_factor, found.hold)
+    rates = (found.optimizer.lr, found.optimizer.head_lr, found.optimizer.bias_rate, found.hold)
     assert rates == (2.5e-4, 2.5e-3, 2.0, 10)
     assert (found.optimizer.kind, found.optimizer.momentum, found.optimizer.power) == ("sgd", 0.9, 0.9)
     assert not found.optimizer.decay_norms

@@ -123,23 +123,27 @@ def _program(whole: nn.Module, size: tuple[int, int] | None) -> Any:
             )
     except Exception as error:  # the exporter raises whatever its parts raise
         text = " ".join(str(error).split())[:200]
-        remedy = "" if size else ". It may for one size: --size 512x512"
-        msg = f"this network cannot be exported ({type(error).__name__}: {text}){remedy}"
+        msg = f"this network cannot be exported ({type(error).__name__}: {text}){_remedy(size)}"
         raise InputError(msg) from error
     assert program is not None
     return program
+
+
+def _remedy(size: tuple[int, int] | None) -> str:
+    return "" if size else ". It may for images of one size: --size 512x512"
 
 
 def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, tolerance: float = 1e-3) -> Agreement:
     """The file's logits on the CPU against those of the module it was made of, on noise of several sizes.
 
     Raises:
+        InputError: the file does not run.
         RunError: a logit differs by more than ``tolerance`` times the largest one.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     sizes = (size,) if size else ((96, 128), (33, 250), (160, 97))
     largest, highest, differing, total = 0.0, 0.0, 0, 0
@@ -149,7 +153,12 @@ def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, toler
         images = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         with torch.inference_mode():
             expected = whole(images)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+        try:
+            found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+        except Exception as error:  # onnxruntime's errors have no common class
+            text = " ".join(str(error).split())[:200]
+            msg = f"the exported network does not run on images of {height}x{width} ({text}){_remedy(size)}"
+            raise InputError(msg) from error
         largest = max(largest, float((found - expected).abs().max()))
         highest = max(highest, float(expected.abs().max()))
         differing += int((found.argmax(1) != expected.argmax(1)).sum())

@@ -29,7 +29,12 @@ _DEEPLAB: dict[str, Any] = {
     "scales": [1.0],
     "flip": False,
 }  # fmt: skip
-_V2: dict[str, Any] = {**_DEEPLAB, "network": {"name": "deeplabv2", "weights": "timm"}, "bias_factor": 2.0, "hold": 10}
+_V2: dict[str, Any] = {
+    **_DEEPLAB,
+    "network": {"name": "deeplabv2", "weights": "timm"},
+    "optimizer": {**_DEEPLAB["optimizer"], "bias_rate": 2.0},
+    "hold": 10,
+}
 _UPERNET: dict[str, Any] = {
     "network": {"name": "upernet", "encoder": "swin_small_patch4_window7_224", "weights": "timm"},
     "batch_size": 16,

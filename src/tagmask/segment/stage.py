@@ -100,8 +100,7 @@ class SegmentationTask:
         encoder = list(self.model.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
-        settings, fixed = self.settings, self.model.undecayed()
-        return parameter_groups(settings.optimizer, encoder, rest, undecayed=fixed, bias_factor=settings.bias_factor)
+        return parameter_groups(self.settings.optimizer, encoder, rest, undecayed=self.model.undecayed())
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """As the recipe says."""

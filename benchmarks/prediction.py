@@ -1,0 +1,101 @@
+"""Masks of a folder of images against the bare network's forward rate, in one run.
+
+    python benchmarks/prediction.py [--images 48] [--rounds 4] [--threads 2] [--size 320]
+
+DeepLabV3+ with MobileNetV2, 21 classes, one scale, no flip. Bare: the network alone on images that are decoded,
+normalised and in memory already, one image a thread; nothing is done with its logits. Ours: ``predict_images``, what
+``tagmask predict`` calls: JPEG files in, palette PNGs out (no overlays). Both at the precision chosen for this machine.
+The bare network with all threads on one image is printed too. Rounds are interleaved, and the ratio is that of the
+medians, to the faster of the two. Random weights: the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tagmask.batch import collect, predict_images
+from tagmask.data.images import read_image
+from tagmask.data.transforms import normalise
+from tagmask.predictor import load
+from tagmask.segment.deeplabv3plus import DeepLabV3Plus
+from tagmask.weights import save_weights
+
+
+def make(folder: Path, n_images: int, size: int) -> None:
+    """A model file and photographs that compress as photographs do."""
+    network = DeepLabV3Plus(encoder="mobilenetv2_100", encoder_args={"pad_type": "same"})
+    description = {
+        "kind": "segmenter",
+        "classes": ["background", *(f"class {n}" for n in range(1, 21))],
+        "network": network.dump(),
+        "scales": [1.0],
+        "flip": False,
+    }
+    torch.manual_seed(0)
+    save_weights(folder / "model.safetensors", network.build(21), description)
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(n_images):
+        coarse = Image.fromarray(rng.integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / "images" / f"{number}.jpg", quality=90)
+
+
+def main() -> None:
+    """Time and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", type=int, default=320)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, options.images, options.size)
+        predictor = load(folder / "model.safetensors")
+        engine, model = predictor.engine, predictor.model
+        targets = collect([str(folder / "images")])
+        ready = [normalise(read_image(path))[None].to(engine.device) for path in targets.values()]
+        ready = [image.to(memory_format=torch.channels_last) for image in ready]
+
+        def forward(image: torch.Tensor) -> None:
+            with torch.inference_mode(), engine.autocast():
+                model(image)
+
+        def bare() -> None:
+            for _ in engine.map(forward, ready, at_once=16):
+                pass
+
+        def together() -> None:
+            for image in ready:
+                forward(image)
+
+        rounds = iter(range(10**6))
+
+        def ours() -> None:
+            predict_images(predictor, targets, folder / f"out{next(rounds)}", overlay=False)
+
+        ways = {"bare": bare, "bare, all threads on one image": together, "ours": ours}
+        seconds: dict[str, list[float]] = {key: [] for key in ways}
+        for number in range(options.rounds + 1):
+            for key, way in ways.items():
+                begun = time.perf_counter()
+                way()
+                if number:  # the first is for warming up
+                    seconds[key].append(time.perf_counter() - begun)
+    rate = {key: options.images / float(np.median(values)) for key, values in seconds.items()}
+    for key, value in rate.items():
+        print(f"{key}: {value:.1f} images/s")
+    share = rate["ours"] / max(rate["bare"], rate["bare, all threads on one image"])
+    print(f"ours / bare: {share:.3f} ({engine.precision}, {options.threads} threads, {options.size} px)")
+
+
+if __name__ == "__main__":
+    main()
