@@ -79,7 +79,10 @@ def test_a_paired_comparison_in_all_forms(tagmask: Tagmask, finished: Path, othe
     page = files["html"].read_text(encoding="utf-8")
     assert "<svg" in page
     assert "data:image/jpeg" in page or not any(differences)
-    again = tagmask("compare", "--paired", finished, other, "--draws", "50")
+    again = tagmask("compare", "--paired", finished, other, "--draws", "50", "--output", tmp_path / "all")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        f"pair.{kind}" for kind in ("md", "csv", "json", "html")
+    }
     assert again.stdout == done.stdout, "the draws depend on the seed alone"
 
 
@@ -100,6 +103,7 @@ def test_each_side_may_have_its_own_measure(tagmask: Tagmask, finished: Path) ->
     [
         (("{run}",), "--paired compares two runs; 1 are named"),
         (("{run}", "{run}", "--split", "test"), "test"),
+        (("{run}", "{run}", "--seeds", "0"), "--seeds is for recipes"),
         (("{run}", "{nowhere}"), "Run `tagmask evaluate"),
     ],
 )

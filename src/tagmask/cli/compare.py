@@ -67,8 +67,13 @@ def compare(
         ("html", html),
     )
     if paired:
+        if seeds is not None:
+            msg = "--paired compares two runs that are there; --seeds is for recipes"
+            raise InputError(msg)
         measures = measure.split(",") if measure else []
-        _pair(sources, split, measures, void, draws, [*files, ("json", json)])
+        kinds: tuple[Literal["md", "csv", "json", "html"], ...] = ("md", "csv", "json", "html")
+        folder = [] if output is None else [(kind, output / f"pair.{kind}") for kind in kinds]
+        _pair(sources, split, measures, void, draws, [*files, ("json", json), *folder])
         return
     if json is not None or measure is not None:
         msg = "--json and --measure go with --paired"
