@@ -78,10 +78,7 @@ def page_values(
     panels = tables.class_panels(facts)
     tags = tables.tag_rows(facts, source)
     training, thresholds = charts.training_charts(facts), charts.threshold_charts(facts)
-    groups = {
-        "counts": charts.count_chart(facts), "sizes": charts.size_chart(facts),
-        "calibration": charts.calibration_chart(facts),
-    }  # fmt: skip
+    groups = _group_charts(facts)
     located = objects(facts.metrics)
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
     notes = chain(gallery.notes if gallery else (), *(learnt.notes for learnt in patches))
@@ -194,6 +191,15 @@ def _panel_choices(facts: Facts, panels: list[tables.Panel]) -> dict[str, list[t
         "measure": [(m, title) for m, title in MEASURES.items() if any(p.measure == m for p in panels)],
         "split": [(split, split) for split in splits(facts.metrics) if any(p.split == split for p in panels)],
         "rule": [(rule, RULES[rule]) for rule in rules(facts.metrics)],
+    }
+
+
+def _group_charts(facts: Facts) -> dict[str, charts.Chart | None]:
+    """Scores by groups of images, of objects and of pixels, by what the template calls them."""
+    return {
+        "counts": charts.count_chart(facts),
+        "sizes": charts.size_chart(facts),
+        "calibration": charts.calibration_chart(facts),
     }
 
 
