@@ -270,6 +270,7 @@ class BoxSettings(Settings):
     thresholds: Annotated[int, Field(ge=2, le=4096)] = 100
     iou: Fraction = Field(0.5, description="a box is right where its IoU exceeds this")
     inclusive: bool = Field(False, description="the end of a true box belongs to it, as published codes count")
+    from_masks: bool = Field(False, description="images without boxes get one around the mask's largest piece")
 
 
 class EvaluateSettings(Settings):

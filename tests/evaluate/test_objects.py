@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,32 @@ def maps(value: Any, **more: Any) -> ActivationMaps:
     return ActivationMaps(np.array([1]), stack, np.ones(1, np.float32), (8, 8), **more)
 
 
+def test_boxes_of_masks_where_they_are_asked_for(context_of: Any, tiny: dict[str, Any]) -> None:
+    """Two pieces: the true box is that of the larger one. An image without a pixel of its tag is not counted."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4], mask[0, 6:] = 1, 1
+    samples = tuple(Sample(name, Path(f"{name}.png"), (1,), Path(f"{name}.m")) for name in ("a", "b"))
+    source = DataSource(
+        "t",
+        ClassList(("background", "x", "y")),
+        {"train": (), "val": samples},
+        "f",
+        mask_reader=lambda sample: mask if sample.id == "a" else np.zeros((8, 8), np.uint8),
+    )
+    for wanted in (False, True):
+        tiny.update(refine=[], segment=None, evaluate={"boxes": {"from_masks": wanted, "threshold": 0.5}})
+        context: Context = context_of(tiny, source)
+        for sample in samples:
+            context.workspace.save_maps(sample.id, maps([[1, 0], [1, 0]]))
+        assert evaluate(context) == []
+        found = json.loads((context.workspace.root / "metrics.json").read_text())["localization"]
+        if not wanted:
+            assert found is None
+            continue
+        assert (found["val"]["n_images"], found["val"]["gt_known"]) == (1, 0.0)
+        assert found["val"]["pxap"] > 0
+
+
 def test_figures_by_hand(context_of: Any, tiny: dict[str, Any]) -> None:
     """Two images of 8 x 8: the left half is the object; one map says so, the other one says the right half."""
     box = Box(1, 0, 0, 4, 8)
@@ -115,4 +142,8 @@ def test_figures_by_hand(context_of: Any, tiny: dict[str, Any]) -> None:
     assert found["classification"] == {"top1": 0.5, "top5": 0.0}
     assert found["iou_curve"] is found["pxap"] is None
     context.workspace.map_path("b").write_bytes(b"broken")
-    assert [problem.id for problem in evaluate(context)] == ["b"]
+    context.workspace.save_maps("a", replace(maps([[1, 0]]), classes=np.array([2])))
+    assert [(problem.id, "no map of its tag 'x'" in problem.reason) for problem in evaluate(context)] == [
+        ("a", True),
+        ("b", False),
+    ]

@@ -5,30 +5,46 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+import numpy as np
+
 from tagmask.context import TRAIN, VAL, Context
-from tagmask.errors import TagmaskError
+from tagmask.errors import DataError, TagmaskError
+from tagmask.evaluate.boxes import boxes_of_levels
 from tagmask.evaluate.localization_scores import LocalizationScores
-from tagmask.interfaces import Problem, Sample
+from tagmask.interfaces import Box, Problem, Sample, UInt8Array
 
 
 def localization(context: Context, problems: list[Problem]) -> dict[str, Any] | None:
     """The ``localization`` object of metrics.json: by split, val alone where it has boxes.
 
-    Images with exactly one tag and a box of it are counted. Images whose map or mask cannot be read are added to
-    ``problems``.
+    Images with exactly one tag and a box of it are counted; with ``evaluate.boxes.from_masks`` those with a mask of it
+    too. Images whose map or mask cannot be read are added to ``problems``.
     """
     if context.recipe.segment is not None and context.recipe.segment.supervision == "full":
         return None  # no maps are made
     for split in (VAL, TRAIN):
-        samples = [sample for sample in context.samples(split) if _boxes(sample)]
+        samples = [sample for sample in context.samples(split) if _boxes(sample) or _has_box_in_mask(context, sample)]
         if samples and (found := _scores(context, split, samples, problems)) is not None:
             return {split: found}
     return None
 
 
-def _boxes(sample: Sample) -> tuple[Any, ...]:
+def _boxes(sample: Sample) -> tuple[Box, ...]:
     """Boxes of the only tag of an image; () where it has several or none."""
     return tuple(box for box in sample.boxes if (box.label,) == sample.tags)
+
+
+def _has_box_in_mask(context: Context, sample: Sample) -> bool:
+    wanted = context.recipe.evaluate.boxes.from_masks
+    return wanted and len(sample.tags) == 1 and not sample.boxes and context.source.has_mask(sample)
+
+
+def _box_in_mask(mask: UInt8Array | None, label: int) -> tuple[Box, ...]:
+    """The box around the class's piece with the largest outline; () where the class has no pixel."""
+    if mask is None or not (mask == label).any():
+        return ()
+    ((x0, y0, x1, y1),) = boxes_of_levels((mask == label).astype(np.int32), 1, "contour").tolist()
+    return (Box(label, x0, y0, x1, y1),)
 
 
 def _scores(context: Context, split: str, samples: list[Sample], problems: list[Problem]) -> dict[str, Any] | None:
@@ -42,14 +58,14 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
         counted, (label,) = empty(), sample.tags
         try:
             stored = workspace.load_maps(sample.id)
-            counted.update(
-                stored.maps[stored.classes.tolist().index(label)],
-                label,
-                _boxes(sample),
-                stored.image_size,
-                ranking=stored.ranking,
-                mask=source.read_mask(sample) if source.has_mask(sample) else None,
-            )
+            mask = source.read_mask(sample) if source.has_mask(sample) else None
+            if label not in stored.classes:
+                names = source.classes.names
+                msg = f"{sample.image_path}: has no map of its tag '{names[label]}'; its tags changed since it was made"
+                raise DataError(msg)
+            if boxes := _boxes(sample) or _box_in_mask(mask, label):
+                scores = stored.maps[stored.classes.tolist().index(label)]
+                counted.update(scores, label, boxes, stored.image_size, ranking=stored.ranking, mask=mask)
         except TagmaskError as error:
             return Problem("evaluate", sample.id, str(sample.image_path), str(error))
         return counted
