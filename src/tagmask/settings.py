@@ -160,11 +160,11 @@ class RefineSettings(Settings):
 class ConfidenceSettings(Settings):
     """Weights of the cross entropy: from ``floor`` where two labels tie to 1 where one leads by ``width``.
 
-    The margin is 1 - second / highest, of the refined maps and the threshold's plane, or of the probabilities that a
-    round of self-training made its labels from.
+    The margin is 1 - second / highest, of the refined maps and the threshold's plane, or of the network's
+    probabilities for the labels of a round of self-training.
     """
 
-    width: Annotated[float, Field(gt=0, le=1)] = 0.5
+    width: Annotated[float, Field(gt=0, le=1)] = 0.2
     floor: Fraction = 0.0
 
 

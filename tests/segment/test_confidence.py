@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.segment import cross_entropy, relative_margin
-from tagmask.segment.confidence import confidence_weights
+from tagmask.segment.confidence import confidence_weights, margin_of
 
 
 def test_margins_by_hand() -> None:
@@ -28,6 +28,14 @@ def test_it_knows_no_scale(seed: int, factor: float) -> None:
     margin = relative_margin(scores)
     assert 0 <= float(margin.min()) <= float(margin.max()) <= 1
     torch.testing.assert_close(relative_margin(factor * scores), margin, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(0, 10**6))
+def test_the_margin_of_the_highest_is_the_relative_margin(seed: int) -> None:
+    scores = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(margin_of(scores, scores.argmax(0)), relative_margin(scores))
+    assert not margin_of(scores, scores.argmin(0)).any()
+    assert margin_of(scores[:1], torch.zeros(4, 5, dtype=torch.int64)).eq(1).all()
 
 
 def test_weights_rise_to_one() -> None:

@@ -1,8 +1,8 @@
 """A round of self-training: label the training images with the network before, kept to their tags.
 
 Idea: Lee, "Pseudo-Label", ICML workshop 2013, with what weak supervision knows besides: classes outside an image's tags
-cannot win. A dense CRF on the remaining probabilities draws the outlines; pixels on which two labels nearly tie can be
-ignored.
+cannot win. A dense CRF on the remaining probabilities draws the outlines; where the network itself was not for the
+label, or nearly undecided, pixels can be ignored (the CRF's own probabilities are sure of everything).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tagmask.data.loading import ImageLoader
 from tagmask.engine import each_image
 from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, Problem, Sample, UInt8Array
 from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.segment.confidence import relative_margin
+from tagmask.segment.confidence import margin_of
 from tagmask.segment.predict import constrain_to_tags, predict_probabilities
 from tagmask.settings import SegmentSettings
 
@@ -37,14 +37,17 @@ def labels_within_tags(
         ignore: pixels whose margin is smaller become 255.
 
     Returns:
-        uint8 [H, W]: 0, labels of ``tags``, 255; and float32 [H, W], 1 - second / highest probability.
+        uint8 [H, W]: 0, labels of ``tags``, 255; and float32 [H, W] in [0, 1], the margin: 1 - highest other / own
+        probability within the tags, before the CRF; 0 where the CRF overruled the network.
     """
     allowed = [BACKGROUND, *sorted(tags)]
     kept = constrain_to_tags(probabilities, tags)[allowed]
+    drawn = kept
     if crf is not None and len(allowed) > 1:
-        kept = dense_crf(image, kept, **PRESETS[crf])  # type: ignore[arg-type]
-    margin = relative_margin(kept)
-    labels: UInt8Array = np.asarray(allowed, np.uint8)[kept.argmax(0).numpy()]
+        drawn = dense_crf(image, kept, **PRESETS[crf])  # type: ignore[arg-type]
+    chosen = drawn.argmax(0)
+    margin = margin_of(kept, chosen)
+    labels: UInt8Array = np.asarray(allowed, np.uint8)[chosen.numpy()]
     labels[(margin < ignore).numpy()] = IGNORE_INDEX
     return labels, margin
 
