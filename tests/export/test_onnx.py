@@ -116,14 +116,31 @@ def test_sizes_are_two_numbers(finished: Path, tmp_path: Path, capsys: pytest.Ca
     assert "such as 512x512" in err
 
 
-@pytest.mark.slow
-def test_pyramid_pooling_is_for_one_size(tmp_path: Path) -> None:
-    encoder: dict[str, Any] = {"encoder": "resnet10t", "encoder_args": {"channels": [8, 16, 24, 32], "stem_width": 8}}
-    model = registry.get("network", "upernet")(**encoder, decoder_channels=16, auxiliary=0.0).build(4)
-    with pytest.raises(InputError, match="It may for images of one size: --size 512x512"):
+UPERNET: dict[str, Any] = {"decoder_channels": 16, "auxiliary": 0.0}
+SWIN: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)}
+RESNET: dict[str, Any] = {"channels": [8, 16, 24, 32], "stem_width": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "why"),
+    [
+        ("upernet", {**UPERNET, "encoder": "resnet10t", "encoder_args": RESNET}, "pooling to a grid"),
+        ("segformer", {"encoder": "swin_tiny_patch4_window7_224", "encoder_args": SWIN}, "attention in windows"),
+    ],
+)
+def test_some_networks_are_for_one_size(name: str, settings: dict[str, Any], why: str, tmp_path: Path) -> None:
+    model = registry.get("network", name)(**settings).build(4)
+    with pytest.raises(InputError, match=rf"one size only \({why}\): --size 512x512"):
         export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
     assert list(tmp_path.iterdir()) == []
-    assert export.export_onnx(model, tmp_path / "m.onnx", classes=["b", "c"], size=(64, 96)).largest < 1e-4
+
+
+@pytest.mark.slow
+def test_upernet_with_swin_for_one_size(tmp_path: Path) -> None:
+    model = registry.get("network", "upernet")(**UPERNET, encoder_args=SWIN).build(4)
+    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"], size=(64, 96))
+    assert found.largest < 1e-4
+    assert not found.dynamic
 
 
 @pytest.mark.slow

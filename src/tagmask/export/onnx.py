@@ -85,6 +85,9 @@ def export_onnx(
         RunError: the file's logits are not torch's.
     """
     check_installed()
+    if size is None and (reason := _one_size_alone(model)):
+        msg = f"this network can be exported for images of one size only ({reason}): --size 512x512"
+        raise InputError(msg)
     whole = WithNormalisation(model.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
     program = _program(whole, size)
     program.model.metadata_props["classes"] = json.dumps(list(classes), ensure_ascii=False)
@@ -100,6 +103,16 @@ def export_onnx(
     finally:
         temporary.unlink(missing_ok=True)
     return found
+
+
+def _one_size_alone(model: nn.Module) -> str:
+    """What in a network depends on the size in a way that ONNX cannot hold; empty if there is nothing."""
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
+            return "pooling to a grid"
+        if hasattr(module, "window_size"):
+            return "attention in windows"
+    return ""
 
 
 def _program(whole: nn.Module, size: tuple[int, int] | None) -> Any:
