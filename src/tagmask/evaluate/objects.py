@@ -24,8 +24,9 @@ def localization(context: Context, problems: list[Problem]) -> dict[str, Any] | 
         return None  # no maps are made
     for split in (VAL, TRAIN):
         samples = [sample for sample in context.samples(split) if _boxes(sample) or _has_box_in_mask(context, sample)]
-        if samples and (found := _scores(context, split, samples, problems)) is not None:
-            return {split: found}
+        if samples:
+            found = _scores(context, split, samples, problems)
+            return None if found is None else {split: found}
     return None
 
 
