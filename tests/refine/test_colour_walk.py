@@ -97,3 +97,19 @@ def test_power_sharpens_the_start() -> None:
     torch.testing.assert_close(colour_walk(maps, image, steps=0, power=2.0), maps**2)
     with pytest.raises(ValueError, match="power"):
         colour_walk(maps, image, power=0.0)
+
+
+@pytest.mark.parametrize("radius", [5, 20])
+def test_a_radius_beyond_the_grid_connects_all_pixels(radius: int) -> None:
+    """On an image of one colour the walk ends in the mean, whatever reaches over the border."""
+    maps = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    walked = colour_walk(maps, np.full((12, 16, 3), 90, np.uint8), radius=radius, steps=256)
+    torch.testing.assert_close(walked, torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_maps_that_are_not_finite_are_refused(value: float) -> None:
+    maps = torch.rand(2, 3, 4)
+    maps[1, 2, 3] = value
+    with pytest.raises(ValueError, match="finite"):
+        colour_walk(maps, np.zeros((12, 16, 3), np.uint8))

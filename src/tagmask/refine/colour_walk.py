@@ -85,10 +85,13 @@ def colour_walk(
         [K, h, w] in [0, 1], same dtype and device: each map divided by its maximum (an all-zero map stays 0).
 
     Raises:
-        ValueError: radius < 2, sigma or power <= 0, steps < 0, or not an image.
+        ValueError: radius < 2, sigma or power <= 0, steps < 0, not an image, or maps that are not [K, h, w] or finite.
     """
     if sigma <= 0 or power <= 0:
         msg = f"sigma and power must be positive, got {sigma} and {power}"
+        raise ValueError(msg)
+    if maps.ndim != 3 or not torch.isfinite(maps).all():
+        msg = f"maps must be [K, h, w] and finite, got {list(maps.shape)}, or NaN or infinity in it"
         raise ValueError(msg)
     if maps.numel() == 0:
         return maps.clone()
