@@ -4,8 +4,8 @@
 
 RUNs are runs of one recipe that differ in their seed, done up to localize. Each ``--chain`` is a list of refiners of
 maps as in a recipe, without the threshold; it is applied to the stored maps and nothing is kept. ``--learnt`` are
-finished runs whose refiner learnt (several seeds of one name make one row). Figures are void ignored / void as
-background, mean +- standard deviation over seeds, in percent. Ground truth is used here only to measure.
+runs done up to refine, whose refiner learnt (several seeds of one name make one row). Figures are void ignored / void
+as background, mean +- standard deviation over seeds, in percent. Ground truth is used here only to measure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from tagmask.building import build_method
 from tagmask.data.images import read_image
 from tagmask.evaluate import ThresholdSweep
-from tagmask.evaluate.segmentation import VOID_RULES
+from tagmask.evaluate.counting import VOID_RULES
 from tagmask.refine import upsample_maps
 from tagmask.rescore import open_run
 from tagmask.street import Run
@@ -34,6 +34,11 @@ Figures = dict[str, tuple[float, ...]]  # split -> mIoU by void rule
 def chain_of(text: str) -> list[Any]:
     """Refiners of maps from a recipe's list."""
     return [build_method("refiner", item, where="--chain", base=Path()) for item in yaml.safe_load(text)]
+
+
+def best_of(sweep: ThresholdSweep) -> tuple[float, ...]:
+    """mIoU at the best threshold, by void rule."""
+    return tuple(100 * sweep.best(classes="occurring", void=void)[1] for _, void in VOID_RULES)
 
 
 def measured(run: Run, chains: list[list[Any]], every: int) -> tuple[list[Figures], list[float]]:
@@ -58,14 +63,22 @@ def measured(run: Run, chains: list[list[Any]], every: int) -> tuple[list[Figure
                 sweeps[place].update(upsample_maps(maps, stored.image_size), stored.classes - 1, mask)
             images += 1
         for figures, sweep in zip(found, sweeps, strict=True):
-            figures[split] = tuple(100 * sweep.best(classes="occurring", void=void)[1] for _, void in VOID_RULES)
+            figures[split] = best_of(sweep)
     return found, [value / max(images, 1) for value in seconds]
 
 
-def stored_figures(run: Run, measure: str) -> Figures:
-    """The same from a finished run's metrics.json."""
-    splits = run.metrics["splits"]
-    return {s: tuple(100 * splits[s][measure][rule]["miou"] for rule, _ in VOID_RULES) for s in SPLITS}
+def stored_figures(run: Run, stage: str) -> Figures:
+    """The same of the maps that a stage of a run has left."""
+    source, workspace, figures = run.recipe.data.open(), run.workspace, {}
+    for split in SPLITS:
+        sweep = ThresholdSweep(len(source.classes.foreground), run.recipe.evaluate.thresholds)
+        for sample in source.split(split):
+            if workspace.map_path(sample.id, stage=stage).exists() and source.has_mask(sample):
+                stored = workspace.load_maps(sample.id, stage=stage)
+                full = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+                sweep.update(full, stored.classes - 1, source.read_mask(sample))
+        figures[split] = best_of(sweep)
+    return figures
 
 
 def cell(values: list[tuple[float, ...]], sign: str = "") -> str:
@@ -92,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="runs of one recipe with different seeds")
     parser.add_argument("--chain", action="append", default=[], help="refiners as in a recipe, without the threshold")
-    parser.add_argument("--learnt", nargs="*", default=[], type=Path, help="finished runs whose refiner learnt")
+    parser.add_argument(
+        "--learnt", nargs="*", default=[], type=Path, help="runs done up to refine, whose refiner learnt"
+    )
     parser.add_argument("--every", type=int, default=1, help="use every n-th image only")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,7 +124,7 @@ def main() -> None:
     for run in map(open_run, options.learnt):
         named.setdefault(run.recipe.name, []).append(run)
     for name, seeds in named.items():
-        refined, plain = ([stored_figures(run, key) for run in seeds] for key in ("refined_maps", "maps"))
+        refined, plain = ([stored_figures(run, key) for run in seeds] for key in ("refine", "localize"))
         print(row(f"`{name}`", refined, plain, ""), flush=True)
 
 
