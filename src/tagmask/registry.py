@@ -106,6 +106,10 @@ _TABLE: dict[Kind, dict[str, Entry]] = {
             "maps made anew from positions that look like their foreground, minus those like their background",
             "Pan et al., CVPR 2021",
         ),
+        "judged": Entry(
+            "tagmask.localize.judged:Judged",
+            "one method's maps say where objects are, another's which of the image's classes they are",
+        ),
         "lpcam": Entry(
             "tagmask.localize.lpcam:Lpcam",
             "similarity to prototypes of the class minus similarity to those of its context",

@@ -1,0 +1,87 @@
+"""Judged maps: one method says where there is an object, another which class it is. Ours; no paper has it.
+
+Methods that average over what looks alike (SSA) or compare with prototypes (LPCAM) find whole objects, but tell classes
+that touch and look alike (a face and the body below it) less well than the plain maps they start from: both get all of
+the person. Here the highest of an image's maps stays at every position, and goes to the classes in proportion to a
+second method's maps, so that the class of a pixel is the second one's choice. With one class nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from tagmask.building import AS_METHOD, method_of
+from tagmask.interfaces import ClassifierOutput
+from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.localize.multi_scale import normalize_maps
+from tagmask.localize.polisher import resize
+
+
+def judged_maps(maps: Tensor, judges: Tensor) -> Tensor:
+    """max_k(M_k) * J_c / max_k(J_k), with M and J each divided by its own maximum.
+
+    Args:
+        maps: [K, h, w] or [B, K, h, w] float, >= 0, not normalised: where objects are.
+        judges: the same classes at any size: which one.
+
+    Returns:
+        Shaped like ``maps``, at their mean height. Where no judge responds the maps stay as they are.
+    """
+    if maps.shape[-3] < 2:
+        return maps
+    height = maps.amax((-2, -1), keepdim=True).mean(-3, keepdim=True)
+    own, votes = normalize_maps(maps), normalize_maps(resize(judges, (maps.shape[-2], maps.shape[-1])))
+    most = votes.amax(-3, keepdim=True)
+    shared = own.amax(-3, keepdim=True) * votes / torch.where(most > 0, most, 1)
+    return torch.where(most > 0, shared, own) * height
+
+
+class Judged(ViewLocalizer):
+    """Settings: ``seed`` finds the objects, ``judge`` decides between the classes; both are view methods."""
+
+    name: ClassVar[str] = "judged"
+    classwise: ClassVar[bool] = False  # that is the point
+    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    judge: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+
+    @field_validator("seed", "judge")
+    @classmethod
+    def _view_methods(cls, part: Any) -> Any:
+        if not isinstance(part, ViewLocalizer):
+            msg = f"judged takes view methods, such as cam, ssa or lpcam; '{part.name}' is not one"
+            raise ValueError(msg)
+        return part
+
+    @model_validator(mode="after")
+    def _learn_once(self) -> Judged:
+        """What a localizer learns is kept by its name."""
+        learners = {part.name: part for part in self.judge.parts() if part.learns}
+        for part in self.seed.parts():
+            if part.learns and learners.get(part.name, part) != part:
+                msg = f"judged: '{part.name}' stands in seed and judge, and their settings differ; it learns only once"
+                raise ValueError(msg)
+        return self
+
+    def parts(self) -> Iterator[Localizer]:
+        """This localizer and those it works on, outermost first."""
+        yield from super().parts()
+        yield from self.judge.parts()
+
+    def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.view_maps`."""
+        return judged_maps(
+            self.seed.view_maps(trained, output, channels).float(),
+            self.judge.view_maps(trained, output, channels).float(),
+        )
+
+    def scale_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.scale_maps`: each part merges the flips as it does alone."""
+        return judged_maps(
+            self.seed.scale_maps(trained, output, channels).float(),
+            self.judge.scale_maps(trained, output, channels).float(),
+        )
