@@ -17,10 +17,12 @@ from tagmask.evaluate.stage import run as evaluate
 from tagmask.interfaces import ActivationMaps, Box, ClassList, DataSource, Sample
 from tagmask.planning import plan
 from tagmask.recipe import load_recipe
+from tagmask.report.box_layers import box_masks, frames
 from tagmask.report.objects import objects
 from tagmask.report.run_scores import COLUMNS, read_run
 from tagmask.report.summary import summary_rows
 from tagmask.street import run
+from tagmask.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,7 @@ def test_a_run_with_boxes(located: Path) -> None:
     page = (located / "report.html").read_text()
     assert "Localisation (val)" in page
     assert "IoU curve" in page
+    assert page.count("Box of the map") >= 4
     section = objects(metrics)
     assert section is not None
     assert [len(errors) for _, _, errors in section.rows] == [3, 3, 3]
@@ -57,6 +60,21 @@ def test_a_run_with_boxes(located: Path) -> None:
     scores = read_run(located)
     values = {column.name: column.read(scores, "void_ignored") for column in COLUMNS}
     assert values["GT-known error"] == found["gt_known"]
+
+
+def test_boxes_as_frames(located: Path) -> None:
+    mask = frames([[2, 1, 12, 9]], (20, 30), 7)
+    assert mask.sum() == 7 * (10 * 8 - 6 * 4)
+    assert not mask[3:7, 4:10].any()
+    recipe = load_recipe(located / "recipe.yaml")
+    sample = recipe.data.open().split("val")[0]
+    (own_kind, _, own), (kind, _, true) = box_masks(Workspace(located), sample)
+    assert (own_kind, kind) == ("prediction", "truth")
+    assert own.shape == true.shape == (48, 48)
+    box = sample.boxes[0]
+    assert true[box.y0, box.x0] == true[box.y1 - 1, box.x1 - 1] == sample.tags[0]
+    assert box_masks(Workspace(located), replace(sample, boxes=())) == []
+    assert box_masks(Workspace(located / "gone"), sample) == []
 
 
 def test_no_boxes_no_section(finished: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from tagmask.errors import TagmaskError
 from tagmask.image_scores import read_split_counts
 from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, DataSource, Sample, UInt8Array
+from tagmask.report.box_layers import box_masks
 from tagmask.report.thumbnails import heat_uri, mask_uri, photo_uri
 from tagmask.workspace import Workspace
 
@@ -319,6 +320,11 @@ def _draw(
                 layers.append(Layer(kind, name, mask_uri(mask, width, height), visible(mask)))
         except READ_ERRORS as error:
             notes.append(str(error))
+    try:
+        for box_kind, name, mask in box_masks(workspace, sample):
+            layers.append(Layer(box_kind, name, mask_uri(mask, width, height), sample.tags))
+    except READ_ERRORS as error:
+        notes.append(str(error))
     return Shot(sample.id, split, group, sample.tags, width, height, photo, tuple(layers), pick.iou, pick.judged)
 
 
