@@ -17,6 +17,7 @@ from PIL import Image
 
 from tagmask import cli, workspace
 from tagmask.errors import RunError
+from tagmask.image_scores import read_split_counts
 from tagmask.street import run
 from tagmask.workspace import Workspace
 
@@ -31,6 +32,7 @@ PLACES = [
     "segment/state.ckpt",
     "segment/model.safetensors",
     "segment/predictions/val_00002.png",
+    "evaluate/train-images.npz",
     "metrics.json",
     "report.html",
 ]
@@ -41,7 +43,9 @@ def whole(root: Path) -> None:
     space = Workspace(root)
     for path in root.rglob("*"):
         assert not path.name.startswith(".tmp-"), path
-        if path.suffix == ".npz":
+        if path.parent.name == "evaluate" and path.suffix == ".npz":
+            read_split_counts(path)
+        elif path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
                 assert len(stored["maps"]) == len(stored["classes"])
         if path.suffix == ".png":
@@ -92,7 +96,8 @@ def test_a_full_disk_costs_nothing_but_time(
         monkeypatch.setattr(workspace.os, "fdopen", open_full)
         return really_write(path, mode)
 
-    for module in ("tagmask.workspace", "tagmask.training", "tagmask.weights", "tagmask.street", "tagmask.report.html"):
+    modules = ("workspace", "training", "weights", "street", "report.html", "image_scores")
+    for module in (f"tagmask.{name}" for name in modules):
         monkeypatch.setattr(f"{module}.atomic_write", write)
     with pytest.raises(
         RunError, match=r"the disk is full\. Free some space and start the same command again"
