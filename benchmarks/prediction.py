@@ -82,19 +82,23 @@ def main() -> None:
         def ours() -> None:
             predict_images(predictor, targets, folder / f"out{next(rounds)}", overlay=False)
 
-        ways = {"bare": bare, "bare, all threads on one image": together, "ours": ours}
-        seconds: dict[str, list[float]] = {key: [] for key in ways}
+        ways = {"bare": bare, "ours": ours}
+        if options.threads > 1:
+            ways["bare, all threads on one image"] = together
+        seconds: dict[str, list[tuple[float, float]]] = {key: [] for key in ways}
         for number in range(options.rounds + 1):
             for key, way in ways.items():
-                begun = time.perf_counter()
+                begun, spent = time.perf_counter(), time.process_time()
                 way()
                 if number:  # the first is for warming up
-                    seconds[key].append(time.perf_counter() - begun)
-    rate = {key: options.images / float(np.median(values)) for key, values in seconds.items()}
-    for key, value in rate.items():
-        print(f"{key}: {value:.1f} images/s")
-    share = rate["ours"] / max(rate["bare"], rate["bare, all threads on one image"])
-    print(f"ours / bare: {share:.3f} ({engine.precision}, {options.threads} threads, {options.size} px)")
+                    seconds[key].append((time.perf_counter() - begun, time.process_time() - spent))
+    taken = {key: np.median(values, axis=0) / options.images for key, values in seconds.items()}
+    for key, (wall, cpu) in taken.items():
+        print(f"{key}: {1 / wall:.1f} images/s, {1000 * cpu:.1f} ms of CPU time an image")
+    fastest = np.min([value for key, value in taken.items() if key != "ours"], axis=0)
+    rate, work = fastest / taken["ours"]
+    print(f"ours / bare: {rate:.3f} (rate), {work:.3f} (CPU time; what a busy machine does not change)")
+    print(f"{engine.precision}, {options.threads} threads, {options.size} px")
 
 
 if __name__ == "__main__":
