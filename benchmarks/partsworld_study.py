@@ -1,129 +1,282 @@
 """When does which method help? PartsWorld under its knobs (docs/partsworld-study.md).
 
-    python benchmarks/partsworld_study.py [--settings default large ...] [--methods lpcam ssa ...] [--seeds 0 1 2]
+    python benchmarks/partsworld_study.py [--settings default small ...] [--methods ssa lpcam ...] [--seeds 0 1 2]
 
-A setting is a list of overrides of ``recipes/demo.yaml``; so is a method. A seed draws the data and trains the network;
-the classifier is trained once a setting and seed and shared by all methods that do not train one of their own. Prints,
-for each setting and method, mean ± std over the seeds: best-threshold mIoU on train and val (no pixel is void in
-PartsWorld), the gain over plain CAM seed by seed, and on val the precision and the recall of unique (head) and shared
-parts, all at the method's own best threshold.
+A setting is a list of overrides of ``recipes/demo.yaml``; a method is how the classifier is trained beside that and
+how maps are made. A seed draws the data and trains the networks; a classifier is trained once, and all methods that
+share it see the network's output of the same views of the same images, computed once. Scored are the first
+``--images`` training images (prototypes are learnt from all) and all of val, at each method's own best threshold.
+
+Prints, for each setting and method, mean ± std over the seeds, train / val: mIoU, the gain over plain CAM seed by seed,
+and over foreground pixels precision and the recall of unique (head) and of shared parts. What was computed is kept
+below ``--output`` and not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 import tagmask
-from partsworld_properties import part_recall
+from tagmask.classify.model import load_classifier
+from tagmask.data.images import read_image
+from tagmask.data.partsworld import read_part_map
+from tagmask.engine import Engine
+from tagmask.evaluate import ThresholdSweep
+from tagmask.interfaces import Sample
+from tagmask.localize.localizer import Trained
+from tagmask.localize.stage import activation_maps, views_of
 from tagmask.progress import LineProgress
+from tagmask.recipe import load_recipe
+from tagmask.refine import upsample_maps
+from tagmask.settings import LocalizeSettings
 
+RECIPE = "recipes/demo.yaml"
+HEAD = 1
+# The network of recipes/msrc/cam.yaml, at PartsWorld's size.
+PRETRAINED = (
+    "classify={backbone: mobilenetv2_100, backbone_args: {pad_type: same}, final_conv: true, batch_norm: eval, "
+    "weights: ../shared/weights/mobilenetv2_100-imagenet.safetensors, epochs: 5, batch_size: 16, "
+    "augment: {kind: resized_crop, crop: 160, scale: [0.5, 1.0], ratio: [0.8, 1.25], colour_jitter: 0.2}, "
+    "optimizer: {kind: adamw, lr: 1.0e-4, head_lr: 1.0e-3, weight_decay: 1.0e-4, warmup_steps: 20, schedule: poly}}"
+)
 SETTINGS: dict[str, list[str]] = {
     "default": [],
-    "large objects": ["data.object_length=[0.75, 1.0]"],
-    "small objects": ["data.object_length=[0.25, 0.5]"],
-    "many objects": ["data.objects=[0.0, 0.3, 0.7]"],
-    "one object": ["data.objects=[1.0, 0.0, 0.0]"],
-    "many large objects": ["data.objects=[0.0, 0.3, 0.7]", "data.object_length=[0.75, 1.0]"],
+    "small": ["data.object_length=[0.3, 0.5]"],
+    "large": ["data.object_length=[0.75, 1.0]"],
+    "many": ["data.objects=[0.0, 0.3, 0.7]"],
+    "one": ["data.objects=[1.0, 0.0, 0.0]"],
     "no sharing": ["data.sharing=0.0"],
-    "half sharing": ["data.sharing=0.5"],
     "no clutter": ["data.clutter=0.0"],
     "no context": ["data.context=0.0", "data.context_without=0.0"],
-    "large, one, no clutter": [
+    "pretrained": [PRETRAINED, "data.train=300", "data.val=100"],
+    "pretrained, large, no clutter": [
+        PRETRAINED,
+        "data.train=300",
+        "data.val=100",
         "data.object_length=[0.75, 1.0]",
+        "data.clutter=0.0",
+    ],
+    "pretrained, one, no clutter": [
+        PRETRAINED,
+        "data.train=300",
+        "data.val=100",
         "data.objects=[1.0, 0.0, 0.0]",
         "data.clutter=0.0",
     ],
 }
-_RETRAIN = "optimizer: {kind: adamw, lr: 4.0e-4, head_lr: 2.0e-3, schedule: poly, warmup_steps: 20}"
-METHODS: dict[str, list[str]] = {
-    "cam": [],
-    "lpcam": ["localize.name=lpcam"],
-    "lpcam, tau .5, mu .5": [
-        "localize.name=lpcam",
-        "localize.clusters=4",
-        "localize.tau=0.5",
-        "localize.mu_class=0.5",
-        "localize.mu_context=0.5",
-        "localize.context_low=0.0",
-    ],
-    "ssa": ["localize.name=ssa"],
-    "ssa, clipped, no guidance": ["localize.name=ssa", "localize.clip_negative=true", "localize.guidance=none"],
-    "class-conditional": ["localize.name=class_conditional"],
-    "class-conditional, guarded": ["localize.name=class_conditional", "localize.guard=0.5"],
-    "hspp": ["classify.head={name: hspp}"],
-    "hspp + lpcam + ssa": [
-        "classify.head={name: hspp}",
-        "localize={name: ssa, seed: lpcam, clip_negative: true, guidance: none, scales: [1.0, 1.5, 2.0]}",
-    ],
-    "vwe + hspp": ["classify.head={name: visual_words, words: 64, inner: hspp}", "localize.name=visual_words"],
-    "control": [f"retrain=[{{epochs: 4, {_RETRAIN}}}]"],
-    "recam": [
-        f"retrain=[{{head: {{name: recam, inner: gap}}, epochs: 4, {_RETRAIN}}}]",
-        "localize.name=recam",
-        "localize.class_weights=w2",
-    ],
+_AGAIN = "optimizer: {kind: adamw, lr: 4.0e-4, head_lr: 2.0e-3, schedule: poly, warmup_steps: 20}"
+_RECAM = [f"retrain=[{{head: {{name: recam, inner: gap}}, epochs: 4, {_AGAIN}}}]"]
+_MIDDLE = "clip_negative: true, guidance: none, stages: [3, 4]"
+#: Method: (overrides of the training, the localizer).
+METHODS: dict[str, tuple[list[str], str]] = {
+    "cam": ([], "{name: cam}"),
+    "ssa": ([], "{name: ssa}"),
+    "ssa, stages 3 4": ([], f"{{name: ssa, {_MIDDLE}}}"),
+    "lpcam": ([], "{name: lpcam}"),
+    "lpcam, tau .3": ([], "{name: lpcam, tau: 0.3}"),
+    "lpcam, tau .3, mu .5": (
+        [],
+        "{name: lpcam, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0}",
+    ),
+    "class-conditional": ([], "{name: class_conditional}"),
+    "class-conditional, no split": ([], "{name: class_conditional, split: false}"),
+    "class-conditional, guard .5": ([], "{name: class_conditional, guard: 0.5}"),
+    "hspp": (["classify.head={name: hspp}"], "{name: cam}"),
+    "vwe + hspp": (["classify.head={name: visual_words, words: 64, inner: hspp}"], "{name: visual_words, images: 0}"),
+    "control": ([f"retrain=[{{epochs: 4, {_AGAIN}}}]"], "{name: cam}"),
+    **{
+        f"recam {weights}": (_RECAM, f"{{name: recam, class_weights: {weights}}}")
+        for weights in ("w", "w2", "sum", "product")
+    },
+    "lpcam + ssa": ([], f"{{name: ssa, seed: lpcam, {_MIDDLE}}}"),
+    "hspp + ssa": (["classify.head={name: hspp}"], f"{{name: ssa, {_MIDDLE}}}"),
+    "hspp + lpcam + ssa": (["classify.head={name: hspp}"], f"{{name: ssa, seed: lpcam, {_MIDDLE}}}"),
 }
-COLUMNS = ("train", "val", "gain train", "gain val", "precision", "recall head", "recall shared")
+SPLITS = ("train", "val")
+COLUMNS = ("miou", "gain", "precision", "head", "shared")
 
 
-def figures(setting: str, method: str, seed: int, output: Path, base: Path | None) -> tuple[Path, dict[str, float]]:
-    """One run up to its maps' scores; in percent."""
-    name = f"{setting} {method} seed{seed}".replace(",", "").replace(" ", "-").replace("+", "and")
-    run = tagmask.run(
-        "recipes/demo.yaml",
-        output=output / name,
-        progress=LineProgress(lambda text: None),
-        reuse=base,
-        overrides=[
-            f"seed={seed}",
-            f"data.seed={seed}",
-            "segment=null",
-            "refine=[{name: threshold, value: 0.3}]",
-            *SETTINGS[setting],
-            *METHODS[method],
-        ],
+class Remembering(nn.Module):
+    """A classifier that computes the same views of an image once, however many methods ask."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.seen = model, {}
+
+    @property
+    def class_weights(self) -> Tensor:
+        """Of the classifier."""
+        return self.model.class_weights
+
+    @property
+    def head(self) -> Any:
+        """Of the classifier."""
+        return self.model.head
+
+    def forward(self, views: Tensor) -> Any:
+        """The output for normalised views [B, 3, h, w]."""
+        key = hashlib.blake2b(views.contiguous().numpy().tobytes()).digest()
+        if key not in self.seen:
+            self.seen[key] = self.model(views)
+        return self.seen[key]
+
+
+class Score:
+    """One method's maps on one split: mIoU, precision and the parts' recall at all thresholds in one pass."""
+
+    def __init__(self, n_classes: int) -> None:
+        self.sweep = ThresholdSweep(n_classes)
+        self.counts = np.zeros((3, 2, len(self.sweep.bins) + 1), np.int64)  # background, head, shared; right; level
+
+    def update(self, maps: Tensor, tags: tuple[int, ...], mask: np.ndarray, parts: np.ndarray) -> None:
+        """Add one image: maps [K, H, W] of its tags, labels and parts [H, W]."""
+        self.sweep.update(maps, np.array(tags) - 1, mask)
+        best, which = maps.max(0)
+        right = (np.array(tags)[which.numpy()] == mask).reshape(-1)
+        region = np.where(parts == 0, 0, np.where(parts == HEAD, 1, 2)).reshape(-1)
+        level = self.sweep.bins(best.numpy().reshape(-1))
+        shape = self.counts.shape
+        index = np.ravel_multi_index((region, right.astype(np.int64), level), shape)
+        self.counts += np.bincount(index, minlength=self.counts.size).reshape(shape)
+
+    def figures(self) -> dict[str, float]:
+        """In percent."""
+        curve = self.sweep.compute(classes="occurring")
+        best = int(np.nanargmax(curve))
+        found, all_ = self.counts[..., best + 1 :].sum(-1), self.counts.sum((1, 2))
+        return {
+            "miou": 100 * float(curve[best]),
+            "precision": 100 * float(found[1:, 1].sum() / max(1, found.sum())),
+            "head": 100 * float(found[1, 1] / all_[1]),
+            "shared": 100 * float(found[2, 1] / all_[2]),
+        }
+
+
+def learnt(
+    model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """What each method's parts learn from all training images, in one pass, as the localize stage does it."""
+    samples, classes = list(source.split("train")), source.classes.foreground
+    parts = {(name, part.name): part for name, one in methods.items() for part in one.method.parts() if part.learns}
+    held = {key: part.reservoir() for key, part in parts.items()}
+    chosen = {key: part.choose([sample.tags for sample in samples], len(classes)) for key, part in parts.items()}
+    for index, sample in enumerate(samples):
+        channels = torch.tensor([label - 1 for label in sample.tags])
+        for key, part in parts.items():
+            for number in [number for number, other in enumerate(chosen[key]) if other == index]:
+                rng = np.random.default_rng([engine.seed, number])
+                views, image = views_of(methods[key[0]]), read_image(sample.image_path)
+                with engine.autocast(), torch.inference_mode():
+                    held[key].add(number, part.study(Trained(model), image, channels, views, rng))
+        model.seen.clear()
+    found: dict[str, dict[str, dict[str, Tensor]]] = {name: {} for name in methods}
+    with torch.inference_mode():
+        for (name, kind), part in parts.items():
+            found[name][kind] = part.learn(Trained(model), held[name, kind], classes, engine.seed).tensors
+    return found
+
+
+def scored(source: Any, images: int) -> Iterator[tuple[str, Sample]]:
+    """Split and sample of all that is scored."""
+    for split in SPLITS:
+        for sample in list(source.split(split))[: images if split == "train" else None]:
+            if sample.tags:
+                yield split, sample
+
+
+def figures(
+    setting: list[str], training: list[str], methods: list[str], seed: int, folder: Path, base: Path, images: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """method -> split -> figures, of the methods that share one training."""
+    kept = folder / f"study-{images}.json"
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    wanted = [method for method in methods if method not in rows]
+    if not wanted:
+        return rows
+    common = [f"seed={seed}", f"data.seed={seed}", "segment=null", *setting, *training]
+    stage = list(load_recipe(RECIPE, common).trainings)[-1]
+    quiet = LineProgress(lambda text: None)
+    reuse = base if base != folder and base.exists() else None
+    run = tagmask.run(RECIPE, output=folder, progress=quiet, reuse=reuse, until=stage, overrides=common)
+    source = run.recipe.data.open()
+    engine = Engine(run.recipe.engine, seed=seed)
+    path = run.workspace.stage(stage) / "model.safetensors"
+    model = Remembering(load_classifier(path, run.recipe.trainings[stage], source.classes)).requires_grad_(False)
+    engine.place(model)
+    settings = {name: load_recipe(RECIPE, [*common, f"localize={METHODS[name][1]}"]).localize for name in wanted}
+    known = learnt(model, settings, source, engine)
+    scores = {(name, split): Score(len(source.classes.foreground)) for name in wanted for split in SPLITS}
+    for split, sample in scored(source, images):
+        image, mask = read_image(sample.image_path), source.read_mask(sample)
+        parts = read_part_map(sample.image_path.parent.parent, sample.id)
+        for name, choice in settings.items():
+            with engine.autocast():
+                found = activation_maps(model, image, sample.tags, choice, learnt=known[name])
+            full = upsample_maps(torch.from_numpy(found.maps), mask.shape)
+            scores[name, split].update(full, sample.tags, mask, parts)
+        model.seen.clear()
+    rows |= {name: {split: scores[name, split].figures() for split in SPLITS} for name in wanted}
+    kept.write_text(json.dumps(rows), encoding="utf-8")
+    return rows
+
+
+def cell(rows: list[dict[str, dict[str, float]]], column: str) -> str:
+    """Mean ± std, train / val."""
+    values = [[row[split][column] for row in rows] for split in SPLITS]
+    sign = "+" if column == "gain" else ""
+    return " / ".join(
+        f"{statistics.fmean(found):{sign}.1f}" + (f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else "")
+        for found in values
     )
-    kept = run.path / "study.json"
-    if kept.exists():
-        return run.path, json.loads(kept.read_text(encoding="utf-8"))
-    found = {split: run.metrics["splits"][split]["maps"]["void_ignored"] for split in ("train", "val")}
-    parts = part_recall(run, found["val"]["threshold"])
-    row = {split: 100 * scores["miou"] for split, scores in found.items()}
-    row |= {key: 100 * parts[key] for key in ("precision", "recall head", "recall shared")}
-    kept.write_text(json.dumps(row), encoding="utf-8")
-    return run.path, row
 
 
-def cell(values: list[float]) -> str:
-    """Mean ± std."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
+def study(setting: str, methods: list[str], seeds: list[int], output: Path, images: int) -> None:
+    """Print the rows of one setting."""
+    rows: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for seed in seeds:
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        groups: dict[tuple[str, ...], list[str]] = {(): ["cam"]}
+        for method in methods:
+            group = groups.setdefault(tuple(METHODS[method][0]), [])
+            group += [method] if method not in group else []
+        base = output / f"{setting} seed{seed}".replace(",", "").replace(" ", "-")
+        for training, group in groups.items():
+            name = hashlib.blake2b(repr(training).encode(), digest_size=4).hexdigest()
+            folder = base.with_name(f"{base.name}-{name}") if training else base
+            found |= figures(SETTINGS[setting], list(training), group, seed, folder, base, images)
+        for method in dict.fromkeys(["cam", *methods]):
+            row = found[method]
+            plain = found["cam"]
+            rows.setdefault(method, []).append(
+                {split: {**row[split], "gain": row[split]["miou"] - plain[split]["miou"]} for split in SPLITS}
+            )
+    for method, values in rows.items():
+        print(f"| {setting} | {method} | " + " | ".join(cell(values, column) for column in COLUMNS) + " |", flush=True)
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=["default"], choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--output", type=Path, default=Path("runs/partsworld-study"))
     options = parser.parse_args()
     print("| setting | method | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 2) + "|")
     for setting in options.settings:
-        rows: dict[str, list[dict[str, float]]] = {}
-        for seed in options.seeds:
-            base, plain = figures(setting, "cam", seed, options.output, None)
-            for method in dict.fromkeys(["cam", *options.methods]):
-                row = plain if method == "cam" else figures(setting, method, seed, options.output, base)[1]
-                gains = {f"gain {split}": row[split] - plain[split] for split in ("train", "val")}
-                rows.setdefault(method, []).append({**row, **gains})
-        for method, found in rows.items():
-            cells = [cell([row[column] for row in found]) for column in COLUMNS]
-            print(f"| {setting} | {method} | " + " | ".join(cells) + " |", flush=True)
+        study(setting, options.methods, options.seeds, options.output, options.images)
 
 
 if __name__ == "__main__":
