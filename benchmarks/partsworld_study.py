@@ -5,7 +5,7 @@
 A setting is a list of overrides of ``recipes/demo.yaml``; a method is how the classifier is trained beside that and
 how maps are made. A seed draws the data and trains the networks; a classifier is trained once, and all methods that
 share it see the network's output of the same views of the same images, computed once. Scored are the first
-``--images`` training images (prototypes are learnt from all) and all of val, at each method's own best threshold.
+``--images`` images of train (prototypes are learnt from all) and of val, at each method's own best threshold.
 
 Prints, for each setting and method, mean ± std over the seeds, train / val: mIoU, the gain over plain CAM seed by seed,
 and over foreground pixels precision and the recall of unique (head) and of shared parts. What was computed is kept
@@ -45,10 +45,12 @@ HEAD = 1
 # The network of recipes/msrc/cam.yaml, at PartsWorld's size.
 PRETRAINED = (
     "classify={backbone: mobilenetv2_100, backbone_args: {pad_type: same}, final_conv: true, batch_norm: eval, "
+    "head: {name: gap, dropout: 0.3}, "
     "weights: ../shared/weights/mobilenetv2_100-imagenet.safetensors, epochs: 5, batch_size: 16, "
     "augment: {kind: resized_crop, crop: 160, scale: [0.5, 1.0], ratio: [0.8, 1.25], colour_jitter: 0.2}, "
     "optimizer: {kind: adamw, lr: 1.0e-4, head_lr: 1.0e-3, weight_decay: 1.0e-4, warmup_steps: 20, schedule: poly}}"
 )
+_PRETRAINED = [PRETRAINED, "data.train=300", "data.val=100"]
 SETTINGS: dict[str, list[str]] = {
     "default": [],
     "small": ["data.object_length=[0.3, 0.5]"],
@@ -58,49 +60,47 @@ SETTINGS: dict[str, list[str]] = {
     "no sharing": ["data.sharing=0.0"],
     "no clutter": ["data.clutter=0.0"],
     "no context": ["data.context=0.0", "data.context_without=0.0"],
-    "pretrained": [PRETRAINED, "data.train=300", "data.val=100"],
-    "pretrained, large, no clutter": [
-        PRETRAINED,
-        "data.train=300",
-        "data.val=100",
-        "data.object_length=[0.75, 1.0]",
-        "data.clutter=0.0",
-    ],
-    "pretrained, one, no clutter": [
-        PRETRAINED,
-        "data.train=300",
-        "data.val=100",
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.clutter=0.0",
-    ],
+    "pretrained": [*_PRETRAINED],
+    "pretrained, large, no clutter": [*_PRETRAINED, "data.object_length=[0.75, 1.0]", "data.clutter=0.0"],
+    "pretrained, one, no clutter": [*_PRETRAINED, "data.objects=[1.0, 0.0, 0.0]", "data.clutter=0.0"],
 }
-_AGAIN = "optimizer: {kind: adamw, lr: 4.0e-4, head_lr: 2.0e-3, schedule: poly, warmup_steps: 20}"
-_RECAM = [f"retrain=[{{head: {{name: recam, inner: gap}}, epochs: 4, {_AGAIN}}}]"]
-_MIDDLE = "clip_negative: true, guidance: none, stages: [3, 4]"
+#: The words in capitals depend on the network: its two stages before the last, the head's dropout, the rates of
+#: further training.
+SCRATCH_WORDS = {
+    "MIDDLE": "[3, 4]",
+    "DROPOUT": "0.0",
+    "RATES": "{lr: 4.0e-4, head_lr: 2.0e-3, schedule: poly, warmup_steps: 20}",
+}
+PRETRAINED_WORDS = {"MIDDLE": "[4, 5]", "DROPOUT": "0.3", "RATES": "{lr: 1.0e-5, head_lr: 1.0e-3}"}
+_RECAM = ["retrain=[{head: {name: recam, inner: {name: gap, dropout: DROPOUT}}, epochs: 4, optimizer: RATES}]"]
+_POLISH = "clip_negative: true, guidance: none, stages: MIDDLE"
+_LOOSE = "tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
 #: Method: (overrides of the training, the localizer).
 METHODS: dict[str, tuple[list[str], str]] = {
     "cam": ([], "{name: cam}"),
     "ssa": ([], "{name: ssa}"),
-    "ssa, stages 3 4": ([], f"{{name: ssa, {_MIDDLE}}}"),
+    "ssa, middle stages": ([], f"{{name: ssa, {_POLISH}}}"),
     "lpcam": ([], "{name: lpcam}"),
     "lpcam, tau .3": ([], "{name: lpcam, tau: 0.3}"),
-    "lpcam, tau .3, mu .5": (
-        [],
-        "{name: lpcam, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0}",
-    ),
+    "lpcam, K 4, tau .3, mu .5": ([], f"{{name: lpcam, clusters: 4, {_LOOSE}}}"),
+    "lpcam, no context": ([], f"{{name: lpcam, context: false, {_LOOSE}}}"),
     "class-conditional": ([], "{name: class_conditional}"),
-    "class-conditional, no split": ([], "{name: class_conditional, split: false}"),
+    "class-conditional, split only": ([], "{name: class_conditional, iterate: false}"),
+    "class-conditional, rounds only": ([], "{name: class_conditional, split: false}"),
     "class-conditional, guard .5": ([], "{name: class_conditional, guard: 0.5}"),
-    "hspp": (["classify.head={name: hspp}"], "{name: cam}"),
-    "vwe + hspp": (["classify.head={name: visual_words, words: 64, inner: hspp}"], "{name: visual_words, images: 0}"),
-    "control": ([f"retrain=[{{epochs: 4, {_AGAIN}}}]"], "{name: cam}"),
+    "hspp": (["classify.head={name: hspp, dropout: DROPOUT}"], "{name: cam}"),
+    "vwe + hspp": (
+        ["classify.head={name: visual_words, words: 64, inner: {name: hspp, dropout: DROPOUT}}"],
+        "{name: visual_words, images: 0}",
+    ),
+    "control": (["retrain=[{epochs: 4, optimizer: RATES}]"], "{name: cam}"),
     **{
         f"recam {weights}": (_RECAM, f"{{name: recam, class_weights: {weights}}}")
-        for weights in ("w", "w2", "sum", "product")
+        for weights in ("w", "w2", "sum", "product", "agreement")
     },
-    "lpcam + ssa": ([], f"{{name: ssa, seed: lpcam, {_MIDDLE}}}"),
-    "hspp + ssa": (["classify.head={name: hspp}"], f"{{name: ssa, {_MIDDLE}}}"),
-    "hspp + lpcam + ssa": (["classify.head={name: hspp}"], f"{{name: ssa, seed: lpcam, {_MIDDLE}}}"),
+    "lpcam + ssa": ([], f"{{name: ssa, seed: lpcam, {_POLISH}}}"),
+    "hspp + ssa": (["classify.head={name: hspp, dropout: DROPOUT}"], f"{{name: ssa, {_POLISH}}}"),
+    "hspp + lpcam + ssa": (["classify.head={name: hspp, dropout: DROPOUT}"], f"{{name: ssa, seed: lpcam, {_POLISH}}}"),
 }
 SPLITS = ("train", "val")
 COLUMNS = ("miou", "gain", "precision", "head", "shared")
@@ -162,6 +162,13 @@ class Score:
         }
 
 
+def worded(text: str, setting: list[str]) -> str:
+    """An override with the words of the setting's network filled in."""
+    for word, value in (PRETRAINED_WORDS if PRETRAINED in setting else SCRATCH_WORDS).items():
+        text = text.replace(word, value)
+    return text
+
+
 def learnt(
     model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
@@ -189,7 +196,7 @@ def learnt(
 def scored(source: Any, images: int) -> Iterator[tuple[str, Sample]]:
     """Split and sample of all that is scored."""
     for split in SPLITS:
-        for sample in list(source.split(split))[: images if split == "train" else None]:
+        for sample in list(source.split(split))[:images]:
             if sample.tags:
                 yield split, sample
 
@@ -203,7 +210,13 @@ def figures(
     wanted = [method for method in methods if method not in rows]
     if not wanted:
         return rows
-    common = [f"seed={seed}", f"data.seed={seed}", "segment=null", *setting, *training]
+    common = [
+        f"seed={seed}",
+        f"data.seed={seed}",
+        "segment=null",
+        *setting,
+        *(worded(text, setting) for text in training),
+    ]
     stage = list(load_recipe(RECIPE, common).trainings)[-1]
     quiet = LineProgress(lambda text: None)
     reuse = base if base != folder and base.exists() else None
@@ -213,7 +226,10 @@ def figures(
     path = run.workspace.stage(stage) / "model.safetensors"
     model = Remembering(load_classifier(path, run.recipe.trainings[stage], source.classes)).requires_grad_(False)
     engine.place(model)
-    settings = {name: load_recipe(RECIPE, [*common, f"localize={METHODS[name][1]}"]).localize for name in wanted}
+    settings = {
+        name: load_recipe(RECIPE, [*common, f"localize={worded(METHODS[name][1], setting)}"]).localize
+        for name in wanted
+    }
     known = learnt(model, settings, source, engine)
     scores = {(name, split): Score(len(source.classes.foreground)) for name in wanted for split in SPLITS}
     for split, sample in scored(source, images):
@@ -270,7 +286,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["default"], choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path("runs/partsworld-study"))
     options = parser.parse_args()
     print("| setting | method | " + " | ".join(COLUMNS) + " |")
