@@ -5,7 +5,8 @@
 A setting is a list of overrides of ``recipes/demo.yaml``; a method is how the classifier is trained beside that and
 how maps are made. A seed draws the data and trains the networks; a classifier is trained once, and all methods that
 share it see the network's output of the same views of the same images, computed once. Scored are the first
-``--images`` images of train (prototypes are learnt from all) and of val, at each method's own best threshold.
+``--images TRAIN VAL`` images of both splits, at each method's own best threshold; prototypes are learnt from the
+training images that are scored.
 
 Prints, for each setting and method, mean ± std over the seeds, train / val: mIoU, the gain over plain CAM seed by seed,
 and over foreground pixels precision and the recall of unique (head) and of shared parts. What was computed is kept
@@ -74,14 +75,16 @@ SCRATCH_WORDS = {
 PRETRAINED_WORDS = {"MIDDLE": "[4, 5]", "DROPOUT": "0.3", "RATES": "{lr: 1.0e-5, head_lr: 1.0e-3}"}
 _RECAM = ["retrain=[{head: {name: recam, inner: {name: gap, dropout: DROPOUT}}, epochs: 4, optimizer: RATES}]"]
 _POLISH = "clip_negative: true, guidance: none, stages: MIDDLE"
-_LOOSE = "tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
+_FEW = "features_per_class: 1024"
+_LOOSE = f"{_FEW}, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
 #: Method: (overrides of the training, the localizer).
 METHODS: dict[str, tuple[list[str], str]] = {
     "cam": ([], "{name: cam}"),
     "ssa": ([], "{name: ssa}"),
+    "ssa, clipped, no guidance": ([], "{name: ssa, clip_negative: true, guidance: none}"),
     "ssa, middle stages": ([], f"{{name: ssa, {_POLISH}}}"),
-    "lpcam": ([], "{name: lpcam}"),
-    "lpcam, tau .3": ([], "{name: lpcam, tau: 0.3}"),
+    "lpcam": ([], f"{{name: lpcam, {_FEW}}}"),
+    "lpcam, tau .3": ([], f"{{name: lpcam, {_FEW}, tau: 0.3}}"),
     "lpcam, K 4, tau .3, mu .5": ([], f"{{name: lpcam, clusters: 4, {_LOOSE}}}"),
     "lpcam, no context": ([], f"{{name: lpcam, context: false, {_LOOSE}}}"),
     "class-conditional": ([], "{name: class_conditional}"),
@@ -98,9 +101,12 @@ METHODS: dict[str, tuple[list[str], str]] = {
         f"recam {weights}": (_RECAM, f"{{name: recam, class_weights: {weights}}}")
         for weights in ("w", "w2", "sum", "product", "agreement")
     },
-    "lpcam + ssa": ([], f"{{name: ssa, seed: lpcam, {_POLISH}}}"),
+    "lpcam + ssa": ([], f"{{name: ssa, seed: {{name: lpcam, {_FEW}}}, {_POLISH}}}"),
     "hspp + ssa": (["classify.head={name: hspp, dropout: DROPOUT}"], f"{{name: ssa, {_POLISH}}}"),
-    "hspp + lpcam + ssa": (["classify.head={name: hspp, dropout: DROPOUT}"], f"{{name: ssa, seed: lpcam, {_POLISH}}}"),
+    "hspp + lpcam + ssa": (
+        ["classify.head={name: hspp, dropout: DROPOUT}"],
+        f"{{name: ssa, seed: {{name: lpcam, {_FEW}}}, {_POLISH}}}",
+    ),
 }
 SPLITS = ("train", "val")
 COLUMNS = ("miou", "gain", "precision", "head", "shared")
@@ -170,10 +176,10 @@ def worded(text: str, setting: list[str]) -> str:
 
 
 def learnt(
-    model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine
+    model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine, images: int
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """What each method's parts learn from all training images, in one pass, as the localize stage does it."""
-    samples, classes = list(source.split("train")), source.classes.foreground
+    """What each method's parts learn from the training images, in one pass, as the localize stage does it."""
+    samples, classes = list(source.split("train"))[:images], source.classes.foreground
     parts = {(name, part.name): part for name, one in methods.items() for part in one.method.parts() if part.learns}
     held = {key: part.reservoir() for key, part in parts.items()}
     chosen = {key: part.choose([sample.tags for sample in samples], len(classes)) for key, part in parts.items()}
@@ -193,19 +199,25 @@ def learnt(
     return found
 
 
-def scored(source: Any, images: int) -> Iterator[tuple[str, Sample]]:
+def scored(source: Any, images: tuple[int, int]) -> Iterator[tuple[str, Sample]]:
     """Split and sample of all that is scored."""
-    for split in SPLITS:
-        for sample in list(source.split(split))[:images]:
+    for split, count in zip(SPLITS, images, strict=True):
+        for sample in list(source.split(split))[:count]:
             if sample.tags:
                 yield split, sample
 
 
 def figures(
-    setting: list[str], training: list[str], methods: list[str], seed: int, folder: Path, base: Path, images: int
+    setting: list[str],
+    training: list[str],
+    methods: list[str],
+    seed: int,
+    folder: Path,
+    base: Path,
+    images: tuple[int, int],
 ) -> dict[str, dict[str, dict[str, float]]]:
     """method -> split -> figures, of the methods that share one training."""
-    kept = folder / f"study-{images}.json"
+    kept = folder / f"study-{images[0]}-{images[1]}.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     wanted = [method for method in methods if method not in rows]
     if not wanted:
@@ -230,7 +242,7 @@ def figures(
         name: load_recipe(RECIPE, [*common, f"localize={worded(METHODS[name][1], setting)}"]).localize
         for name in wanted
     }
-    known = learnt(model, settings, source, engine)
+    known = learnt(model, settings, source, engine, images[0])
     scores = {(name, split): Score(len(source.classes.foreground)) for name in wanted for split in SPLITS}
     for split, sample in scored(source, images):
         image, mask = read_image(sample.image_path), source.read_mask(sample)
@@ -256,7 +268,7 @@ def cell(rows: list[dict[str, dict[str, float]]], column: str) -> str:
     )
 
 
-def study(setting: str, methods: list[str], seeds: list[int], output: Path, images: int) -> None:
+def study(setting: str, methods: list[str], seeds: list[int], output: Path, images: tuple[int, int]) -> None:
     """Print the rows of one setting."""
     rows: dict[str, list[dict[str, dict[str, float]]]] = {}
     for seed in seeds:
@@ -286,13 +298,13 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["default"], choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, nargs=2, default=[120, 80], metavar=("TRAIN", "VAL"))
     parser.add_argument("--output", type=Path, default=Path("runs/partsworld-study"))
     options = parser.parse_args()
     print("| setting | method | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 2) + "|")
     for setting in options.settings:
-        study(setting, options.methods, options.seeds, options.output, options.images)
+        study(setting, options.methods, options.seeds, options.output, tuple(options.images))
 
 
 if __name__ == "__main__":
