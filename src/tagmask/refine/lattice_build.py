@@ -235,12 +235,20 @@ def sort_entries(local: NDArray[Any], found: Floats, following: NDArray[Any], po
 
 @compiled_as_written
 def sum_entries(starts: NDArray[Any], weights: Floats, out: Floats, start: int, stop: int) -> None:
-    """out[v, 0] = sum of the weights of vertex v, start <= v < stop."""
+    """out[v] = sum of the weights of vertex v, start <= v < stop."""
     for v in range(start, stop):
         total = np.float32(0)
         for e in range(starts[v], starts[v + 1]):
             total += weights[e]
-        out[v, 0] = total
+        out[v] = total
+
+
+@compiled_as_written
+def blur_sums(sums: Floats, neighbours: NDArray[Any], out: Floats, start: int, stop: int) -> None:
+    """:func:`tagmask.refine.lattice_rows.blur` of one number per vertex."""
+    half = np.float32(0.5)
+    for v in range(start, stop):
+        out[v] = sums[v] + half * (sums[neighbours[v, 0]] + sums[neighbours[v, 1]])
 
 
 @compiled_as_written
@@ -252,7 +260,7 @@ def normalise_points(
     for p in range(start, stop):
         total = np.float32(0)
         for k in range(local.shape[1]):
-            total += sums[local[p, k], 0] * found[p, k]
+            total += sums[local[p, k]] * found[p, k]
         nu[p] = np.float32(1) / np.sqrt(total * factor + np.float32(1e-20))
         for k in range(local.shape[1]):
             vertices[p, column + k] = offset + local[p, k]

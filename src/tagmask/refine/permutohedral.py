@@ -157,12 +157,12 @@ class Lattice:
         """Weights with the normalisation, from the filter of ones."""
         (n, d1), m = kernel.local.shape, len(kernel.known)
         starts, own = self.starts[begin : begin + m + 1], team.split(m)
-        sums, after = np.zeros((2, self.begins[-1] + 1, 1), np.float32)
+        sums, after = np.zeros((2, self.begins[-1] + 1), np.float32)
         team.run(lambda a, b: lattice_build.sum_entries(starts, self.splat_weights, sums[begin:], a, b), own)
         for pairs in self.neighbours[len(self.neighbours) - d1 :]:
 
             def step(a: int, b: int, pairs: Numbers = pairs, source: Floats = sums, target: Floats = after) -> None:
-                lattice_rows.blur(source, pairs, target, begin + a, begin + b)
+                lattice_build.blur_sums(source, pairs, target, begin + a, begin + b)
 
             team.run(step, own)
             sums, after = after, sums
