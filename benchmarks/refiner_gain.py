@@ -67,16 +67,16 @@ def measured(run: Run, chains: list[list[Any]], every: int) -> tuple[list[Figure
     return found, [value / max(images, 1) for value in seconds]
 
 
-def stored_figures(run: Run, stage: str) -> Figures:
+def stored_figures(run: Run, stage: str, every: int) -> Figures:
     """The same of the maps that a stage of a run has left."""
     source, workspace, figures = run.recipe.data.open(), run.workspace, {}
     for split in SPLITS:
         sweep = ThresholdSweep(len(source.classes.foreground), run.recipe.evaluate.thresholds)
-        for sample in source.split(split):
-            if workspace.map_path(sample.id, stage=stage).exists() and source.has_mask(sample):
-                stored = workspace.load_maps(sample.id, stage=stage)
-                full = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
-                sweep.update(full, stored.classes - 1, source.read_mask(sample))
+        samples = [s for s in source.split(split) if workspace.map_path(s.id, stage=stage).exists()]
+        for sample in [s for s in samples if source.has_mask(s)][::every]:
+            stored = workspace.load_maps(sample.id, stage=stage)
+            full = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+            sweep.update(full, stored.classes - 1, source.read_mask(sample))
         figures[split] = best_of(sweep)
     return figures
 
@@ -124,7 +124,7 @@ def main() -> None:
     for run in map(open_run, options.learnt):
         named.setdefault(run.recipe.name, []).append(run)
     for name, seeds in named.items():
-        refined, plain = ([stored_figures(run, key) for run in seeds] for key in ("refine", "localize"))
+        refined, plain = ([stored_figures(run, key, options.every) for run in seeds] for key in ("refine", "localize"))
         print(row(f"`{name}`", refined, plain, ""), flush=True)
 
 
