@@ -121,7 +121,9 @@ class LocalizeSettings(Settings):
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
     flip: bool = True
     study_list: Path | None = Field(
-        None, description="file of image ids, the training images that localizers learn from; null: all of them"
+        None,
+        json_schema_extra=LATER,
+        description="file of image ids, the training images that localizers learn from; null: all of them",
     )
     size: Positive | None = Field(
         None, json_schema_extra=LATER, description="resize images to this square first, whatever their aspect"
@@ -207,6 +209,11 @@ class SegmentSettings(Settings):
     )
     crf: Literal["psa", "irn_labels", "deeplab"] | None = Field(
         None, json_schema_extra=LATER, description="kernels of a CRF on predictions"
+    )
+    tag_gate: Fraction | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="classes that the tag classifier gives less than this probability are not predicted",
     )
     loss: LossField = Field(default="cross_entropy", validate_default=True)
     saliency: SaliencyField | None = Field(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tagmask.classify.backbones import keep_statistics
+from tagmask.classify.model import build_classifier, load_classifier
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import View
@@ -26,7 +27,8 @@ from tagmask.segment.losses import CrossEntropy, Loss
 from tagmask.segment.model import SegmentationModel
 from tagmask.segment.schedule import options, sampling_weights, scaled
 from tagmask.segment.self_training import relabel
-from tagmask.settings import SegmentSettings
+from tagmask.segment.tag_gate import TagGated
+from tagmask.settings import ClassifySettings, SegmentSettings
 from tagmask.training import train
 from tagmask.weights import load_weights, read_description, save_weights
 
@@ -209,7 +211,19 @@ def _train(
             "network": settings.network.dump(),
             **asdict(settings.inference),
         }
-        save_weights(workspace.stage(stage) / "model.safetensors", model, description)
+        whole: nn.Module = model
+        if weak and settings.tag_gate is not None:
+            description["tag_gate"], whole = _gated(context, model, settings.tag_gate)
+        save_weights(workspace.stage(stage) / "model.safetensors", whole, description)
+
+
+def _gated(context: Context, model: SegmentationModel, threshold: float) -> tuple[dict[str, Any], TagGated]:
+    """The network behind the gate of the run's classifier, and how to build that again."""
+    name, settings = list(context.recipe.trainings.items())[-1]
+    path = context.workspace.stage(name) / "model.safetensors"
+    classifier = load_classifier(path, settings, context.source.classes)
+    description = {"threshold": threshold, "classifier": settings.model_dump(mode="json")}
+    return description, TagGated(model, classifier, threshold)
 
 
 def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel:
@@ -224,10 +238,15 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
     return model
 
 
-def load_segmenter(path: Any, network: Any) -> SegmentationModel:
-    """The network stored in a file of :func:`save_weights`, in eval mode."""
-    names = read_description(path)["classes"]
-    model: SegmentationModel = network.build(len(names), pretrained=False)
+def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
+    """The network stored in a file of :func:`save_weights`, behind its gate if it has one, in eval mode."""
+    description = read_description(path)
+    n_labels, gate = len(description["classes"]), description.get("tag_gate")
+    model: SegmentationModel | TagGated = network.build(n_labels, pretrained=False)
+    if gate is not None:
+        settings = ClassifySettings.model_validate(gate["classifier"])
+        classifier = build_classifier(settings, n_labels - 1, pretrained=False)
+        model = TagGated(cast(SegmentationModel, model), classifier, gate["threshold"])
     load_weights(path, model)
     return model.eval()
 

@@ -1,0 +1,52 @@
+"""A gate on what a segmentation network may say: classes that the tag classifier does not see are shut out. Ours.
+
+Tags are clean where pseudo masks are not, so the tag classifier knows better which classes an image holds than the
+network does that was trained on the masks; the network knows better where foreground is. The gate leaves the split into
+foreground and background alone, and divides the foreground among the classes that the classifier sees.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tagmask.segment.model import SegmentationModel
+
+_SHUT = -30.0  # added to the logits of classes that are shut out
+
+
+def gated_logits(logits: Tensor, tag_logits: Tensor, threshold: float) -> Tensor:
+    """Logits with classes shut out, the probability of the background as before.
+
+    Args:
+        logits: [B, C + 1, H, W] float, background first.
+        tag_logits: [B, C] float, of independent (sigmoid) tags.
+        threshold: classes with a smaller probability are shut out, but for the most probable one.
+
+    Returns:
+        float32 [B, C + 1, H, W].
+    """
+    logits, seen = logits.float(), tag_logits.float().sigmoid()
+    is_open = (seen >= threshold) | (seen == seen.amax(1, keepdim=True))
+    foreground = logits[:, 1:]
+    kept = torch.where(is_open[:, :, None, None], foreground, foreground + _SHUT)
+    moved = foreground.logsumexp(1, keepdim=True) - kept.logsumexp(1, keepdim=True)
+    return torch.cat([logits[:, :1], kept + moved], dim=1)
+
+
+class TagGated(nn.Module):
+    """A trained network behind the gate of a trained tag classifier; inference only.
+
+    Args:
+        model: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W].
+        classifier: the same images -> ClassifierOutput.
+        threshold: see :func:`gated_logits`.
+    """
+
+    def __init__(self, model: SegmentationModel, classifier: nn.Module, threshold: float) -> None:
+        super().__init__()
+        self.model, self.classifier, self.threshold = model, classifier, threshold
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]."""
+        return gated_logits(self.model(images), self.classifier(images).logits, self.threshold)

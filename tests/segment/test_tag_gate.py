@@ -1,0 +1,54 @@
+"""The gate of the tag classifier: who may be predicted, not where there is foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagmask.predictor import Predictor
+from tagmask.segment.tag_gate import TagGated, gated_logits
+from tagmask.street import run
+
+
+def test_by_hand() -> None:
+    logits = torch.tensor([0.0, 2.0, 3.0, 1.0]).reshape(1, 4, 1, 1)
+    found = gated_logits(logits, torch.tensor([[4.0, -4.0, 4.0]]), 0.1).softmax(1)[0, :, 0, 0]
+    plain = logits.softmax(1)[0, :, 0, 0]
+    assert found[0].item() == pytest.approx(plain[0].item(), abs=1e-6)  # the background keeps its share
+    assert found[2].item() < 1e-9
+    assert (found[1] / found[3]).item() == pytest.approx((plain[1] / plain[3]).item(), rel=1e-4)
+
+
+def test_the_most_probable_class_is_never_shut_out() -> None:
+    found = gated_logits(torch.zeros(1, 3, 2, 2), torch.tensor([[-9.0, -8.0]]), 0.5).softmax(1)
+    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1 / 3, 0.0, 2 / 3]), rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_the_background_keeps_its_probability(seed: int, threshold: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, tags = torch.randn(2, 5, 3, 4, generator=generator), 3 * torch.randn(2, 4, generator=generator)
+    found = gated_logits(logits, tags, threshold).softmax(1)
+    torch.testing.assert_close(found[:, 0], logits.softmax(1)[:, 0], rtol=1e-3, atol=1e-5)
+    if threshold == 0:
+        torch.testing.assert_close(found, logits.softmax(1), rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    tiny["segment"]["tag_gate"] = 0.9
+    done = run(tiny, output=tmp_path / "run", reuse=finished)
+    predictor = Predictor(done.path / "segment" / "model.safetensors", device="cpu")
+    assert isinstance(predictor.model, TagGated)
+    sample = done.recipe.data.open().split("val")[0]
+    gated = predictor(sample.image_path)
+    np.testing.assert_array_equal(gated.mask, done.workspace.load_mask(done.workspace.prediction_path(sample.id)))
+    predictor.model = predictor.model.model
+    plain = predictor(sample.image_path)
+    np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background
+    assert not np.allclose(gated.probabilities, plain.probabilities, atol=1e-2)
