@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -66,6 +67,11 @@ def voc_palette(n: int = 256) -> list[int]:
             rest >>= 3
         palette.extend(rgb)
     return palette
+
+
+@cache
+def _palette_bytes() -> bytes:
+    return bytes(voc_palette())
 
 
 def is_stage(stage: str, folder: str) -> bool:
@@ -141,7 +147,7 @@ def read_json(path: Path) -> Any:
 def save_palette_png(path: Path, mask: UInt8Array) -> None:
     """Write uint8 [H, W] labels as an 8-bit palette PNG in VOC colours, atomically."""
     image = Image.fromarray(mask, mode=None)
-    image.putpalette(voc_palette())
+    image.putpalette(_palette_bytes())
     with atomic_write(path) as stream:
         image.save(stream, format="PNG")
 

@@ -104,8 +104,11 @@ def _labels_at_once(
     """The highest logit: what the softmax would say, without it."""
     with torch.inference_mode():
         logits = model(normalise(image)[None].to(device, memory_format=torch.channels_last))[0]
-        if tags is None:
-            found: UInt8Array = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            return found
-        allowed = torch.tensor([BACKGROUND, *sorted(set(tags))], device=logits.device)
-        return allowed[logits[allowed].argmax(dim=0)].to(torch.uint8).cpu().numpy()
+    allowed = None if tags is None else np.array([BACKGROUND, *sorted(set(tags))], dtype=np.uint8)
+    kept = logits if allowed is None else logits[torch.from_numpy(allowed.astype(np.int64)).to(logits.device)]
+    if kept.device.type == "cpu":  # channels last here: numpy is three times as fast as torch, on bfloat16 above all
+        highest = kept.float().permute(1, 2, 0).numpy().argmax(axis=-1)
+    else:
+        highest = kept.argmax(dim=0).cpu().numpy()
+    found: UInt8Array = highest.astype(np.uint8) if allowed is None else allowed[highest]
+    return found
