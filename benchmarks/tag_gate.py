@@ -1,15 +1,16 @@
-"""What the tag gate brings to finished runs, without training again.
+"""What the tag gate and a dense CRF bring to finished runs, without training again.
 
-    python benchmarks/tag_gate.py runs/msrc-best [RUN ...] [--threshold 0.05]
+    python benchmarks/tag_gate.py runs/msrc-best [RUN ...] [--threshold 0.05] [--crf deeplab]
 
-Predicts val of each run with its network as it is, and behind the gate of its tag classifier; prints mIoU with void
-ignored and void as background, mean ± std over the runs.
+Predicts val of each run with its network as it is and behind the gate of its tag classifier, each without and with the
+CRF; prints mIoU with void ignored and void as background, mean ± std over the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from tagmask.classify.model import load_classifier
 from tagmask.data.images import read_image
 from tagmask.evaluate import confusion_matrix, mean_iou
 from tagmask.predictor import Predictor
+from tagmask.refine.dense_crf import PRESETS
 from tagmask.rescore import open_run
 from tagmask.segment.tag_gate import TagGated
 
 
-def scores(path: Path, threshold: float) -> dict[str, float]:
+def scores(path: Path, threshold: float, crf: str) -> dict[str, float]:
     """Percent by what was done and how void counts."""
     run = open_run(path)
     source = run.recipe.data.open()
@@ -32,12 +34,13 @@ def scores(path: Path, threshold: float) -> dict[str, float]:
     name, settings = list(run.recipe.trainings.items())[-1]
     classifier = load_classifier(path / name / "model.safetensors", settings, source.classes)
     plain: Any = predictor.model.model if isinstance(predictor.model, TagGated) else predictor.model
-    models = {"plain": plain, "gated": predictor.engine.place(TagGated(plain, classifier, threshold))}
+    gated = predictor.engine.place(TagGated(plain, classifier, threshold))
+    ways = [("plain", plain, None), ("gated", gated, None), ("plain + CRF", plain, crf), ("gated + CRF", gated, crf)]
     counts: dict[str, Any] = {}
     for sample in source.split("val"):
         image, truth = read_image(sample.image_path), source.read_mask(sample)
-        for key, model in models.items():
-            predictor.model = model
+        for key, model, kernels in ways:
+            predictor.model, predictor.inference = model, replace(predictor.inference, crf=kernels)
             mask = predictor.labels(image)
             for void, gt in (("ignored", truth), ("background", np.where(truth == 255, 0, truth))):
                 found = confusion_matrix(mask, gt, n_labels)
@@ -50,8 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--threshold", type=float, default=0.05)
+    parser.add_argument("--crf", default="deeplab", choices=list(PRESETS))
     options = parser.parse_args()
-    rows = [scores(path, options.threshold) for path in options.runs]
+    rows = [scores(path, options.threshold, options.crf) for path in options.runs]
     for key in rows[0]:
         values = [row[key] for row in rows]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
