@@ -184,9 +184,9 @@ def learnt(
     held = {key: part.reservoir() for key, part in parts.items()}
     chosen = {key: part.choose([sample.tags for sample in samples], len(classes)) for key, part in parts.items()}
     for index, sample in enumerate(samples):
-        channels = torch.tensor([label - 1 for label in sample.tags])
         for key, part in parts.items():
-            for number in [number for number, other in enumerate(chosen[key]) if other == index]:
+            for number, labels in [(n, labels) for n, (other, labels) in enumerate(chosen[key]) if other == index]:
+                channels = torch.tensor([label - 1 for label in labels])
                 rng = np.random.default_rng([engine.seed, number])
                 views, image = views_of(methods[key[0]]), read_image(sample.image_path)
                 with engine.autocast(), torch.inference_mode():
