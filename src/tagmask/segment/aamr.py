@@ -181,7 +181,15 @@ class SaliencyBce(Loss):
         logits = listed(outputs)
         plain = summed_cross_entropy(logits, labels, weights, factors)
         each = _summed_background_loss(logits, saliency, valid, self.background, factors)
-        return {"loss": plain + self.alpha * each.mean(), "segmentation": plain, "saliency": each.mean()}
+        weighed, told = self._weighed(each, labels, saliency, valid)
+        return {"loss": plain + self.alpha * weighed.mean(), "segmentation": plain, "saliency": each.mean(), **told}
+
+    def _weighed(
+        self, each: Tensor, labels: Tensor, saliency: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images' saliency terms [B], each with its weight, and what to tell of the weights."""
+        del labels, saliency, valid
+        return each, {}
 
 
 class Aamr(SaliencyBce):
@@ -191,21 +199,9 @@ class Aamr(SaliencyBce):
 
     tau: Tau = "image"
 
-    def terms(
-        self,
-        outputs: Outputs,
-        labels: Tensor,
-        *,
-        weights: Tensor | None = None,
-        saliency: Tensor | None = None,
-        valid: Tensor | None = None,
-        factors: Sequence[float] | None = None,
-    ) -> dict[str, Tensor]:
-        """See :class:`~tagmask.segment.losses.Loss`; 'tau' is the batch's mean."""
-        saliency, valid = _checked(labels, saliency, valid)
-        logits = listed(outputs)
-        plain = summed_cross_entropy(logits, labels, weights, factors)
+    def _weighed(
+        self, each: Tensor, labels: Tensor, saliency: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """e^tau - 1 of each image; 'tau' is the batch's mean."""
         agreement = conflict_temperature(labels, saliency, valid, tau=self.tau)
-        each = _summed_background_loss(logits, saliency, valid, self.background, factors)
-        total = plain + self.alpha * (agreement.expm1() * each).mean()
-        return {"loss": total, "segmentation": plain, "saliency": each.mean(), "tau": agreement.mean()}
+        return agreement.expm1() * each, {"tau": agreement.mean()}
