@@ -54,6 +54,7 @@ FLOORS = (
     ("tagmask.classify.patches", STAGE),
     ("tagmask.segment.schedule", STAGE),
     ("tagmask.evaluate.objects", STAGE),
+    ("tagmask.evaluate.counting_images", STAGE),
     ("tagmask.refine.choose_threshold", STAGE),
     ("tagmask.refine.fitting", STAGE),
     ("tagmask.refine.instance_masks", STAGE),

@@ -154,6 +154,27 @@ def _best_precision(accelerator: str) -> str:
     return "float32"
 
 
+def take_each(
+    results: Generator[Result, None, None],
+    take: Callable[[Result], object],
+    *,
+    progress: Progress,
+    description: str,
+    total: int,
+    done: int = 0,
+) -> None:
+    """Hand every result of :meth:`Engine.map` to ``take`` in this thread, and show how far it is.
+
+    ``done`` of ``total`` were there before. The threads have ended when this returns or raises.
+    """
+    progress.start(description, total, done)
+    with closing(results):
+        for result in results:
+            take(result)
+            progress.advance(1)
+    progress.finish()
+
+
 def each_image(
     engine: Engine,
     items: Sequence[Item],
@@ -173,19 +194,17 @@ def each_image(
     """
     mine = engine.share(items)
     waiting = [item for item in mine if not done(item)]
-    progress.start(description, len(mine), len(mine) - len(waiting))
-    problems: list[Problem] = []
+    found: list[Problem | None] = []
     failure = ""
-    with closing(engine.map(work, waiting, at_once=at_once)) as results:
-        try:
-            for problem in results:
-                problems += [problem] if problem is not None else []
-                progress.advance(1)
-        except TagmaskError as error:  # the other ranks must hear of it, and the first one speaks for all
-            if engine.fabric.world_size == 1:
-                raise
-            failure = str(error)
-    progress.finish()
+    results = engine.map(work, waiting, at_once=at_once)
+    done_before = len(mine) - len(waiting)
+    try:
+        take_each(results, found.append, progress=progress, description=description, total=len(mine), done=done_before)
+    except TagmaskError as error:  # the other ranks must hear of it, and the first one speaks for all
+        if engine.fabric.world_size == 1:
+            raise
+        failure = str(error)
+    problems = [problem for problem in found if problem is not None]
     failures = [text for text in engine.gather(failure) if text]
     if failures:
         raise RunError(failures[0])

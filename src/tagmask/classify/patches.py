@@ -8,7 +8,6 @@ whole image or one of its cuts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ import torch
 from tagmask.classify.model import Classifier
 from tagmask.context import TRAIN, Context
 from tagmask.data.loading import ImageLoader
+from tagmask.engine import take_each
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.localize.cam import Cam
 from tagmask.localize.class_conditional import full_size_maps
@@ -92,12 +92,14 @@ def _found_cuts(context: Context, model: Classifier) -> dict[str, tuple[list[Rec
         return sample.id, split_rectangles(centres_of_mass(maps), size), note if nowhere else ""
 
     mine = engine.share([sample for sample in context.samples(TRAIN) if sample.tags])
-    context.progress.start("split & unite: cuts of the training images", len(mine))
     found: dict[str, tuple[list[Rectangle], str]] = {}
-    with closing(engine.map(work, mine, at_once=16)) as results:
-        for name, cuts, note in results:
-            if cuts:
-                found[name] = cuts, note
-            context.progress.advance(1)
-    context.progress.finish()
+
+    def take(result: tuple[str, list[Rectangle], str]) -> None:
+        name, cuts, note = result
+        if cuts:
+            found[name] = cuts, note
+
+    title = "split & unite: cuts of the training images"
+    results = engine.map(work, mine, at_once=16)
+    take_each(results, take, progress=context.progress, description=title, total=len(mine))
     return {name: cut for part in engine.gather(found) for name, cut in part.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tagmask.classify.model import Classifier
 from tagmask.context import TRAIN, Context
 from tagmask.data.loading import ImageLoader
 from tagmask.data.transforms import normalise
+from tagmask.engine import take_each
 from tagmask.errors import RunError
 from tagmask.interfaces import FloatArray, Problem, Sample
 from tagmask.workspace import SCHEMA, read_json, write_json
@@ -73,14 +73,16 @@ def _features(context: Context, model: Classifier) -> dict[str, FloatArray]:
         return sample.id, pooled
 
     mine = engine.share(context.samples(TRAIN))
-    context.progress.start("sub-categories: features of the training images", len(mine))
     found: dict[str, FloatArray] = {}
-    with closing(engine.map(work, mine, at_once=16)) as results:
-        for name, vector in results:
-            if vector is not None:
-                found[name] = vector
-            context.progress.advance(1)
-    context.progress.finish()
+
+    def take(result: tuple[str, FloatArray | None]) -> None:
+        name, vector = result
+        if vector is not None:
+            found[name] = vector
+
+    title = "sub-categories: features of the training images"
+    results = engine.map(work, mine, at_once=16)
+    take_each(results, take, progress=context.progress, description=title, total=len(mine))
     return {name: vector for part in engine.gather(found) for name, vector in part.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, TagmaskError
 from tagmask.evaluate.boxes import boxes_of_levels
+from tagmask.evaluate.counting_images import count_each
 from tagmask.evaluate.localization_scores import LocalizationScores
 from tagmask.interfaces import Box, Problem, Sample, UInt8Array
 
@@ -73,13 +73,5 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
 
     whole = empty()
     located = [sample for sample in samples if workspace.map_path(sample.id).exists()]
-    context.progress.start(f"evaluate boxes of {split}", len(located))
-    with closing(context.engine.in_threads(work, located)) as results:
-        for found in results:
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                whole.merge(found)
-            context.progress.advance()
-    context.progress.finish()
+    count_each(context, located, work, whole.merge, problems, description=f"evaluate boxes of {split}")
     return whole.result(None if settings.threshold == "best" else settings.threshold)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.evaluate.counting import VOID_RULES, Counts
+from tagmask.evaluate.counting_images import count_each
 from tagmask.evaluate.map_scores import MapScores
 from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
 from tagmask.evaluate.objects import localization
@@ -157,15 +157,7 @@ def _count(context: Context, split: str, counted: _SplitScores) -> list[Problem]
         except TagmaskError as error:
             return Problem(STAGE, sample.id, str(sample.mask_path or ""), str(error))
 
-    context.progress.start(f"evaluate {split}", len(samples))
-    with closing(context.engine.in_threads(work, samples)) as results:
-        for found in results:
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                counted.add(found)
-            context.progress.advance()
-    context.progress.finish()
+    count_each(context, samples, work, counted.add, problems, description=f"evaluate {split}")
     return problems
 
 

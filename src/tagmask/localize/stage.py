@@ -7,7 +7,6 @@ sharded, batched or resumed. Localizers that learn from the training images do s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import each_image
+from tagmask.engine import each_image, take_each
 from tagmask.errors import InputError, RunError
 from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
 from tagmask.localize.learning import Learnt, Reservoir
@@ -181,16 +180,17 @@ def _study(
         with engine.autocast(), torch.inference_mode():
             return number, part.study(trained, image, channels, views, rng)
 
+    def take(result: tuple[int, Any]) -> None:
+        number, found = result
+        if isinstance(found, Problem):
+            unread.append(found)
+        else:
+            reservoir.add(number, found)
+
     mine = engine.share(list(enumerate(chosen)))
-    context.progress.start(f"{part.name}: study the training images", len(mine))
-    with closing(engine.map(work, mine, at_once=16)) as results:
-        for number, found in results:
-            if isinstance(found, Problem):
-                unread.append(found)
-            else:
-                reservoir.add(number, found)
-            context.progress.advance(1)
-    context.progress.finish()
+    title = f"{part.name}: study the training images"
+    results = engine.map(work, mine, at_once=16)
+    take_each(results, take, progress=context.progress, description=title, total=len(mine))
     parts: list[Reservoir] = engine.gather(reservoir)
     whole = part.reservoir()
     whole.merge(parts)

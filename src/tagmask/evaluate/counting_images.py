@@ -1,0 +1,42 @@
+"""The loop of the evaluate stage over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tagmask.context import Context
+from tagmask.engine import take_each
+from tagmask.interfaces import Problem, Sample
+
+Counted = TypeVar("Counted")
+
+
+def count_each(
+    context: Context,
+    samples: Sequence[Sample],
+    work: Callable[[Sample], Counted | Problem],
+    add: Callable[[Counted], object],
+    problems: list[Problem],
+    *,
+    description: str,
+) -> None:
+    """Count images, several at a time whatever the device, for this is work for the CPU.
+
+    Args:
+        context: of the stage.
+        samples: the images.
+        work: counts one image, in a thread.
+        add: takes what was counted, in order, in this thread.
+        problems: takes the images that could not be counted.
+        description: shown while it goes on.
+    """
+
+    def take(found: Counted | Problem) -> None:
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            add(found)
+
+    results = context.engine.in_threads(work, samples)
+    take_each(results, take, progress=context.progress, description=description, total=len(samples))
