@@ -1,6 +1,7 @@
 """Cost of every registered localizer, with the head it needs, relative to plain multi-scale CAM in the same run.
 
     python benchmarks/localizer_cost.py [NAME ...] [--images 4] [--tags 2] [--scales 1 1.5] [--classifier FILE]
+        [--setting "class_conditional={split: false, economy: true}"]
 
 MobileNetV2 with its last convolution, 213 x 320, the same views for all, at the precision chosen for this device;
 default settings, but AdvCAM takes 6 steps (its own loop to compare with is in benchmarks/advcam.py). Photographs and
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from tagmask import registry
@@ -129,7 +131,8 @@ def prepare(
     name: str, engine: Engine, images: list[UInt8Array], labels: list[tuple[int, ...]], options: argparse.Namespace
 ) -> Way:
     """A localizer, its classifier, and what it has learnt."""
-    method = build_method("localizer", {"name": name, **CHANGED.get(name, {})}, where="benchmark", base=Path())
+    changed = {**CHANGED, **{key: yaml.safe_load(text) for key, text in options.setting}}
+    method = build_method("localizer", {"name": name, **changed.get(name, {})}, where="benchmark", base=Path())
     torch.manual_seed(0)
     recipe = ClassifySettings(
         backbone="mobilenetv2_100",
@@ -166,6 +169,9 @@ def main() -> None:
     """Time and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="localizers; all by default")
+    parser.add_argument(
+        "--setting", action="append", default=[], type=lambda text: text.split("=", 1), metavar="NAME={KEY: VALUE}"
+    )
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--tags", type=int, default=2)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])

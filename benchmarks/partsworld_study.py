@@ -5,8 +5,8 @@
 A setting is a list of overrides of ``recipes/demo.yaml``; a method is how the classifier is trained beside that and
 how maps are made. A seed draws the data and trains the networks; a classifier is trained once, and all methods that
 share it see the network's output of the same views of the same images, computed once. Scored are the first
-``--images TRAIN VAL`` images of both splits, at each method's own best threshold; prototypes are learnt from the
-training images that are scored.
+``--images TRAIN VAL`` images of both splits, at each method's own best threshold; prototypes are learnt from all
+training images, as in a run.
 
 Prints, for each setting and method, mean ± std over the seeds, train / val: mIoU, the gain over plain CAM seed by seed,
 and over foreground pixels precision and the recall of unique (head) and of shared parts. What was computed is kept
@@ -52,6 +52,7 @@ PRETRAINED = (
     "optimizer: {kind: adamw, lr: 1.0e-4, head_lr: 1.0e-3, weight_decay: 1.0e-4, warmup_steps: 20, schedule: poly}}"
 )
 _PRETRAINED = [PRETRAINED, "data.train=300", "data.val=100"]
+_WIDE = ["data.size=256", "classify.augment.crop=256"]
 SETTINGS: dict[str, list[str]] = {
     "default": [],
     "small": ["data.object_length=[0.3, 0.5]"],
@@ -64,6 +65,20 @@ SETTINGS: dict[str, list[str]] = {
     "pretrained": [*_PRETRAINED],
     "pretrained, large, no clutter": [*_PRETRAINED, "data.object_length=[0.75, 1.0]", "data.clutter=0.0"],
     "pretrained, one, no clutter": [*_PRETRAINED, "data.objects=[1.0, 0.0, 0.0]", "data.clutter=0.0"],
+    "pretrained, 256 px": [*_PRETRAINED, *_WIDE],
+    "pretrained, 256 px, one, no clutter": [
+        *_PRETRAINED,
+        *_WIDE,
+        "data.objects=[1.0, 0.0, 0.0]",
+        "data.clutter=0.0",
+    ],
+    "pretrained, 256 px, one, large, no clutter": [
+        *_PRETRAINED,
+        *_WIDE,
+        "data.objects=[1.0, 0.0, 0.0]",
+        "data.object_length=[0.75, 1.0]",
+        "data.clutter=0.0",
+    ],
 }
 #: The words in capitals depend on the network: its two stages before the last, the head's dropout, the rates of
 #: further training.
@@ -91,6 +106,12 @@ METHODS: dict[str, tuple[list[str], str]] = {
     "class-conditional, split only": ([], "{name: class_conditional, iterate: false}"),
     "class-conditional, rounds only": ([], "{name: class_conditional, split: false}"),
     "class-conditional, guard .5": ([], "{name: class_conditional, guard: 0.5}"),
+    "class-conditional, economy": ([], "{name: class_conditional, economy: true}"),
+    "class-conditional, rounds only, economy": ([], "{name: class_conditional, split: false, economy: true}"),
+    "class-conditional on ssa": (
+        [],
+        f"{{name: class_conditional, split: false, economy: true, seed: {{name: ssa, {_POLISH}}}}}",
+    ),
     "hspp": (["classify.head={name: hspp, dropout: DROPOUT}"], "{name: cam}"),
     "vwe + hspp": (
         ["classify.head={name: visual_words, words: 64, inner: {name: hspp, dropout: DROPOUT}}"],
@@ -176,10 +197,10 @@ def worded(text: str, setting: list[str]) -> str:
 
 
 def learnt(
-    model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine, images: int
+    model: Remembering, methods: dict[str, LocalizeSettings], source: Any, engine: Engine
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
     """What each method's parts learn from the training images, in one pass, as the localize stage does it."""
-    samples, classes = list(source.split("train"))[:images], source.classes.foreground
+    samples, classes = list(source.split("train")), source.classes.foreground
     parts = {(name, part.name): part for name, one in methods.items() for part in one.method.parts() if part.learns}
     held = {key: part.reservoir() for key, part in parts.items()}
     chosen = {key: part.choose([sample.tags for sample in samples], len(classes)) for key, part in parts.items()}
@@ -242,7 +263,7 @@ def figures(
         name: load_recipe(RECIPE, [*common, f"localize={worded(METHODS[name][1], setting)}"]).localize
         for name in wanted
     }
-    known = learnt(model, settings, source, engine, images[0])
+    known = learnt(model, settings, source, engine)
     scores = {(name, split): Score(len(source.classes.foreground)) for name in wanted for split in SPLITS}
     for split, sample in scored(source, images):
         image, mask = read_image(sample.image_path), source.read_mask(sample)
