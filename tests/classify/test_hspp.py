@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.classify import hspp
-from tagmask.classify.hspp import HsppHead
+from tagmask.classify.hspp import HsppHead, maxima_of_bins
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
@@ -71,6 +71,12 @@ def test_never_above_the_maximum(
     pooled = hspp(features, gamma=gamma, splits=splits, reference_bins=reference)
     assert pooled.shape == (2, 3)
     assert bool((pooled <= features.amax((2, 3)) + 1e-5).all())
+
+
+@given(sizes, st.integers(1, 5), st.integers(0, 99))
+def test_the_steps_of_an_export_are_adaptive_pooling(size: tuple[int, int], split: int, seed: int) -> None:
+    features = random_features(size, seed)
+    torch.testing.assert_close(maxima_of_bins(features, split), functional.adaptive_max_pool2d(features, split))
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask import cli, registry
+from tagmask.classify.hspp import HsppHead
+from tagmask.classify.model import build_classifier
 from tagmask.data.transforms import normalise
 from tagmask.errors import InputError, RunError
 from tagmask.export import onnx as export
 from tagmask.segment.model import SegmentationModel
+from tagmask.segment.tag_gate import TagGated
+from tagmask.settings import ClassifySettings
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.NEEDED), reason="the extra 'onnx' is not installed"
@@ -116,6 +121,26 @@ def test_sizes_are_two_numbers(finished: Path, tmp_path: Path, capsys: pytest.Ca
     assert "such as 512x512" in err
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 8), (32, 33), (15, 30)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 2, 1), (3, 1, 1), (5, 2, 1), (2, 1, 1), (3, 2, 2), (5, 4, 1)]
+)
+def test_padding_is_that_of_timm(size: tuple[int, int], kernel: int, stride: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    conv = Conv2dSame(4, 6, kernel, stride=stride, dilation=dilation, groups=2)
+    views = torch.randn(2, 4, *size)
+    torch.testing.assert_close(export.SamePadding(conv)(views), conv(views))
+
+
+def test_only_a_copy_is_changed() -> None:
+    model = nn.Sequential(Conv2dSame(3, 3, 3, stride=2), Conv2dSame(3, 3, 1, stride=3))
+    copied = export.traceable(model)
+    assert [type(module) for module in model] == [Conv2dSame, Conv2dSame]
+    assert [type(module) for module in copied] == [export.SamePadding, Conv2dSame]  # type: ignore[arg-type]
+    views = torch.randn(1, 3, 9, 11)
+    torch.testing.assert_close(copied(views), model(views))
+
+
 UPERNET: dict[str, Any] = {"decoder_channels": 16, "auxiliary": 0.0}
 SWIN: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 1, 2), "num_heads": (1, 1, 2, 2)}
 RESNET: dict[str, Any] = {"channels": [8, 16, 24, 32], "stem_width": 8}
@@ -150,3 +175,16 @@ def test_networks_that_take_any_size(name: str, tmp_path: Path) -> None:
     model = registry.get("network", name)(**small.get(name, {})).build(4)
     found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
     assert found.largest < 1e-4
+
+
+@pytest.mark.slow
+def test_a_gated_mobilenet_takes_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder: dict[str, Any] = {"pad_type": "same"}
+    network = registry.get("network", "deeplabv3plus")(encoder="mobilenetv2_100", encoder_args=encoder).build(4)
+    head = HsppHead()
+    classifier = build_classifier(ClassifySettings(backbone="mobilenetv2_100", backbone_args=encoder, head=head), 3)
+    model = TagGated(network.eval(), classifier.eval(), 0.05)
+    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
+    assert found.largest < 1e-3
+    assert found.dynamic

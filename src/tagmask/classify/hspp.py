@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,12 +51,29 @@ def hspp(
 
 def _maxima(features: Tensor, split: int, reference_bins: bool) -> Tensor:
     """Maxima [B, D, rows, columns] of the bins of one grid."""
+    if torch.compiler.is_exporting() and not reference_bins:
+        return maxima_of_bins(features, split)  # ONNX has no adaptive pooling
     height, width = features.shape[2:]
     if reference_bins or (height % split == 0 and width % split == 0):
         # Not adaptive pooling here, though equal: its gradient on a GPU has no reproducible order.
         kernel = max(1, height // split), max(1, width // split)
         return functional.max_pool2d(features, kernel, stride=kernel)
     return functional.adaptive_max_pool2d(features, split)
+
+
+def maxima_of_bins(features: Tensor, split: int) -> Tensor:
+    """Adaptive maximum pooling [B, D, h, w] -> [B, D, split, split], by steps that any size can be traced with."""
+    pooled = features
+    for _ in "hw":
+        length = pooled.shape[-2]
+        place, number = (
+            torch.arange(length, device=features.device),
+            torch.arange(split, device=features.device)[:, None],
+        )
+        inside = (place >= number * length // split) & (place * split < (number + 1) * length)
+        kept = pooled[:, :, None].masked_fill(~inside[:, :, None], -torch.inf)  # [B, D, split, length, other side]
+        pooled = kept.amax(3).transpose(2, 3)
+    return pooled
 
 
 class HsppHead(Head):

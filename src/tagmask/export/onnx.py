@@ -7,6 +7,7 @@ caller's.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tagmask.data.transforms import MEAN, STD
 from tagmask.errors import InputError, RunError
@@ -89,7 +92,7 @@ def export_onnx(
         msg = f"this network can be exported for images of one size only ({reason}): --size 512x512"
         raise InputError(msg)
     whole = WithNormalisation(model.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
-    program = _program(whole, size)
+    program = _program(traceable(whole), size)
     program.model.metadata_props["classes"] = json.dumps(list(classes), ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
@@ -103,6 +106,42 @@ def export_onnx(
     finally:
         temporary.unlink(missing_ok=True)
     return found
+
+
+class SamePadding(nn.Module):
+    """timm's Conv2dSame (TensorFlow's 'same'), its padding written so that it can be traced for any size.
+
+    timm's ``max((ceil(n / stride) - 1) * stride + reach - n, 0)`` nests a maximum per layer into the size of the next,
+    and the export does not end in minutes; ``(-n mod stride) + reach - stride`` is the same where reach >= stride.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        sides = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        self.beyond = [(stride, (kernel - 1) * dilation + 1 - stride) for kernel, stride, dilation in sides]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D, h, w] -> [B, E, ceil(h / stride), ceil(w / stride)]."""
+        sides: list[int] = []
+        for length, (stride, more) in zip(features.shape[-2:], self.beyond, strict=True):
+            total = -length % stride + more
+            sides = [total // 2, total - total // 2, *sides]
+        conv = self.conv
+        padded = functional.pad(features, sides)
+        return functional.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def traceable(model: nn.Module) -> nn.Module:
+    """A copy with :class:`SamePadding` where the original has timm's."""
+    copied = copy.deepcopy(model)
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Conv2dSame):
+                same = SamePadding(child)
+                if all(more >= 0 for _, more in same.beyond):
+                    setattr(parent, name, same)
+    return copied
 
 
 def _one_size_alone(model: nn.Module) -> str:
@@ -162,7 +201,7 @@ def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, toler
     largest, highest, differing, total = 0.0, 0.0, 0, 0
     for number, (height, width) in enumerate(sizes):
         coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(number))
-        smooth = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
         images = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         with torch.inference_mode():
             expected = whole(images)
