@@ -3,7 +3,8 @@
     python benchmarks/prediction.py [--images 48] [--rounds 4] [--threads 2] [--size 320]
 
 DeepLabV3+ with MobileNetV2, 21 classes, one scale, no flip. Bare: the network alone on images that are decoded,
-normalised and in memory already, one image a thread; nothing is done with its logits. Ours: ``predict_images``, what
+normalised and in memory already, one image a thread, as it was trained (its batch norms as they are); nothing is done
+with its logits. Ours: ``predict_images``, what
 ``tagmask predict`` calls: JPEG files in, palette PNGs out (no overlays). Both at the precision chosen for this machine.
 The bare network with all threads on one image is printed too. Rounds are interleaved, and the ratio is that of the
 medians, to the faster of the two. Random weights: the time does not depend on them.
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from tagmask.batch import collect, predict_images
 from tagmask.data.images import read_image
@@ -28,8 +30,8 @@ from tagmask.segment.deeplabv3plus import DeepLabV3Plus
 from tagmask.weights import save_weights
 
 
-def make(folder: Path, n_images: int, size: int) -> None:
-    """A model file and photographs that compress as photographs do."""
+def make(folder: Path, n_images: int, size: int) -> nn.Module:
+    """A model file and photographs that compress as photographs do; the network of the file."""
     network = DeepLabV3Plus(encoder="mobilenetv2_100", encoder_args={"pad_type": "same"})
     description = {
         "kind": "segmenter",
@@ -39,12 +41,14 @@ def make(folder: Path, n_images: int, size: int) -> None:
         "flip": False,
     }
     torch.manual_seed(0)
-    save_weights(folder / "model.safetensors", network.build(21), description)
+    model = network.build(21)
+    save_weights(folder / "model.safetensors", model, description)
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     for number in range(n_images):
         coarse = Image.fromarray(rng.integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8))
         coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / "images" / f"{number}.jpg", quality=90)
+    return model
 
 
 def main() -> None:
@@ -58,9 +62,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, options.images, options.size)
+        model = make(folder, options.images, options.size)
         predictor = load(folder / "model.safetensors")
-        engine, model = predictor.engine, predictor.model
+        engine = predictor.engine
+        model = engine.place(model)
         targets = collect([str(folder / "images")])
         ready = [normalise(read_image(path))[None].to(engine.device) for path in targets.values()]
         ready = [image.to(memory_format=torch.channels_last) for image in ready]

@@ -67,6 +67,12 @@ def test_a_prediction_is_what_it_says(predictor: Predictor) -> None:
     assert np.array_equal(found.probabilities.argmax(0), found.mask)
 
 
+def test_labels_alone_are_the_mask(predictor: Predictor) -> None:
+    """But for rounding, in the precision of this machine."""
+    for size in ((40, 50), (97, 33)):
+        assert (predictor.labels(noise(*size)) != predictor(noise(*size)).mask).mean() < 1e-3
+
+
 def test_array_picture_path_and_text_are_one_image(predictor: Predictor, tmp_path: Path) -> None:
     pixels = noise()
     Image.fromarray(pixels).save(tmp_path / "a.png")

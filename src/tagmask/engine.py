@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.utils.deterministic
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class Engine:
         )
         self.fabric.launch()
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Nothing reads memory before it is written, and filling it takes 6 % of a network's time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     @property
     def device(self) -> torch.device:

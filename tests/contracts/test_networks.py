@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tagmask.data.transforms import normalise
+from tagmask.segment.inference import Inference
 from tagmask.segment.losses import cross_entropy, nearest_to
+from tagmask.segment.predict import full_logits
 from tagmask.weights import load_weights, save_weights
 
 LABELS = 4
@@ -39,6 +43,23 @@ def test_logits_have_the_size_of_the_image(model: nn.Module, size: tuple[int, in
         logits = model(views(1, *size))
     assert logits.shape == (1, LABELS, *size)
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("tags", [None, [1, 3]])
+@pytest.mark.parametrize("size", [(64, 64), (47, 61), (1, 1), (5, 90)])
+def test_labels_without_the_last_enlargement_are_its_highest_logits(
+    model: Any, size: tuple[int, int], tags: list[int] | None
+) -> None:
+    image = np.random.default_rng(size[1]).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert model.coarse(views(1, *size)) is not None
+    found = Inference(flip=False).labels(model, image, n_labels=LABELS, tags=tags)
+    with torch.inference_mode():
+        logits = model(normalise(image)[None])[0]
+        torch.testing.assert_close(full_logits(model, normalise(image)[None])[0], logits, rtol=1e-4, atol=1e-5)
+    if tags is not None:
+        logits = logits.clone().index_fill(0, torch.tensor([2]), -torch.inf)
+    reached = logits.gather(0, torch.from_numpy(found.astype(np.int64))[None])[0]
+    assert bool((logits.amax(0) - reached <= 1e-4 * logits[0].abs().max()).all())
 
 
 def test_an_image_does_not_see_its_neighbours(model: nn.Module) -> None:

@@ -26,7 +26,7 @@ from tagmask.data.transforms import MEAN, STD
 from tagmask.errors import InputError
 from tagmask.method import Method
 from tagmask.segment.encoders import Weights, classifier_backbone, not_the_backbone
-from tagmask.segment.model import SegmentationModel
+from tagmask.segment.model import Coarse, SegmentationModel
 from tagmask.state_dict import fitting, read_state_dict
 
 Layout = Literal["caffe", "torchvision"]
@@ -166,6 +166,16 @@ class MultiScale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """See the class."""
+        *each, highest = self._logits(images)
+        if self.training:
+            return (*each, highest)
+        return functional.interpolate(highest, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def coarse(self, images: Tensor) -> Coarse:
+        """The highest logits of evaluation, 8 times smaller than the images."""
+        return Coarse(self._logits(images)[-1], (images.shape[-2], images.shape[-1]), align_corners=False)
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, ...]:
         x = images.flip(1) * self.scale + self.shift if self.bgr else images
         logits: Tensor = self.base(x)
         others = [self.base(_smaller(x, scale)) for scale in self.scales]
@@ -173,9 +183,7 @@ class MultiScale(nn.Module):
         for other in others:
             resized = functional.interpolate(other, size=logits.shape[-2:], mode="bilinear", align_corners=False)
             highest = torch.maximum(highest, resized)
-        if self.training:
-            return (logits, *others, highest)
-        return functional.interpolate(highest, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return (logits, *others, highest)
 
 
 def _smaller(images: Tensor, scale: float) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tagmask.data.transforms import normalise
 from tagmask.interfaces import BACKGROUND, UInt8Array
 from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.segment.predict import constrain_to_tags, predict_probabilities, to_mask
+from tagmask.segment.model import SegmentationModel
+from tagmask.segment.predict import constrain_to_tags, full_logits, predict_probabilities, to_mask
 from tagmask.segment.tiling import blended_bands
 
 SMALLEST_TILE = 64
@@ -102,13 +103,25 @@ def _labels_at_once(
     model: nn.Module, image: UInt8Array, tags: Sequence[int] | None, device: torch.device | str
 ) -> UInt8Array:
     """The highest logit: what the softmax would say, without it."""
-    with torch.inference_mode():
-        logits = model(normalise(image)[None].to(device, memory_format=torch.channels_last))[0]
     allowed = None if tags is None else np.array([BACKGROUND, *sorted(set(tags))], dtype=np.uint8)
-    kept = logits if allowed is None else logits[torch.from_numpy(allowed.astype(np.int64)).to(logits.device)]
-    if kept.device.type == "cpu":  # channels last here: numpy is three times as fast as torch, on bfloat16 above all
-        highest = kept.float().permute(1, 2, 0).numpy().argmax(axis=-1)
-    else:
-        highest = kept.argmax(dim=0).cpu().numpy()
-    found: UInt8Array = highest.astype(np.uint8) if allowed is None else allowed[highest]
-    return found
+
+    def kept(logits: Tensor) -> Tensor:
+        return logits if allowed is None else logits[torch.from_numpy(allowed.astype(np.int64)).to(logits.device)]
+
+    with torch.inference_mode():
+        view = normalise(image)[None].to(device, memory_format=torch.channels_last)
+        on_cpu = view.device.type == "cpu"
+        found = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None
+        if found is not None:
+            from tagmask.segment.upsampled_labels import upsampled_labels  # numba takes a second to import
+
+            shown = (image.shape[0], image.shape[1])
+            highest = upsampled_labels(
+                kept(found.logits[0]), found.size, align_corners=found.align_corners, shown=shown
+            )
+        elif on_cpu:  # channels last here: numpy is three times as fast as torch
+            highest = kept(model(view)[0]).float().permute(1, 2, 0).numpy().argmax(axis=-1).astype(np.uint8)
+        else:
+            highest = kept(full_logits(model, view)[0]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+    labels: UInt8Array = highest if allowed is None else allowed[highest]
+    return labels

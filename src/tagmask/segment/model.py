@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from segmentation_models_pytorch.base import SegmentationHead
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class Coarse(NamedTuple):
+    """Logits [B, C + 1, h, w] before a network's last step, a bilinear enlargement to ``size`` = (H', W')."""
+
+    logits: Tensor
+    size: tuple[int, int]
+    align_corners: bool
 
 
 class SegmentationModel(nn.Module):
@@ -17,7 +27,7 @@ class SegmentationModel(nn.Module):
 
     Args:
         network: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W], or in training a tuple of logits; has an
-            attribute ``encoder``, its pretrained part.
+            attribute ``encoder``, its pretrained part, and perhaps a method ``coarse``: what :meth:`coarse` gives.
         grid: sides of what the network takes are multiples of this.
         output_weights: one factor for each output in training.
     """
@@ -29,13 +39,33 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; in training perhaps a tuple of several."""
         height, width = images.shape[-2:]
-        padded = functional.pad(images, (0, -width % self.grid, 0, -height % self.grid)) if self.grid > 1 else images
-        outputs: Tensor | tuple[Tensor, ...] = self.network(padded)
+        outputs: Tensor | tuple[Tensor, ...] = self.network(self._padded(images))
         if self.grid == 1:
             return outputs
         if isinstance(outputs, Tensor):
             return outputs[..., :height, :width]
         return tuple(logits[..., :height, :width] for logits in outputs)
+
+    def coarse(self, images: Tensor) -> Coarse | None:
+        """What :meth:`forward` enlarges and cuts to the upper left [H, W] in evaluation; None: no network that does.
+
+        For who needs labels only, or the enlargement in another precision.
+        """
+        network: Any = self.network
+        if hasattr(network, "coarse"):
+            found: Coarse = network.coarse(self._padded(images))
+            return found
+        head: Any = getattr(network, "segmentation_head", None)  # of segmentation-models-pytorch
+        last = head[1] if isinstance(head, SegmentationHead) else None
+        if not isinstance(last, nn.Upsample) or last.mode != "bilinear":
+            return None
+        padded = self._padded(images)
+        logits = head[0](network.decoder(network.encoder(padded)))
+        return Coarse(logits, (padded.shape[-2], padded.shape[-1]), bool(last.align_corners))
+
+    def _padded(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return functional.pad(images, (0, -width % self.grid, 0, -height % self.grid)) if self.grid > 1 else images
 
     @property
     def encoder(self) -> nn.Module:

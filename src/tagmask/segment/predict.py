@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tagmask.interfaces import BACKGROUND, UInt8Array
 from tagmask.localize.multi_scale import image_and_mirror
+from tagmask.segment.model import SegmentationModel
 
 
 def predict_probabilities(
@@ -38,7 +39,7 @@ def predict_probabilities(
     with torch.inference_mode():
         for scale in scales:
             views = image_and_mirror(image, scale, flip=flip).to(device, memory_format=torch.channels_last)
-            logits = model(views).float()
+            logits = full_logits(model, views)
             if flip:
                 logits = torch.stack([logits[0], logits[1].flip(-1)])
             if logits.shape[-2:] != size:
@@ -49,6 +50,21 @@ def predict_probabilities(
         msg = "no scales to predict at"
         raise ValueError(msg)
     return (total / len(scales)).cpu()
+
+
+def full_logits(model: nn.Module, views: Tensor) -> Tensor:
+    """Float32 logits [B, C + 1, h, w] of normalised images [B, 3, h, w].
+
+    A last enlargement is computed in float32 whatever the autocast: of logits in bfloat16 many would be equal.
+    """
+    found = model.coarse(views) if isinstance(model, SegmentationModel) else None
+    if found is None:
+        logits: Tensor = model(views)
+        return logits.float()
+    enlarged = functional.interpolate(
+        found.logits.float(), size=found.size, mode="bilinear", align_corners=found.align_corners
+    )
+    return enlarged[..., : views.shape[-2], : views.shape[-1]]
 
 
 def constrain_to_tags(probabilities: Tensor, tags: Sequence[int]) -> Tensor:

@@ -22,6 +22,7 @@ from tagmask.engine import each_image
 from tagmask.errors import RunError, TagmaskError
 from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
+from tagmask.segment.folding import fold_batch_norms
 from tagmask.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
 from tagmask.segment.losses import CrossEntropy, Loss
 from tagmask.segment.model import SegmentationModel
@@ -239,7 +240,10 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
 
 
 def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
-    """The network stored in a file of :func:`save_weights`, behind its gate if it has one, in eval mode."""
+    """The network stored in a file of :func:`save_weights`, behind its gate if it has one, to predict with.
+
+    Its batch norms are folded into its convolutions, which rounds differently; it cannot be trained or saved again.
+    """
     description = read_description(path)
     n_labels, gate = len(description["classes"]), description.get("tag_gate")
     model: SegmentationModel | TagGated = network.build(n_labels, pretrained=False)
@@ -248,7 +252,8 @@ def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
         classifier = build_classifier(settings, n_labels - 1, pretrained=False)
         model = TagGated(cast(SegmentationModel, model), classifier, gate["threshold"])
     load_weights(path, model)
-    return model.eval()
+    fold_batch_norms(model.eval(), torch.zeros(1, 3, 64, 64))
+    return model
 
 
 def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Problem]:
