@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tagmask.segment import aamr_loss, background_loss, conflict_temperature, cross_entropy
 from tagmask.segment.aamr import Aamr, SaliencyBce
+from tagmask.segment.losses import Targets
 
 seeds = st.integers(0, 10**6)
 
@@ -118,7 +119,7 @@ def test_padding_changes_nothing(seed: int) -> None:
 def test_without_a_map_it_is_the_cross_entropy(seed: int, loss: Any) -> None:
     logits, labels, saliency = drawn(seed)
     nowhere = torch.zeros_like(labels, dtype=torch.bool)
-    terms = loss.terms(logits, labels, saliency=saliency, valid=nowhere)
+    terms = loss.terms(logits, Targets(labels, saliency=saliency, valid=nowhere))
     torch.testing.assert_close(terms["loss"], cross_entropy(logits, labels))
 
 
@@ -158,7 +159,7 @@ def test_several_outputs_are_summed(example: tuple[Tensor, Tensor, Tensor]) -> N
     torch.testing.assert_close(aamr_loss([logits, logits], labels, saliency), 2 * alone)
     doubled = [plane.repeat_interleave(2, -1).repeat_interleave(2, -2) for plane in (labels, saliency)]
     tau = conflict_temperature(*doubled)
-    small = Aamr().terms([logits], doubled[0], saliency=doubled[1])
+    small = Aamr().terms([logits], Targets(doubled[0], saliency=doubled[1]))
     assert float(small["tau"]) == float(tau)
     torch.testing.assert_close(small["segmentation"], cross_entropy(logits, labels))
     torch.testing.assert_close(small["saliency"], background_loss(logits, saliency).mean())
@@ -167,7 +168,7 @@ def test_several_outputs_are_summed(example: tuple[Tensor, Tensor, Tensor]) -> N
 def test_weights_reach_the_cross_entropy_alone(example: tuple[Tensor, Tensor, Tensor]) -> None:
     logits, labels, saliency = example
     weights = torch.tensor([[[0.0, 1.0], [1.0, 0.5]]])
-    terms = Aamr().terms(logits, labels, weights=weights, saliency=saliency)
+    terms = Aamr().terms(logits, Targets(labels, weights=weights, saliency=saliency))
     torch.testing.assert_close(terms["segmentation"], cross_entropy(logits, labels, weights))
     torch.testing.assert_close(terms["saliency"], background_loss(logits, saliency).mean())
 
@@ -177,4 +178,4 @@ def test_shapes_that_do_not_fit_are_said(example: tuple[Tensor, Tensor, Tensor])
     with pytest.raises(ValueError, match="one shape"):
         aamr_loss(logits, labels, saliency[:, :1])
     with pytest.raises(ValueError, match="one shape"):
-        SaliencyBce().terms(logits, labels)
+        SaliencyBce().terms(logits, Targets(labels))

@@ -27,6 +27,7 @@ from tagmask.segment.losses import (
     SALIENCY,
     Loss,
     Outputs,
+    Targets,
     bilinear_to,
     listed,
     nearest_to,
@@ -142,10 +143,8 @@ def aamr_loss(
     Raises:
         ValueError: labels, saliency or valid differ in shape.
     """
-    terms = Aamr(alpha=alpha, tau=tau, background=background).terms(
-        logits, pseudo_labels, saliency=saliency, valid=valid
-    )
-    return terms["loss"]
+    loss = Aamr(alpha=alpha, tau=tau, background=background)
+    return loss.terms(logits, Targets(pseudo_labels, saliency=saliency, valid=valid))["loss"]
 
 
 def _checked(labels: Tensor, saliency: Tensor | None, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -166,20 +165,12 @@ class SaliencyBce(Loss):
     alpha: Annotated[float, Field(ge=0)] = 0.08
     background: BackgroundRule = "softmax"
 
-    def terms(
-        self,
-        outputs: Outputs,
-        labels: Tensor,
-        *,
-        weights: Tensor | None = None,
-        saliency: Tensor | None = None,
-        valid: Tensor | None = None,
-        factors: Sequence[float] | None = None,
-    ) -> dict[str, Tensor]:
+    def terms(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """See :class:`~tagmask.segment.losses.Loss`; 'segmentation' and 'saliency' are the two terms, unweighted."""
-        saliency, valid = _checked(labels, saliency, valid)
+        labels, factors = targets.labels, targets.factors
+        saliency, valid = _checked(labels, targets.saliency, targets.valid)
         logits = listed(outputs)
-        plain = summed_cross_entropy(logits, labels, weights, factors)
+        plain = summed_cross_entropy(logits, labels, targets.weights, factors)
         each = _summed_background_loss(logits, saliency, valid, self.background, factors)
         weighed, told = self._weighed(each, labels, saliency, valid)
         return {"loss": plain + self.alpha * weighed.mean(), "segmentation": plain, "saliency": each.mean(), **told}

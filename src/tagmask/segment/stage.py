@@ -24,7 +24,7 @@ from tagmask.interfaces import Problem, Sample, UInt8Array
 from tagmask.optim import build_optimizer, parameter_groups, rate_factor
 from tagmask.segment.folding import fold_batch_norms
 from tagmask.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
-from tagmask.segment.losses import CrossEntropy, Loss
+from tagmask.segment.losses import CrossEntropy, Loss, Targets
 from tagmask.segment.model import SegmentationModel
 from tagmask.segment.schedule import options, sampling_weights, scaled
 from tagmask.segment.self_training import relabel
@@ -119,7 +119,7 @@ class SegmentationTask:
             batch = {name: torch.cat([value, value]) for name, value in batch.items()}
         outputs = model(batch["image"].contiguous(memory_format=torch.channels_last))
         given = {name: batch.get(name) for name in ("weights", "saliency", "valid")}
-        return self.loss.terms(outputs, batch["labels"], factors=self.model.output_weights, **given)
+        return self.loss.terms(outputs, Targets(batch["labels"], factors=self.model.output_weights, **given))
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Nothing: real masks are opened in evaluate only."""
