@@ -60,6 +60,13 @@ SETTINGS: dict[str, list[str]] = {
     "many": ["data.objects=[0.0, 0.3, 0.7]"],
     "one": ["data.objects=[1.0, 0.0, 0.0]"],
     "no sharing": ["data.sharing=0.0"],
+    "no sharing, large": ["data.sharing=0.0", "data.object_length=[0.75, 1.0]"],
+    "pretrained, no sharing, one, large": [
+        *_PRETRAINED,
+        "data.sharing=0.0",
+        "data.objects=[1.0, 0.0, 0.0]",
+        "data.object_length=[0.75, 1.0]",
+    ],
     "no clutter": ["data.clutter=0.0"],
     "no context": ["data.context=0.0", "data.context_without=0.0"],
     "pretrained": [*_PRETRAINED],

@@ -128,6 +128,9 @@ class LocalizeSettings(Settings):
     size: Positive | None = Field(
         None, json_schema_extra=LATER, description="resize images to this square first, whatever their aspect"
     )
+    max_side: Positive | None = Field(
+        None, json_schema_extra=LATER, description="make larger images smaller first, so that their long side is this"
+    )
     ranking: Literal["none", "whole", "ten_crops"] = Field(
         "none", json_schema_extra=LATER, description="order of the classes by score, for Top-1 and Top-5 localisation"
     )

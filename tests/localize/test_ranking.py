@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tagmask.interfaces import ClassifierOutput
 from tagmask.localize.localizer import Trained
-from tagmask.localize.ranking import at_size, class_ranking, crops_of
+from tagmask.localize.ranking import at_most, at_size, class_ranking, crops_of
 from tagmask.localize.stage import activation_maps
 from tagmask.settings import LocalizeSettings
 
@@ -71,3 +71,20 @@ def test_without_a_size_the_image_is_as_it_is() -> None:
     image = picture(5, 7)
     assert at_size(image, None) is image
     assert activation_maps(Brightness(), image, (1,), LocalizeSettings(method="cam")).ranking == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "expected"),
+    [((40, 24), 20, (20, 12)), ((24, 40), 20, (12, 20)), ((300, 1), 30, (30, 1)), ((20, 12), 20, (20, 12))],
+)
+def test_large_images_are_made_smaller(size: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
+    assert at_most(picture(*size), longest).shape[:2] == expected
+    assert at_most(picture(*size), None).shape[:2] == size
+
+
+def test_maps_of_large_images_are_stretched_back() -> None:
+    model, image = Brightness(), picture(80, 48)
+    found = activation_maps(model, image, (1,), LocalizeSettings(method="cam", scales=(1.0,), max_side=40))  # type: ignore[arg-type]
+    assert all(size[2:] == (40, 24) for size in model.sizes)
+    assert found.maps.shape == (1, 20, 12)
+    assert found.image_size == (80, 48)

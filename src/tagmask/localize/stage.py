@@ -23,7 +23,7 @@ from tagmask.localize.learning import Learnt, Reservoir
 from tagmask.localize.localizer import Localizer, Trained
 from tagmask.localize.multi_scale import Views, strided_size
 from tagmask.localize.polisher import resize
-from tagmask.localize.ranking import at_size, class_ranking
+from tagmask.localize.ranking import at_most, at_size, class_ranking
 from tagmask.settings import LocalizeSettings
 from tagmask.weights import load_tensors, save_tensors
 from tagmask.workspace import SCHEMA, read_json, write_json
@@ -62,7 +62,7 @@ def activation_maps(
     )
     size = strided_size((image.shape[0], image.shape[1]))
     if labels:
-        seen = at_size(image, settings.size)
+        seen = seen_of(image, settings)
         merged: Tensor = settings.method.image_maps(trained, seen, channels, views_of(settings)).float().cpu()
         merged = resize(merged, size)
     else:
@@ -76,6 +76,11 @@ def activation_maps(
         notes=tuple((channel + 1, text) for channel, text in trained.notes),
         ranking=ranking,
     )
+
+
+def seen_of(image: UInt8Array, settings: LocalizeSettings) -> UInt8Array:
+    """The image at the size that the settings ask for, before any scale."""
+    return at_most(at_size(image, settings.size), settings.max_side)
 
 
 def views_of(settings: LocalizeSettings) -> Views:
@@ -174,7 +179,7 @@ def _study(
         image = loader.load(sample)
         if isinstance(image, Problem):
             return number, image
-        image = at_size(image, context.recipe.localize.size)
+        image = seen_of(image, context.recipe.localize)
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
         rng = np.random.default_rng([engine.seed, number])
         with engine.autocast(), torch.inference_mode():
