@@ -72,6 +72,19 @@ SETTINGS: dict[str, list[str]] = {
     "pretrained": [*_PRETRAINED],
     "pretrained, large, no clutter": [*_PRETRAINED, "data.object_length=[0.75, 1.0]", "data.clutter=0.0"],
     "pretrained, one, no clutter": [*_PRETRAINED, "data.objects=[1.0, 0.0, 0.0]", "data.clutter=0.0"],
+    "pretrained, one, small, no clutter": [
+        *_PRETRAINED,
+        "data.objects=[1.0, 0.0, 0.0]",
+        "data.object_length=[0.3, 0.5]",
+        "data.clutter=0.0",
+    ],
+    "pretrained, one, no clutter, no context": [
+        *_PRETRAINED,
+        "data.objects=[1.0, 0.0, 0.0]",
+        "data.clutter=0.0",
+        "data.context=0.0",
+        "data.context_without=0.0",
+    ],
     "pretrained, 256 px": [*_PRETRAINED, *_WIDE],
     "pretrained, 256 px, one, no clutter": [
         *_PRETRAINED,
