@@ -20,6 +20,7 @@ from tagmask.data.transforms import (
     place,
     random_resized_crop,
     random_window,
+    reduced_to,
     resize_image,
     resize_mask,
     scaled_size,
@@ -189,3 +190,11 @@ def test_scaled_pairs_stay_aligned(h: int, w: int, seed: int) -> None:
     assert int(disagree.sum(1).max()) <= 1 if w > 1 else True
     assert float(plane[~inside].sum()) == 0
     assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "expected"),
+    [((40, 24), 20, (20, 12)), ((24, 40), 20, (12, 20)), ((300, 1), 30, (30, 1)), ((20, 12), 20, (20, 12))],
+)
+def test_large_images_are_made_smaller(size: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
+    assert reduced_to(np.zeros((*size, 3), np.uint8), longest).shape[:2] == expected

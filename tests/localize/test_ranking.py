@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tagmask.interfaces import ClassifierOutput
 from tagmask.localize.localizer import Trained
-from tagmask.localize.ranking import at_most, at_size, class_ranking, crops_of
-from tagmask.localize.stage import activation_maps
+from tagmask.localize.ranking import at_size, class_ranking, crops_of
+from tagmask.localize.stage import activation_maps, seen_of
 from tagmask.settings import LocalizeSettings
 
 
@@ -70,16 +70,8 @@ def test_maps_are_made_of_the_square_and_stretched_back() -> None:
 def test_without_a_size_the_image_is_as_it_is() -> None:
     image = picture(5, 7)
     assert at_size(image, None) is image
+    assert seen_of(image, LocalizeSettings(method="cam")) is image
     assert activation_maps(Brightness(), image, (1,), LocalizeSettings(method="cam")).ranking == ()  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("size", "longest", "expected"),
-    [((40, 24), 20, (20, 12)), ((24, 40), 20, (12, 20)), ((300, 1), 30, (30, 1)), ((20, 12), 20, (20, 12))],
-)
-def test_large_images_are_made_smaller(size: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
-    assert at_most(picture(*size), longest).shape[:2] == expected
-    assert at_most(picture(*size), None).shape[:2] == size
 
 
 def test_maps_of_large_images_are_stretched_back() -> None:

@@ -66,10 +66,8 @@ def maxima_of_bins(features: Tensor, split: int) -> Tensor:
     pooled = features
     for _ in "hw":
         length = pooled.shape[-2]
-        place, number = (
-            torch.arange(length, device=features.device),
-            torch.arange(split, device=features.device)[:, None],
-        )
+        place = torch.arange(length, device=features.device)
+        number = torch.arange(split, device=features.device)[:, None]
         inside = (place >= number * length // split) & (place * split < (number + 1) * length)
         kept = pooled[:, :, None].masked_fill(~inside[:, :, None], -torch.inf)  # [B, D, split, length, other side]
         pooled = kept.amax(3).transpose(2, 3)

@@ -47,6 +47,12 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def reduced_to(image: UInt8Array, longest: int) -> UInt8Array:
+    """The image [H, W, 3] made smaller, aspect kept, if a side is longer than ``longest``; else as it is."""
+    size = (image.shape[0], image.shape[1])
+    return resize_image(image, scaled_size(size, min(1.0, longest / max(size))))
+
+
 def jitter(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
     """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength], random order."""
     if strength == 0:

@@ -22,16 +22,6 @@ def at_size(image: UInt8Array, size: int | None) -> UInt8Array:
     return image if size is None else resize_image(image, (size, size))
 
 
-def at_most(image: UInt8Array, longest: int | None) -> UInt8Array:
-    """The image [H, W, 3] made smaller, aspect kept, if a side is longer than ``longest``; None leaves it as it is."""
-    side = max(image.shape[:2])
-    if longest is None or side <= longest:
-        return image
-    return resize_image(
-        image, (round(image.shape[0] * longest / side) or 1, round(image.shape[1] * longest / side) or 1)
-    )
-
-
 def crops_of(image: UInt8Array, size: int | None = None) -> Tensor:
     """Corners and centre, 224/256 of the image each way, and their mirrors: float32 [10, 3, h, w], normalised.
 

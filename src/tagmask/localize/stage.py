@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tagmask.context import TRAIN, VAL, Context
 from tagmask.data.loading import ImageLoader
+from tagmask.data.transforms import reduced_to
 from tagmask.engine import each_image, take_each
 from tagmask.errors import InputError, RunError
 from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
@@ -23,7 +24,7 @@ from tagmask.localize.learning import Learnt, Reservoir
 from tagmask.localize.localizer import Localizer, Trained
 from tagmask.localize.multi_scale import Views, strided_size
 from tagmask.localize.polisher import resize
-from tagmask.localize.ranking import at_most, at_size, class_ranking
+from tagmask.localize.ranking import at_size, class_ranking
 from tagmask.settings import LocalizeSettings
 from tagmask.weights import load_tensors, save_tensors
 from tagmask.workspace import SCHEMA, read_json, write_json
@@ -80,7 +81,8 @@ def activation_maps(
 
 def seen_of(image: UInt8Array, settings: LocalizeSettings) -> UInt8Array:
     """The image at the size that the settings ask for, before any scale."""
-    return at_most(at_size(image, settings.size), settings.max_side)
+    image = at_size(image, settings.size)
+    return image if settings.max_side is None else reduced_to(image, settings.max_side)
 
 
 def views_of(settings: LocalizeSettings) -> Views:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.data.transforms import resize_image, scaled_size
+from tagmask.data.transforms import reduced_to
 from tagmask.interfaces import UInt8Array
 from tagmask.method import Method
 from tagmask.refine.maps import check_maps, divide_by_peaks
@@ -147,7 +147,7 @@ class Pamr(Method):
             return maps.clone()
         grid = (maps.shape[1], maps.shape[2])
         limit = max(self.max_side, *grid)
-        small = resize_image(image, scaled_size(image.shape[:2], min(1.0, limit / max(image.shape[:2]))))
+        small = reduced_to(image, limit)
         colours = torch.tensor(small, device=maps.device).permute(2, 0, 1).float() / 255
         refined = pamr(colours[None], maps[None], iterations=self.iterations, dilations=self.dilations)
         return divide_by_peaks(functional.adaptive_avg_pool2d(refined, grid)[0])

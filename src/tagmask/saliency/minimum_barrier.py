@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import Field
 from torch.nn import functional
 
-from tagmask.data.transforms import resize_image, scaled_size
+from tagmask.data.transforms import reduced_to
 from tagmask.interfaces import FloatArray, UInt8Array
 from tagmask.saliency.source import SaliencySource
 
@@ -156,7 +156,7 @@ def minimum_barrier_saliency(
         msg = f"the image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
         raise ValueError(msg)
     size = (image.shape[0], image.shape[1])
-    small = resize_image(image, scaled_size(size, min(1.0, max_side / max(size))))
+    small = reduced_to(image, max_side)
     colours = lab(small)
     barrier = sum(barrier_distance(colours[..., c], passes=passes) for c in range(3))
     both = _stretched(np.asarray(barrier)) + _stretched(backgroundness(colours))
