@@ -2,11 +2,11 @@
 
     python benchmarks/partsworld_study.py [--settings default small ...] [--methods ssa lpcam ...] [--seeds 0 1 2]
 
-A setting is a list of overrides of ``recipes/demo.yaml``; a method is how the classifier is trained beside that and
-how maps are made. A seed draws the data and trains the networks; a classifier is trained once, and all methods that
-share it see the network's output of the same views of the same images, computed once. Scored are the first
-``--images TRAIN VAL`` images of both splits, at each method's own best threshold; prototypes are learnt from all
-training images, as in a run.
+A setting is one knob or several (``"pretrained, one, small"``), each some overrides of ``recipes/demo.yaml``; a method
+is how the classifier is trained beside that and how maps are made. A seed draws the data and trains the networks; a
+classifier is trained once, and all methods that share it see the network's output of the same views of the same images,
+computed once. Scored are the first ``--images TRAIN VAL`` images of both splits, at each method's own best threshold;
+prototypes are learnt from all training images, as in a run.
 
 Prints, for each setting and method, mean ± std over the seeds, train / val: mIoU, the gain over plain CAM seed by seed,
 and over foreground pixels precision and the recall of unique (head) and of shared parts. What was computed is kept
@@ -51,54 +51,17 @@ PRETRAINED = (
     "augment: {kind: resized_crop, crop: 160, scale: [0.5, 1.0], ratio: [0.8, 1.25], colour_jitter: 0.2}, "
     "optimizer: {kind: adamw, lr: 1.0e-4, head_lr: 1.0e-3, weight_decay: 1.0e-4, warmup_steps: 20, schedule: poly}}"
 )
-_PRETRAINED = [PRETRAINED, "data.train=300", "data.val=100"]
-_WIDE = ["data.size=256", "classify.augment.crop=256"]
-SETTINGS: dict[str, list[str]] = {
+KNOBS: dict[str, list[str]] = {
     "default": [],
+    "pretrained": [PRETRAINED, "data.train=300", "data.val=100"],
+    "256 px": ["data.size=256", "classify.augment.crop=256"],
+    "one": ["data.objects=[1.0, 0.0, 0.0]"],
+    "many": ["data.objects=[0.0, 0.3, 0.7]"],
     "small": ["data.object_length=[0.3, 0.5]"],
     "large": ["data.object_length=[0.75, 1.0]"],
-    "many": ["data.objects=[0.0, 0.3, 0.7]"],
-    "one": ["data.objects=[1.0, 0.0, 0.0]"],
     "no sharing": ["data.sharing=0.0"],
-    "no sharing, large": ["data.sharing=0.0", "data.object_length=[0.75, 1.0]"],
-    "pretrained, no sharing, one, large": [
-        *_PRETRAINED,
-        "data.sharing=0.0",
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.object_length=[0.75, 1.0]",
-    ],
     "no clutter": ["data.clutter=0.0"],
     "no context": ["data.context=0.0", "data.context_without=0.0"],
-    "pretrained": [*_PRETRAINED],
-    "pretrained, large, no clutter": [*_PRETRAINED, "data.object_length=[0.75, 1.0]", "data.clutter=0.0"],
-    "pretrained, one, no clutter": [*_PRETRAINED, "data.objects=[1.0, 0.0, 0.0]", "data.clutter=0.0"],
-    "pretrained, one, small, no clutter": [
-        *_PRETRAINED,
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.object_length=[0.3, 0.5]",
-        "data.clutter=0.0",
-    ],
-    "pretrained, one, no clutter, no context": [
-        *_PRETRAINED,
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.clutter=0.0",
-        "data.context=0.0",
-        "data.context_without=0.0",
-    ],
-    "pretrained, 256 px": [*_PRETRAINED, *_WIDE],
-    "pretrained, 256 px, one, no clutter": [
-        *_PRETRAINED,
-        *_WIDE,
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.clutter=0.0",
-    ],
-    "pretrained, 256 px, one, large, no clutter": [
-        *_PRETRAINED,
-        *_WIDE,
-        "data.objects=[1.0, 0.0, 0.0]",
-        "data.object_length=[0.75, 1.0]",
-        "data.clutter=0.0",
-    ],
 }
 #: The words in capitals depend on the network: its two stages before the last, the head's dropout, the rates of
 #: further training.
@@ -207,6 +170,19 @@ class Score:
             "head": 100 * float(found[1, 1] / all_[1]),
             "shared": 100 * float(found[2, 1] / all_[2]),
         }
+
+
+def overrides_of(setting: str) -> list[str]:
+    """Of all its knobs."""
+    return [override for knob in setting.split(", ") for override in KNOBS[knob]]
+
+
+def known_setting(text: str) -> str:
+    """The setting, if there are such knobs."""
+    if unknown := [knob for knob in text.split(", ") if knob not in KNOBS]:
+        msg = f'no knob {unknown[0]!r}; a setting is one or several ("pretrained, one") of {", ".join(KNOBS)}'
+        raise argparse.ArgumentTypeError(msg)
+    return text
 
 
 def worded(text: str, setting: list[str]) -> str:
@@ -322,7 +298,7 @@ def study(setting: str, methods: list[str], seeds: list[int], output: Path, imag
         for training, group in groups.items():
             name = hashlib.blake2b(repr(training).encode(), digest_size=4).hexdigest()
             folder = base.with_name(f"{base.name}-{name}") if training else base
-            found |= figures(SETTINGS[setting], list(training), group, seed, folder, base, images)
+            found |= figures(overrides_of(setting), list(training), group, seed, folder, base, images)
         for method in dict.fromkeys(["cam", *methods]):
             row = found[method]
             plain = found["cam"]
@@ -336,7 +312,7 @@ def study(setting: str, methods: list[str], seeds: list[int], output: Path, imag
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", nargs="+", default=["default"], choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=["default"], type=known_setting, metavar="SETTING")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, nargs=2, default=[120, 80], metavar=("TRAIN", "VAL"))
