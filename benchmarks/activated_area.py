@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagmask.classify.model import load_classifier
-from tagmask.data.images import read_image
-from tagmask.data.transforms import normalise
-from tagmask.evaluate import ActivatedArea
-from tagmask.localize import cam
-from tagmask.refine import upsample_maps
-from tagmask.rescore import Run, open_run
+from tagmask.experiments.rescore import Run
+from tagmask.functional import cam, upsample_maps
+from tagmask.metrics import ActivatedArea
+from tagmask.models.classifier import load_classifier
+from tagmask.ops.transforms import normalise
+from tagmask.runs.run import open_run
+from tagmask.storage.images import read_image
 
 FIGURES = ("recall", "precision", "extent")
 

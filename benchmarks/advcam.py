@@ -20,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.model import build_classifier
-from tagmask.engine import Engine
-from tagmask.interfaces import ActivationMaps, UInt8Array
-from tagmask.localize import merge_scales
-from tagmask.localize.advcam import AdvCam, steps_and_factors
-from tagmask.localize.multi_scale import image_and_mirror
-from tagmask.localize.stage import activation_maps
-from tagmask.settings import ClassifySettings, EngineSettings, LocalizeSettings
+from tagmask.engine.engine import Engine
+from tagmask.functional import merge_scales
+from tagmask.methods.advcam.localizer import AdvCam, steps_and_factors
+from tagmask.models.classifier import build_classifier
+from tagmask.ops.views import image_and_mirror
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.engine import EngineSettings
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.types import ActivationMaps, UInt8Array
 
 SIZE, LABELS, CLASSES = (213, 320), (3, 15), 20
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights" / "mobilenetv2_100-imagenet.safetensors"

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tagmask.classify.model import build_classifier
-from tagmask.engine import Engine
-from tagmask.interfaces import ActivationMaps, UInt8Array
-from tagmask.localize import merge_scales
-from tagmask.localize.multi_scale import image_and_mirror
-from tagmask.localize.stage import activation_maps
-from tagmask.settings import ClassifySettings, EngineSettings, LocalizeSettings
+from tagmask.engine.engine import Engine
+from tagmask.functional import merge_scales
+from tagmask.models.classifier import build_classifier
+from tagmask.ops.views import image_and_mirror
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.engine import EngineSettings
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.types import ActivationMaps, UInt8Array
 
 SIZE, LABELS = (375, 500), (3, 15)
 

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tagmask.data.images import read_image
-from tagmask.data.transforms import resize_image
-from tagmask.refine.mean_field import Pairwise, mean_field
-from tagmask.refine.permutohedral import Lattice, Team
+from tagmask.methods.dense_crf.lattice.filter import Lattice, Team
+from tagmask.methods.dense_crf.mean_field import Pairwise, mean_field
+from tagmask.ops.transforms import resize_image
+from tagmask.storage.images import read_image
 
 KERNELS = [Pairwise(3, 3), Pairwise(80, 10, 13)]
 

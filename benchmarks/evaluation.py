@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tagmask import rescore
 from tagmask.data.source import PngMasks
-from tagmask.evaluate import boundary_counts, confusion_matrix
-from tagmask.evaluate.boundary import boundary_width
-from tagmask.evaluate.mask_scores import count_mask
-from tagmask.interfaces import ClassList, DataSource, Sample
-from tagmask.workspace import Workspace
+from tagmask.experiments import rescore
+from tagmask.metrics import boundary_counts, confusion_matrix
+from tagmask.metrics.boundary import boundary_width
+from tagmask.metrics.mask_scores import count_mask
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.types import ClassList, DataSource, Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -59,7 +59,7 @@ def write(pairs: list[Pair], root: Path, n_classes: int) -> DataSource:
     for i, (prediction, truth) in enumerate(pairs):
         paths = [root / folder / f"{i:05d}.png" for folder in ("found", "truth")]
         for path, mask in zip(paths, (prediction, truth), strict=True):
-            Workspace.save_mask(path, mask)
+            save_mask(path, mask)
         photo = root / f"{i:05d}.jpg"
         Image.new("RGB", truth.shape[::-1]).save(photo)
         samples.append(Sample(f"{i:05d}", photo, (1,), paths[1]))
@@ -135,7 +135,7 @@ def main() -> None:
         samples = source.splits["val"]
 
         def read(sample: Sample) -> Pair:
-            return Workspace.load_mask(root / "found" / f"{sample.id}.png"), source.read_mask(sample)
+            return load_mask(root / "found" / f"{sample.id}.png"), source.read_mask(sample)
 
         rescore._cpus = lambda: options.threads
         ours = timed(lambda: rescore.score_folder(source, root / "found"))

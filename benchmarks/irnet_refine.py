@@ -16,11 +16,11 @@ import time
 import numpy as np
 import torch
 
-from tagmask.engine import Engine
-from tagmask.memory import peak_megabytes, reset_peak
-from tagmask.refine.irnet_refiner import IRNet
-from tagmask.refine.trainable import BackboneSettings
-from tagmask.settings import EngineSettings
+from tagmask.backbones.build import BackboneSettings
+from tagmask.engine.engine import Engine
+from tagmask.engine.memory import peak_megabytes, reset_peak
+from tagmask.methods.irnet.refiner import IRNet
+from tagmask.settings.engine import EngineSettings
 
 
 def main() -> None:

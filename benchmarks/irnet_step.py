@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.refine.irnet import irnet_losses
-from tagmask.refine.paths import path_points, source_region, stencil_offsets
+from tagmask.methods.irnet.losses import irnet_losses
+from tagmask.ops.pixel_pairs import path_points, source_region, stencil_offsets
 
 
 class PublishedWay:

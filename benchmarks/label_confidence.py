@@ -12,14 +12,14 @@ import argparse
 
 import numpy as np
 
-from tagmask.context import Context
-from tagmask.engine import Engine
-from tagmask.interfaces import IGNORE_INDEX
-from tagmask.progress import SilentProgress
-from tagmask.rescore import open_run
-from tagmask.segment.guides import weights_reader
-from tagmask.settings import ConfidenceSettings
-from tagmask.street import Run
+from tagmask.engine.engine import Engine
+from tagmask.progress.listeners import SilentProgress
+from tagmask.runs.context import Context
+from tagmask.runs.run import Run, open_run
+from tagmask.settings.segment import ConfidenceSettings
+from tagmask.stages.segment.guides import weights_reader
+from tagmask.storage.pictures import load_mask
+from tagmask.types import IGNORE_INDEX
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -36,7 +36,7 @@ def rows(run: Run, stage: str) -> list[str]:
         margin = margin_of(sample) if path.exists() and source.has_mask(sample) else None
         if margin is None:
             continue
-        truth, labels = source.read_mask(sample), workspace.load_mask(path)
+        truth, labels = source.read_mask(sample), load_mask(path)
         counted = (truth != IGNORE_INDEX) & (labels != IGNORE_INDEX)
         bins = np.clip(np.digitize(margin[counted], EDGES) - 1, 0, len(pixels) - 1)
         pixels += np.bincount(bins, minlength=len(pixels))

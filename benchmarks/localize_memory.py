@@ -13,14 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tagmask.classify.model import build_classifier
-from tagmask.context import Context
-from tagmask.engine import Engine
-from tagmask.localize.stage import run as localize
-from tagmask.memory import peak_megabytes, reset_peak
-from tagmask.progress import SilentProgress
-from tagmask.recipe import load_recipe
-from tagmask.workspace import Workspace
+from tagmask.engine.engine import Engine
+from tagmask.engine.memory import peak_megabytes, reset_peak
+from tagmask.models.classifier import build_classifier
+from tagmask.progress.listeners import SilentProgress
+from tagmask.runs.context import Context
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.localize.stage import run as localize
 
 
 def measure(images: int) -> float:

@@ -28,16 +28,18 @@ import torch
 import yaml
 from PIL import Image
 
-from tagmask import registry
-from tagmask.building import build_method
-from tagmask.classify.model import build_classifier
-from tagmask.engine import Engine
-from tagmask.interfaces import UInt8Array
-from tagmask.localize.localizer import Localizer, Trained
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.stage import activation_maps
-from tagmask.settings import ClassifySettings, EngineSettings, LocalizeSettings
-from tagmask.weights import load_tensors
+from tagmask.contracts import registry
+from tagmask.contracts.building import build_method
+from tagmask.contracts.localizer import Localizer, Trained
+from tagmask.engine.engine import Engine
+from tagmask.models.classifier import build_classifier
+from tagmask.ops.views import Views
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.engine import EngineSettings
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.storage.weights import load_tensors
+from tagmask.types import UInt8Array
 
 SIZE, CLASSES = (213, 320), 20
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tagmask.building import build_method
-from tagmask.classify.model import load_classifier
-from tagmask.data.images import read_image
-from tagmask.data.transforms import normalise
-from tagmask.evaluate.boxes import Component, boxes_of_levels
-from tagmask.evaluate.localization import BoxErrors, IouCurve, class_map, object_mask
-from tagmask.localize.stage import activation_maps
-from tagmask.rescore import Run, open_run
-from tagmask.settings import LocalizeSettings
+from tagmask.contracts.building import build_method
+from tagmask.experiments.rescore import Run
+from tagmask.metrics.boxes import Component, boxes_of_levels
+from tagmask.metrics.localization import BoxErrors, IouCurve, class_map, object_mask
+from tagmask.models.classifier import load_classifier
+from tagmask.ops.transforms import normalise
+from tagmask.runs.run import open_run
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.storage.images import read_image
 
 COMPONENTS: tuple[Component, ...] = ("union", "largest")
 METHODS = {

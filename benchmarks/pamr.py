@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.refine import pamr
+from tagmask.functional import pamr
 
 SIZE, GRID, MASKS = (375, 500), (94, 125), 21
 DILATIONS = (1, 2, 4, 8, 12, 24)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 import tagmask
-from tagmask.data.partsworld import read_part_map
-from tagmask.progress import LineProgress
-from tagmask.refine import maps_to_labels, upsample_maps
+from tagmask.data.partsworld.source import read_part_map
+from tagmask.functional import maps_to_labels, upsample_maps
+from tagmask.progress.listeners import LineProgress
 
 HEAD = 1
 COLUMNS = ("tag mAP", "CAM", "recall head", "recall shared", "ratio", "precision", "masks", "segment", "full", "gain")

@@ -28,18 +28,18 @@ import torch
 from torch import Tensor, nn
 
 import tagmask
-from tagmask.classify.model import load_classifier
-from tagmask.data.images import read_image
-from tagmask.data.partsworld import read_part_map
-from tagmask.engine import Engine
-from tagmask.evaluate import ThresholdSweep
-from tagmask.interfaces import Sample
-from tagmask.localize.localizer import Trained
-from tagmask.localize.stage import activation_maps, views_of
-from tagmask.progress import LineProgress
-from tagmask.recipe import load_recipe
-from tagmask.refine import upsample_maps
-from tagmask.settings import LocalizeSettings
+from tagmask.contracts.localizer import Trained
+from tagmask.data.partsworld.source import read_part_map
+from tagmask.engine.engine import Engine
+from tagmask.functional import upsample_maps
+from tagmask.metrics import ThresholdSweep
+from tagmask.models.classifier import load_classifier
+from tagmask.progress.listeners import LineProgress
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps, views_of
+from tagmask.storage.images import read_image
+from tagmask.types import Sample
 
 RECIPE = "recipes/demo.yaml"
 HEAD = 1

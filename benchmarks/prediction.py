@@ -22,12 +22,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tagmask.batch import collect, predict_images
-from tagmask.data.images import read_image
-from tagmask.data.transforms import normalise
-from tagmask.predictor import load
-from tagmask.segment.deeplabv3plus import DeepLabV3Plus
-from tagmask.weights import save_weights
+from tagmask.methods.deeplabv3plus.network import DeepLabV3Plus
+from tagmask.ops.transforms import normalise
+from tagmask.predict.images import collect, predict_images
+from tagmask.predict.predictor import load
+from tagmask.storage.images import read_image
+from tagmask.storage.weights import save_weights
 
 
 def make(folder: Path, n_images: int, size: int) -> nn.Module:

@@ -20,10 +20,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tagmask.memory import peak_megabytes, reset_peak
-from tagmask.refine import random_walk
+from tagmask.engine.memory import peak_megabytes, reset_peak
+from tagmask.functional import random_walk
 
-walk_module = importlib.import_module("tagmask.refine.random_walk")
+walk_module = importlib.import_module("tagmask.ops.random_walk")
 BETA, RADIUS, SQUARINGS = 10.0, 5, 8
 SMALL, LARGE = (32, 40), (94, 125)
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask import registry
-from tagmask.interfaces import UInt8Array
-from tagmask.memory import peak_megabytes, reset_peak
-from tagmask.refine.trainable import BackboneSettings, TrainableRefiner
+from tagmask.backbones.build import BackboneSettings
+from tagmask.contracts import registry
+from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.engine.memory import peak_megabytes, reset_peak
+from tagmask.types import UInt8Array
 
 LIMIT = 6000  # MB
 

@@ -19,13 +19,12 @@ from typing import Any
 import torch
 import yaml
 
-from tagmask.building import build_method
-from tagmask.data.images import read_image
-from tagmask.evaluate import ThresholdSweep
-from tagmask.evaluate.counting import VOID_RULES
-from tagmask.refine import upsample_maps
-from tagmask.rescore import open_run
-from tagmask.street import Run
+from tagmask.contracts.building import build_method
+from tagmask.functional import upsample_maps
+from tagmask.metrics import ThresholdSweep
+from tagmask.metrics.counting import VOID_RULES
+from tagmask.runs.run import Run, open_run
+from tagmask.storage.images import read_image
 
 SPLITS = ("train", "val")
 Figures = dict[str, tuple[float, ...]]  # split -> mIoU by void rule

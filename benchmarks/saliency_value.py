@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tagmask.data.images import read_image
-from tagmask.interfaces import IGNORE_INDEX, DataSource, FloatArray, Sample, UInt8Array
-from tagmask.recipe import load_recipe
-from tagmask.saliency import minimum_barrier_saliency
-from tagmask.saliency.folder import FolderSaliency
-from tagmask.workspace import Workspace, artifact_name
+from tagmask.functional import minimum_barrier_saliency
+from tagmask.methods.saliency_folder.saliency import FolderSaliency
+from tagmask.settings.loading import load_recipe
+from tagmask.storage.files import artifact_name
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import save_grey
+from tagmask.types import IGNORE_INDEX, DataSource, FloatArray, Sample, UInt8Array
 
 LEVELS = np.arange(1, 20) / 20
 
@@ -72,7 +73,7 @@ def make(source: DataSource, folder: Path) -> None:
         image, other = read_image(sample.image_path), samples[order[index]]
 
         def save(kind: str, values: FloatArray, to: Sample = sample) -> None:
-            Workspace.save_grey(folder / kind / f"{to.id}.png", values)
+            save_grey(folder / kind / f"{to.id}.png", values)
 
         save("mixed", mixed(image, source.read_mask(sample), np.random.default_rng([0, index])))
         save("shuffled", minimum_barrier_saliency(image), other)

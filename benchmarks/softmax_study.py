@@ -29,12 +29,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.classify.model import Classifier, build_classifier, load_classifier
-from tagmask.data.images import read_image
-from tagmask.data.transforms import normalise
-from tagmask.interfaces import Sample
-from tagmask.report.figures import HEIGHT, WIDTH, Series, line_chart
-from tagmask.rescore import Run, open_run
+from tagmask.experiments.rescore import Run
+from tagmask.models.classifier import Classifier, build_classifier, load_classifier
+from tagmask.ops.transforms import normalise
+from tagmask.report.svg import HEIGHT, WIDTH, Series, line_chart
+from tagmask.runs.run import open_run
+from tagmask.storage.images import read_image
+from tagmask.types import Sample
 
 LOSSES = ("binary", "softmax")
 RATE, STEPS = 2.0, 3000

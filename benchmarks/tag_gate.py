@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tagmask.classify.model import load_classifier
-from tagmask.data.images import read_image
-from tagmask.evaluate import confusion_matrix, mean_iou
-from tagmask.predictor import Predictor
-from tagmask.refine.dense_crf import PRESETS
-from tagmask.rescore import open_run
-from tagmask.segment.tag_gate import TagGated
+from tagmask.methods.dense_crf.refiner import PRESETS
+from tagmask.metrics import confusion_matrix, mean_iou
+from tagmask.models.classifier import load_classifier
+from tagmask.models.tag_gate import TagGated
+from tagmask.predict.predictor import Predictor
+from tagmask.runs.run import open_run
+from tagmask.storage.images import read_image
 
 
 def scores(path: Path, threshold: float, crf: str) -> dict[str, float]:

@@ -12,14 +12,13 @@ import argparse
 
 import torch
 
-from tagmask.data.images import read_image
-from tagmask.data.transforms import resize_image
-from tagmask.evaluate import ThresholdSweep
-from tagmask.evaluate.counting import Void
-from tagmask.refine import AutoThreshold, upsample_maps
-from tagmask.refine.auto_threshold import outline_guide
-from tagmask.rescore import open_run
-from tagmask.street import Run
+from tagmask.functional import AutoThreshold, upsample_maps
+from tagmask.methods.threshold.automatic import outline_guide
+from tagmask.metrics import ThresholdSweep
+from tagmask.metrics.counting import Void
+from tagmask.ops.transforms import resize_image
+from tagmask.runs.run import Run, open_run
+from tagmask.storage.images import read_image
 
 EXPONENTS = (1.0, 0.5, 2.0)
 RULES: tuple[Void, ...] = ("ignored", "background")

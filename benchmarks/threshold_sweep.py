@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tagmask.evaluate import ThresholdSweep, mean_iou
+from tagmask.metrics import ThresholdSweep, mean_iou
 
 N_CLASSES = 20
 Image = tuple[np.ndarray, np.ndarray, np.ndarray]

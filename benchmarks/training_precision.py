@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from tagmask.classify.backbones import build_backbone
+from tagmask.backbones.build import build_backbone
 
 NETWORKS = {
     "mobilenetv2_100, 16 x 256 px (msrc)": ("mobilenetv2_100", {"pad_type": "same"}, 256),

@@ -124,7 +124,7 @@ def tiny_recipe() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, _one_thread: None) -> Path:
     """The run directory of the tiny recipe, done once. Read it; to change it, copy it first."""
-    from tagmask.street import run
+    from tagmask.pipeline.execute import run
 
     return run(tiny_recipe(), output=tmp_path_factory.mktemp("finished") / "tiny").path
 
@@ -132,11 +132,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, _one_th
 @pytest.fixture
 def context_of(tmp_path: Path) -> Callable[..., Any]:
     """``context_of(recipe, source=None, root=None)``: what one stage is handed, without a street around it."""
-    from tagmask.context import Context
-    from tagmask.engine import Engine
-    from tagmask.progress import SilentProgress
-    from tagmask.recipe import load_recipe
-    from tagmask.workspace import Workspace
+    from tagmask.engine.engine import Engine
+    from tagmask.progress.listeners import SilentProgress
+    from tagmask.runs.context import Context
+    from tagmask.runs.workspace import Workspace
+    from tagmask.settings.loading import load_recipe
 
     def make(values: Mapping[str, Any], source: Any = None, root: Path | None = None, progress: Any = None) -> Any:
         recipe = load_recipe(values)

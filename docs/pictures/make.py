@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from sheet import draw_sheet, heat, highest, painted
-from tagmask.data.images import read_image
-from tagmask.rescore import open_run
-from tagmask.workspace import Workspace
+from tagmask.runs.run import open_run
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import load_mask
 
 IDS = ("val_00124", "val_00078", "val_00145", "val_00003")
 TITLES = ("image, with its tags", "activation map", "after the colour walk", "pseudo mask", "prediction", "truth")
@@ -23,7 +23,7 @@ def main() -> None:
     for name in IDS:
         sample = samples[name]
         image = read_image(sample.image_path)
-        masks = [Workspace.load_mask(workspace.mask_path(name)), Workspace.load_mask(workspace.prediction_path(name))]
+        masks = [load_mask(workspace.mask_path(name)), load_mask(workspace.prediction_path(name))]
         cells = [image, *(heat(image, highest(workspace, name, stage)) for stage in ("localize", "refine"))]
         cells += [painted(mask) for mask in (*masks, source.read_mask(sample))]
         rows.append((", ".join(source.classes.names[tag] for tag in sample.tags), cells))

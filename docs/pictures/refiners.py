@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from sheet import draw_sheet, heat, highest, painted
-from tagmask.data.images import read_image
-from tagmask.rescore import open_run
-from tagmask.workspace import Workspace
+from tagmask.runs.run import open_run
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import load_mask
 
 IDS = ("val_00124", "val_00078", "val_00145")
 TITLES = ("image, with its tags", "maps before", "maps after", "mask before", "mask after", "truth")
@@ -29,7 +29,7 @@ def main() -> None:
         sample = samples[key]
         image = read_image(sample.image_path)
         cells = [image, *(heat(image, highest(after.workspace, key, stage)) for stage in ("localize", "refine"))]
-        cells += [painted(Workspace.load_mask(run.workspace.mask_path(key))) for run in (before, after)]
+        cells += [painted(load_mask(run.workspace.mask_path(key))) for run in (before, after)]
         rows.append(
             (", ".join(source.classes.names[tag] for tag in sample.tags), [*cells, painted(source.read_mask(sample))])
         )

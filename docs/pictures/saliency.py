@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from sheet import draw_sheet, heat, painted
-from tagmask.data.images import read_image
-from tagmask.recipe import load_recipe
-from tagmask.saliency import minimum_barrier_saliency
+from tagmask.functional import minimum_barrier_saliency
+from tagmask.settings.loading import load_recipe
+from tagmask.storage.images import read_image
 
 IDS = ("val_00124", "val_00078", "val_00145")
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tagmask.interfaces import UInt8Array
-from tagmask.refine import upsample_maps
-from tagmask.workspace import Workspace, voc_palette
+from tagmask.functional import upsample_maps
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import voc_palette
+from tagmask.types import UInt8Array
 
 CELL, GAP, HEAD = 160, 6, 22
 PALETTE = np.array(voc_palette(), np.uint8).reshape(-1, 3)

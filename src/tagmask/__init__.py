@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tagmask.comparison import Comparison, compare
-    from tagmask.grid import Sweep, sweep
-    from tagmask.predictor import Predictor, load
-    from tagmask.recipe import Recipe, load_recipe
-    from tagmask.street import Run, run
+    from tagmask.experiments.compare import Comparison, compare
+    from tagmask.experiments.sweep import Sweep, sweep
+    from tagmask.pipeline.execute import run
+    from tagmask.predict.predictor import Predictor, load
+    from tagmask.runs.run import Run
+    from tagmask.settings.loading import Recipe, load_recipe
 
     __version__: str
 
@@ -32,23 +33,22 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "Comparison": "tagmask.comparison",
-    "Predictor": "tagmask.predictor",
-    "Recipe": "tagmask.recipe",
-    "Run": "tagmask.street",
-    "Sweep": "tagmask.grid",
-    "compare": "tagmask.comparison",
-    "load": "tagmask.predictor",
-    "load_recipe": "tagmask.recipe",
-    "run": "tagmask.street",
-    "sweep": "tagmask.grid",
+    "Comparison": "tagmask.experiments.compare",
+    "Predictor": "tagmask.predict.predictor",
+    "Recipe": "tagmask.settings.loading",
+    "Run": "tagmask.runs.run",
+    "Sweep": "tagmask.experiments.sweep",
+    "compare": "tagmask.experiments.compare",
+    "load": "tagmask.predict.predictor",
+    "load_recipe": "tagmask.settings.loading",
+    "run": "tagmask.pipeline.execute",
+    "sweep": "tagmask.experiments.sweep",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        # Read here and not on import: looking up installed metadata takes longer than all the rest.
-        value: Any = _version()
+        value: Any = importlib.import_module("tagmask.version").version()
     elif name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     else:
@@ -56,14 +56,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(msg)
     globals()[name] = value
     return value
-
-
-def _version() -> str:
-    metadata = importlib.import_module("importlib.metadata")
-    try:
-        return str(metadata.version("tagmask"))
-    except metadata.PackageNotFoundError:
-        return "0+source"  # a source tree on the path that was never installed
 
 
 def __dir__() -> list[str]:

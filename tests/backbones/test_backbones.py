@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tagmask.classify.backbones import Backbone, build_backbone
-from tagmask.classify.model import Classifier, build_classifier, load_classifier, pooled_logits
+from tagmask.backbones.build import Backbone, build_backbone
 from tagmask.errors import InputError
-from tagmask.interfaces import ClassList
-from tagmask.settings import ClassifySettings
-from tagmask.weights import save_weights
+from tagmask.models.classifier import Classifier, build_classifier, load_classifier, pooled_logits
+from tagmask.settings.classify import ClassifySettings
+from tagmask.storage.weights import save_weights
+from tagmask.types import ClassList
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 

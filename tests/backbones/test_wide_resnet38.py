@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone, build_backbone
-from tagmask.classify.gap import GapHead
-from tagmask.classify.model import Classifier, build_classifier
-from tagmask.classify.wide_resnet38 import WideResNet38, build_wide_resnet38
+from tagmask.backbones.build import Backbone, build_backbone
+from tagmask.backbones.wide_resnet38 import WideResNet38, build_wide_resnet38
 from tagmask.errors import InputError
-from tagmask.settings import ClassifySettings
+from tagmask.methods.cam.head import GapHead
+from tagmask.models.classifier import Classifier, build_classifier
+from tagmask.settings.classify import ClassifySettings
 
 WIDTH = 4  # a 256th of the published parameters
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from tagmask import cli
-from tagmask.data.voc import VOC_CLASSES
-from tagmask.image_scores import read_split_counts
-from tagmask.workspace import Workspace, write_json
+from tagmask.data.voc.source import VOC_CLASSES
+from tagmask.runs.image_counts import read_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.storage.records import write_json
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ def tagmask(capsys: pytest.CaptureFixture[str]) -> Tagmask:
 @pytest.fixture(scope="module")
 def other(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run once more, its predictions turned into the background on two images."""
-    from tagmask.rescore import evaluate_again
+    from tagmask.experiments.rescore import evaluate_again
 
     copy = Path(shutil.copytree(finished, tmp_path_factory.mktemp("other") / "empty"))
     for path in sorted((copy / "segment" / "predictions").glob("*.png"))[:2]:
-        Workspace.save_mask(path, np.zeros_like(Workspace.load_mask(path)))
+        save_mask(path, np.zeros_like(load_mask(path)))
     evaluate_again(copy)
     return copy
 
@@ -166,21 +168,21 @@ def test_some_images_are_scored_as_if_there_were_no_others(tagmask: Tagmask, fin
 def test_a_submission_of_voc(tagmask: Tagmask, tmp_path: Path) -> None:
     run = Workspace(tmp_path / "run")
     for name, label in (("2008_000001", 20), ("2008_000002", 255)):
-        run.save_mask(run.prediction_path(name), np.full((3, 4), label, np.uint8))
+        save_mask(run.prediction_path(name), np.full((3, 4), label, np.uint8))
     (tmp_path / "test.txt").write_text("2008_000001\n2008_000002\n")
     write_json(run.root / "manifest.json", {"data": {"classes": ["background", *VOC_CLASSES]}})
     done = tagmask("export", "voc-submission", run.root, "--output", tmp_path, "--images", tmp_path / "test.txt")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls"
     assert done.stdout == f"2 masks in {folder}\n"
-    assert (Workspace.load_mask(folder / "2008_000001.png") == 20).all()
-    assert (Workspace.load_mask(folder / "2008_000002.png") == 0).all(), "void is no label of the server"
+    assert (load_mask(folder / "2008_000001.png") == 20).all()
+    assert (load_mask(folder / "2008_000002.png") == 0).all(), "void is no label of the server"
     (tmp_path / "test.txt").write_text("2008_000003\n")
     missing = tagmask("export", "voc-submission", run.root, "--output", tmp_path, "--images", tmp_path / "test.txt")
     assert missing.returncode == 2
     assert "2008_000003" in missing.stderr
     masks = run.stage("segment") / "predictions"
-    run.save_mask(masks / "2008_000001.png", np.full((3, 4), 21, np.uint8))
+    save_mask(masks / "2008_000001.png", np.full((3, 4), 21, np.uint8))
     wrong = tagmask("export", "voc-submission", masks, "--output", tmp_path, "--competition", "comp5")
     assert wrong.returncode == 2
     assert "label 21" in wrong.stderr

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from tagmask.progress import LineProgress, SilentProgress
-from tagmask.terminal import BarProgress, first_rank, print_table, terminal_progress
+from tagmask.cli.terminal import BarProgress, first_rank, print_table, terminal_progress
+from tagmask.progress.listeners import LineProgress, SilentProgress
 
 
 def test_no_terminal_gives_lines_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

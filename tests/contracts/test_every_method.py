@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from tagmask import registry
-from tagmask.building import build_method
+from tagmask.contracts import registry
+from tagmask.contracts.building import build_method
+from tagmask.contracts.registry import Kind
 from tagmask.errors import UnknownNameError
-from tagmask.registry import Kind
 
 ALL: list[tuple[Kind, str]] = [
     (kind, name)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.localize.learning import Candidates, Reservoir
+from tagmask.contracts.learning import Candidates, Reservoir
 
 
 def offer(image: int, n: int, seed: int = 0) -> dict[int, Candidates]:

@@ -10,18 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from tagmask import registry
-from tagmask.building import build_method
-from tagmask.classify.model import Classifier, build_classifier
+from tagmask.contracts import registry
+from tagmask.contracts.building import build_method
+from tagmask.contracts.localizer import Trained, ViewLocalizer
 from tagmask.errors import RecipeError, UnknownNameError
-from tagmask.interfaces import ActivationMaps, ClassifierOutput
-from tagmask.localize.cam import LinearView
-from tagmask.localize.localizer import Trained, ViewLocalizer
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.stage import activation_maps
-from tagmask.recipe import load_recipe
-from tagmask.settings import ClassifySettings, LocalizeSettings
-from tagmask.weights import load_tensors, save_tensors
+from tagmask.methods.cam.localizer import LinearView
+from tagmask.models.classifier import Classifier, build_classifier
+from tagmask.ops.views import Views
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.storage.weights import load_tensors, save_tensors
+from tagmask.types import ActivationMaps, ClassifierOutput
 
 CLASSES = 6
 SIZES = [(64, 64), (47, 61), (33, 7), (1, 1), (5, 90)]

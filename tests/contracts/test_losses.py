@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tagmask.segment.losses import SALIENCY, Targets
+from tagmask.contracts.loss import SALIENCY, Targets
 
 
 def batch(size: tuple[int, int] = (6, 8)) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts.network import SegmentationModel
 
 
 def test_padding_is_cut_off_again() -> None:

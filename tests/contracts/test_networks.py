@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tagmask.data.transforms import normalise
-from tagmask.segment.inference import Inference
-from tagmask.segment.losses import cross_entropy, nearest_to
-from tagmask.segment.predict import full_logits
-from tagmask.weights import load_weights, save_weights
+from tagmask.models.inference import Inference
+from tagmask.models.probabilities import full_logits
+from tagmask.ops.losses import cross_entropy, nearest_to
+from tagmask.ops.transforms import normalise
+from tagmask.storage.weights import load_weights, save_weights
 
 LABELS = 4
 

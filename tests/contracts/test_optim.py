@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from tagmask.optim import OptimizerSettings, build_optimizer, parameter_groups, rate_factor
+from tagmask.contracts.optimizer import OptimizerSettings, build_optimizer, parameter_groups, rate_factor
 
 
 def model() -> nn.Sequential:

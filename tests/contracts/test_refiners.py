@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tagmask.backbones.build import BackboneSettings
+from tagmask.contracts.refiner import TrainableRefiner
 from tagmask.errors import DataError
-from tagmask.refine.trainable import BackboneSettings, TrainableRefiner
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.data.coco import CocoSource
-from tagmask.data.coco_masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
+from tagmask.data.coco.masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
+from tagmask.data.coco.source import CocoSource
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import Box
+from tagmask.types import Box
 
 
 def change(root: Path, name: str = "instances_train.json", **parts: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tagmask.data.detect import data_settings, detect_format
-from tagmask.data.voc import VocSource
+from tagmask.data.voc.source import VocSource
 from tagmask.errors import DataError, UnknownNameError
 
 

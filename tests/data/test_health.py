@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tagmask.data.folders import FoldersSource
-from tagmask.data.health import HealthReport, check
-from tagmask.data.table import TableSource
+from tagmask.data.health.check import check
+from tagmask.data.health.report import HealthReport
+from tagmask.data.table.source import TableSource
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_set_in_order_has_no_warning_and_no_masks(tmp_path: Path, draw: Any) -
 
 
 def test_msrc_is_in_order(shared: Path) -> None:
-    from tagmask.data.voc import VocSource
+    from tagmask.data.voc.source import VocSource
 
     made = check(VocSource(root=shared / "data" / "msrc").open())
     assert (made.unreadable, made.broken_masks, made.duplicates, made.problems) == ((), (), (), ())

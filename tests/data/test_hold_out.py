@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.data.source import hold_out
-from tagmask.interfaces import Sample
+from tagmask.types import Sample
 
 TAGS = st.lists(st.integers(1, 4), max_size=3, unique=True).map(lambda tags: tuple(sorted(tags)))
 

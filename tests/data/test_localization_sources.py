@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.data.cub import CubSource
 from tagmask.data.detect import data_settings, detect_format
-from tagmask.data.ilsvrc import IlsvrcSource
-from tagmask.data.wsol_lists import WsolListsSource
+from tagmask.data.localisation.cub import CubSource
+from tagmask.data.localisation.ilsvrc import IlsvrcSource
+from tagmask.data.localisation.wsol import WsolListsSource
 from tagmask.errors import DataError, InputError, UnknownNameError, UnreadableMaskError
-from tagmask.interfaces import Box, ClassList, DataSource
-from tagmask.street import run
+from tagmask.pipeline.execute import run
+from tagmask.types import Box, ClassList, DataSource
 
 Draw = Callable[..., Path]
 

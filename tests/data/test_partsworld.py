@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from tagmask.data.partsworld import (
+from tagmask.data.partsworld.scene import CONTEXT_OF_LABEL, SPLITS, Scene, SceneSettings, plan_scene
+from tagmask.data.partsworld.source import (
     CLASSES,
     PartsWorldSource,
     Rendered,
@@ -24,9 +25,8 @@ from tagmask.data.partsworld import (
     render,
     write_partsworld,
 )
-from tagmask.data.partsworld_scene import CONTEXT_OF_LABEL, SPLITS, Scene, SceneSettings, plan_scene
 from tagmask.errors import DataError, RunError, UnreadableMaskError
-from tagmask.interfaces import Sample
+from tagmask.types import Sample
 
 DEFAULT = SceneSettings()
 # Image, mask and parts of training image 2. If this changes, raise VERSION in partsworld.py with it.
@@ -167,7 +167,7 @@ def test_sharing_decides_whether_a_pair_looks_alike(monkeypatch: pytest.MonkeyPa
     """Repaint one scene with the other class of the pair: with full sharing only the head may differ."""
 
     def differs(sharing: float) -> tuple[float, float]:
-        from tagmask.data import partsworld_draw
+        from tagmask.data.partsworld import draw as partsworld_draw
 
         settings = SceneSettings(sharing=sharing, objects=(1.0, 0.0, 0.0), clutter=0, context_without=0)
         scene = plan_scene(settings, "train", 3)  # a starlet; paddlers wear the same coat
@@ -244,7 +244,7 @@ def test_voc_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tags", ["table", "masks"])
 def test_the_folder_opens_as_voc(tmp_path: Path, tags: str) -> None:
-    from tagmask.data.voc import VocSource
+    from tagmask.data.voc.source import VocSource
 
     settings = tiny(tmp_path / "cache")
     own = settings.open()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tagmask.data.columns import detect_delimiter, read_columns
-from tagmask.data.tag_table import TableLayout, TagTable, read_tag_table
+from tagmask.data.table.columns import detect_delimiter, read_columns
+from tagmask.data.table.tag_table import TableLayout, TagTable, read_tag_table
 from tagmask.errors import DataError, UnknownNameError
 
 PLAIN = "image,tags\nä ö.jpg,cow|dog\nb.jpg,\n"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tagmask.data.table import TableSource
+from tagmask.data.table.source import TableSource
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import DataSource, Sample
+from tagmask.types import DataSource, Sample
 
 
 def write(root: Path, text: str, name: str = "labels.csv") -> None:

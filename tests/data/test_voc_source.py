@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask.data.voc import VOC_CLASSES, VocSource
+from tagmask.data.voc.source import VOC_CLASSES, VocSource
 from tagmask.errors import DataError, UnknownNameError, UnreadableMaskError
-from tagmask.interfaces import Box, Sample
+from tagmask.types import Box, Sample
 
 XML = """<annotation><object><name>dog</name><difficult>1</difficult>
 <bndbox><xmin>1</xmin><ymin>2.0</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object>

@@ -13,11 +13,19 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tagmask import cli, registry, settings
+from tagmask import cli
 from tagmask.cli.recipes import find_recipe
-from tagmask.recipe import load_recipe
+from tagmask.contracts import registry
+from tagmask.settings.augment import AugmentSettings
+from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.settings.engine import EngineSettings
+from tagmask.settings.evaluate import EvaluateSettings
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.settings.recipe import Recipe
+from tagmask.settings.segment import SegmentSettings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -101,20 +109,20 @@ def expected(model: type[BaseModel], *leave_out: str) -> dict[str, str]:
 
 
 def test_recipes_page_names_every_setting_and_its_default() -> None:
+    from tagmask.contracts.optimizer import OptimizerSettings
     from tagmask.data.source import SourceSettings
-    from tagmask.optim import OptimizerSettings
 
     tables = documented()
-    assert tables["engine"] == expected(settings.EngineSettings)
-    assert tables["classify"] == expected(settings.ClassifySettings)
+    assert tables["engine"] == expected(EngineSettings)
+    assert tables["classify"] == expected(ClassifySettings)
     assert tables["optimizer"] == expected(OptimizerSettings)
-    assert tables["augment"] == expected(settings.AugmentSettings)
-    assert tables["localize"] == {"name": "cam", **expected(settings.LocalizeSettings, "method")}
-    assert tables["segment"] == expected(settings.SegmentSettings)
-    assert tables["evaluate"] == expected(settings.EvaluateSettings)
-    again = set(settings.RetrainSettings.model_fields) - set(settings.ClassifySettings.model_fields)
+    assert tables["augment"] == expected(AugmentSettings)
+    assert tables["localize"] == {"name": "cam", **expected(LocalizeSettings, "method")}
+    assert tables["segment"] == expected(SegmentSettings)
+    assert tables["evaluate"] == expected(EvaluateSettings)
+    again = set(RetrainSettings.model_fields) - set(ClassifySettings.model_fields)
     assert set(tables["retrain"]) == again
-    assert set(tables["The recipe"]) == set(settings.Recipe.model_fields)
+    assert set(tables["The recipe"]) == set(Recipe.model_fields)
     shared = expected(SourceSettings)
     assert tables["data"] == shared
     for name in registry.entries("data"):

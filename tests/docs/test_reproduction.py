@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tagmask.cli.recipes import find_recipe
-from tagmask.recipe import load_recipe
+from tagmask.settings.loading import load_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reproduction.md"
 FOLDERS = ("voc12", "coco14", "cub", "ilsvrc")
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 import yaml
 
-from tagmask.engine import Engine, each_image
+from tagmask.engine.engine import Engine, each_image
 from tagmask.errors import RunError
-from tagmask.interfaces import Problem
-from tagmask.progress import SilentProgress
-from tagmask.settings import EngineSettings
+from tagmask.progress.listeners import SilentProgress
+from tagmask.settings.engine import EngineSettings
+from tagmask.types import Problem
 
 
 def engine(**options: Any) -> Engine:
@@ -242,11 +242,14 @@ def test_an_error_ends_both_processes_and_is_said_once(recipe_file: Path, tmp_pa
 
 BREAK_SECOND = """
 import os, sys
-from tagmask import cli, workspace
+from tagmask import cli
+from tagmask.storage import arrays, files, pictures, records, weights
+from tagmask.runs import workspace
 if os.environ.get("LOCAL_RANK") == "1":
     def fail(path, mode="wb"):
-        raise workspace.write_error(path, OSError(28, "No space left on device"))
-    workspace.atomic_write = fail
+        raise files.write_error(path, OSError(28, "No space left on device"))
+    for module in (arrays, pictures, records, weights, workspace):
+        module.atomic_write = fail
 cli.main(sys.argv[1:])
 """
 

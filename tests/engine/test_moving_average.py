@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tagmask.moving_average import MovingAverage
+from tagmask.engine.moving_average import MovingAverage
 
 
 def test_constant_weights_are_their_own_average() -> None:

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from tagmask.engine.processes import in_processes
 from tagmask.errors import RunError
-from tagmask.processes import in_processes
 
 
 def square(x: int) -> int:

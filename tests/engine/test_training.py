@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tagmask import training
-from tagmask.engine import Engine
+from tagmask.engine import training
+from tagmask.engine.engine import Engine
+from tagmask.engine.training import Options, epoch_order, train
 from tagmask.errors import RunError
-from tagmask.interfaces import Problem
-from tagmask.progress import SilentProgress
-from tagmask.settings import EngineSettings
-from tagmask.training import Options, epoch_order, train
-from tagmask.workspace import read_jsonl
+from tagmask.progress.listeners import SilentProgress
+from tagmask.settings.engine import EngineSettings
+from tagmask.storage.records import read_jsonl
+from tagmask.types import Problem
 
 
 class Numbers:

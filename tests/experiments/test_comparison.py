@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tagmask.comparison import Comparison, compare
 from tagmask.errors import InputError, RunError
-from tagmask.interfaces import Sample
-from tagmask.report.side_by_side import choose
-from tagmask.workspace import Workspace, read_json
+from tagmask.experiments.compare import Comparison, compare
+from tagmask.report.several.side_by_side import choose
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json
+from tagmask.types import Sample
 
 CHANGES = ["segment=null"]
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ears import Ears
 from tagmask.errors import InputError, RecipeError
-from tagmask.grid import Sweep, expand_reuse, parse_grid, short_keys, split_values, sweep
-from tagmask.workspace import Workspace, read_json
-from test_street import Ears
+from tagmask.experiments.sweep import Sweep, expand_reuse, parse_grid, short_keys, split_values, sweep
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json
 
 GRID = ["localize.scales=[1.0],[1.0,0.5]", "seed=0,1", "segment=null"]
 
@@ -173,7 +174,7 @@ def test_unexpected_errors_are_a_line_with_the_way_to_the_details(
     def breaks(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError("no\nvalue")
 
-    monkeypatch.setattr("tagmask.grid.run", breaks)
+    monkeypatch.setattr("tagmask.experiments.sweep.run", breaks)
     found = sweep(short, ["seed=0,1"], output=tmp_path / "o")
     assert len(found.failed) == 2
     assert found.failed[0].error == f"ZeroDivisionError: no value (details: tagmask run {found.failed[0].path} --debug)"

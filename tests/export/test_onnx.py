@@ -14,15 +14,16 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask import cli, registry
-from tagmask.classify.hspp import HsppHead
-from tagmask.classify.model import build_classifier
-from tagmask.data.transforms import normalise
+from tagmask import cli
+from tagmask.contracts import registry
+from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError, RunError
 from tagmask.export import onnx as export
-from tagmask.segment.model import SegmentationModel
-from tagmask.segment.tag_gate import TagGated
-from tagmask.settings import ClassifySettings
+from tagmask.methods.hspp.head import HsppHead
+from tagmask.models.classifier import build_classifier
+from tagmask.models.tag_gate import TagGated
+from tagmask.ops.transforms import normalise
+from tagmask.settings.classify import ClassifySettings
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.NEEDED), reason="the extra 'onnx' is not installed"

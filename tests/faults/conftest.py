@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.data.partsworld import PartsWorldSource
+from tagmask.data.partsworld.source import PartsWorldSource
 
 Pictures = Callable[..., Path]
 

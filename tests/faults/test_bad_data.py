@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ears import Ears
 from tagmask.errors import RunError
-from tagmask.progress import SilentProgress
-from tagmask.street import Run, run
-from tagmask.workspace import artifact_name
+from tagmask.pipeline.execute import run
+from tagmask.runs.run import Run
+from tagmask.storage.files import artifact_name
+from tagmask.storage.pictures import load_mask
 
 Spoil = Callable[[Path, str], None]
 ROWS = {f"{number}.jpg": tags for number, tags in enumerate(["cow", "dog", "cow|dog", "dog", "cow", "", "dog", "cow"])}
@@ -147,7 +149,7 @@ def test_one_class(pictures: Callable[..., Path], walk: Callable[..., Run]) -> N
 def test_images_without_tags_become_background(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
     done = walk(table(pictures(ROWS)))
     assert done.workspace.load_maps("5").maps.shape == (0, 12, 12)
-    assert not done.workspace.load_mask(done.workspace.mask_path("5")).any()
+    assert not load_mask(done.workspace.mask_path("5")).any()
 
 
 def test_only_images_without_tags_but_one(pictures: Callable[..., Path], walk: Callable[..., Run]) -> None:
@@ -175,9 +177,9 @@ def test_odd_sizes(pictures: Callable[..., Path], walk: Callable[..., Run]) -> N
         stored = done.workspace.load_maps(name.removesuffix(".jpg"))
         assert stored.image_size == size
         assert stored.maps.shape[1:] == tuple(-(-side // 4) for side in size)
-        assert done.workspace.load_mask(done.workspace.mask_path(name.removesuffix(".jpg"))).shape == size
+        assert load_mask(done.workspace.mask_path(name.removesuffix(".jpg"))).shape == size
     sizes = {SIZES.get(f"{path.stem}.jpg", (48, 48)): path for path in (done.path / "segment").glob("predictions/*")}
-    assert all(done.workspace.load_mask(path).shape == size for size, path in sizes.items())
+    assert all(load_mask(path).shape == size for size, path in sizes.items())
     assert sizes
 
 
@@ -204,14 +206,6 @@ def test_problems_of_the_data_source_are_listed_too(pictures: Callable[..., Path
     lines = [json.loads(line) for line in (done.path / "problems.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["data"]
     assert "missing" in lines[0]["reason"]
-
-
-class Ears(SilentProgress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_left_out_images_are_spoken_of(pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil) -> None:

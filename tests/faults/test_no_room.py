@@ -15,11 +15,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from tagmask import cli, workspace
+from tagmask import cli
 from tagmask.errors import RunError
-from tagmask.image_scores import read_split_counts
-from tagmask.street import run
-from tagmask.workspace import Workspace
+from tagmask.pipeline.execute import run
+from tagmask.runs.image_counts import read_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.storage import files
 
 PLACES = [
     "manifest.json",
@@ -84,7 +85,7 @@ class FullDisk:
 def test_a_full_disk_costs_nothing_but_time(
     place: str, weak: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_open, really_write = os.fdopen, workspace.atomic_write
+    really_open, really_write = os.fdopen, files.atomic_write
     target = tmp_path / "run" / place
 
     def open_full(handle: int, *arguments: Any, **keywords: Any) -> Any:
@@ -93,10 +94,20 @@ def test_a_full_disk_costs_nothing_but_time(
     def write(path: Path, mode: str = "wb") -> Any:
         if path != target:
             return really_write(path, mode)
-        monkeypatch.setattr(workspace.os, "fdopen", open_full)
+        monkeypatch.setattr(files.os, "fdopen", open_full)
         return really_write(path, mode)
 
-    modules = ("workspace", "training", "weights", "street", "report.html", "image_scores")
+    modules = (
+        "storage.files",
+        "storage.records",
+        "storage.pictures",
+        "storage.weights",
+        "runs.workspace",
+        "runs.image_counts",
+        "engine.training",
+        "pipeline.execute",
+        "report.run.page",
+    )
     for module in (f"tagmask.{name}" for name in modules):
         monkeypatch.setattr(f"{module}.atomic_write", write)
     with pytest.raises(
@@ -183,13 +194,13 @@ def test_an_output_folder_that_is_read_only(
 
 
 def test_a_folder_that_becomes_read_only(weak: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    really_make = workspace.tempfile.mkstemp
+    really_make = files.tempfile.mkstemp
 
     def refuse(*arguments: Any, **keywords: Any) -> Any:
         if Path(keywords["dir"]).name == "maps":
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         return really_make(*arguments, **keywords)
 
-    monkeypatch.setattr(workspace.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     with pytest.raises(RunError, match=r"train_00000\.npz: cannot write here \(Read-only file system\)"):
         run(weak, output=tmp_path / "run")

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tagmask.data.partsworld import PartsWorldSource
+from tagmask.data.partsworld.source import PartsWorldSource
 from tagmask.errors import DataError, RunError, UnreadableMaskError
-from tagmask.interfaces import DataSource, Sample
-from tagmask.progress import SilentProgress
-from tagmask.street import run
-from tagmask.workspace import Workspace
+from tagmask.pipeline.execute import run
+from tagmask.progress.listeners import SilentProgress
+from tagmask.runs.workspace import Workspace
+from tagmask.types import DataSource, Sample
 
 
 class Watch(SilentProgress):

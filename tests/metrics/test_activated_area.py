@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.evaluate import ActivatedArea
-from tagmask.evaluate.activated_area import activated_pixels
+from tagmask.metrics import ActivatedArea
+from tagmask.metrics.activated_area import activated_pixels
 
 
 def test_by_hand() -> None:

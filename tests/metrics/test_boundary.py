@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.evaluate import BoundaryCounts, boundary_counts, boundary_iou
-from tagmask.evaluate.boundary import boundary_width, near_outline
+from tagmask.metrics import BoundaryCounts, boundary_counts, boundary_iou
+from tagmask.metrics.boundary import boundary_width, near_outline
 
 N = 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagmask.evaluate import ThresholdSweep, calibration
+from tagmask.metrics import ThresholdSweep, calibration
 
 THRESHOLDS = 100
 

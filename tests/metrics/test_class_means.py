@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tagmask.evaluate.segmentation import mean_precision, mean_recall, scores
+from tagmask.metrics.segmentation import mean_precision, mean_recall, scores
 
 # Background, a class that is half found, one that occurs and is never predicted, one that is predicted only.
 CONFUSION = np.array([[6, 2, 0, 2], [3, 3, 0, 0], [4, 0, 0, 0], [0, 0, 0, 0]])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tagmask.errors import DataError
-from tagmask.evaluate import ConfusionCounter, ImageCounts, by_object_size
-from tagmask.evaluate.counting import confusion_with_void
-from tagmask.evaluate.mask_scores import image_table
-from tagmask.evaluate.object_size import object_shares
+from tagmask.metrics import ConfusionCounter, ImageCounts, by_object_size
+from tagmask.metrics.counting import confusion_with_void
+from tagmask.metrics.mask_scores import image_table
+from tagmask.metrics.object_size import object_shares
 
 VOIDS = ("ignored", "background")
 

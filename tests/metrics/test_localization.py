@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tagmask.errors import DataError
-from tagmask.evaluate import box_localization
-from tagmask.evaluate.boxes import best_iou, boxes_of_levels, contour_boxes, threshold_levels
-from tagmask.evaluate.localization import (
+from tagmask.metrics import box_localization
+from tagmask.metrics.boxes import best_iou, boxes_of_levels, contour_boxes, threshold_levels
+from tagmask.metrics.localization import (
     BoxAccuracy,
     BoxErrors,
     IouCurve,

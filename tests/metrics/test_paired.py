@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.evaluate import ImageCounts, mean_iou, paired_bootstrap
+from tagmask.metrics import ImageCounts, mean_iou, paired_bootstrap
 
 N = 3
 

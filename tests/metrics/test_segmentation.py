@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.evaluate import (
+from tagmask.metrics import (
     ConfusionCounter,
     confusion_matrix,
     error_decomposition,

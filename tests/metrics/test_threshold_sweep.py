@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.evaluate import ThresholdSweep, confusion_matrix, mean_iou
-from tagmask.evaluate.threshold_sweep import ScoreBins
+from tagmask.metrics import ThresholdSweep, confusion_matrix, mean_iou
+from tagmask.metrics.threshold_sweep import ScoreBins
 
 N_CLASSES = 4
 

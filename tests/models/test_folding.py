@@ -10,9 +10,9 @@ import torch
 from timm.layers.std_conv import ScaledStdConv2d
 from torch import Tensor, nn
 
-from tagmask import registry
-from tagmask.segment.folding import fold_batch_norms
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts import registry
+from tagmask.contracts.network import SegmentationModel
+from tagmask.models.folding import fold_batch_norms
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "deeplabv2": {"depth": 14, "width": 8},

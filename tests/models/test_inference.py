@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.segment.inference import Inference
+from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.models.inference import Inference
 
 
 class Colours(nn.Module):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from tagmask.segment import cross_entropy, predict_probabilities
-from tagmask.segment.losses import nearest_to
-from tagmask.segment.predict import to_mask
+from tagmask.functional import cross_entropy, predict_probabilities
+from tagmask.models.probabilities import to_mask
+from tagmask.ops.losses import nearest_to
 
 # -- loss ------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ def picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @given(st.integers(1, 30), st.integers(1, 30), st.booleans())
 def test_one_scale_is_the_softmax_of_the_network(height: int, width: int, flip: bool) -> None:
-    from tagmask.data.transforms import normalise
+    from tagmask.ops.transforms import normalise
 
     image = picture(height, width)
     found = predict_probabilities(Bright(), image, flip=flip)

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.predictor import Predictor
-from tagmask.segment.tag_gate import TagGated, gated_logits
-from tagmask.street import run
+from tagmask.models.tag_gate import TagGated, gated_logits
+from tagmask.pipeline.execute import run
+from tagmask.predict.predictor import Predictor
+from tagmask.storage.pictures import load_mask
 
 
 def test_by_hand() -> None:
@@ -47,7 +48,7 @@ def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: P
     assert isinstance(predictor.model, TagGated)
     sample = done.recipe.data.open().split("val")[0]
     gated = predictor(sample.image_path)
-    np.testing.assert_array_equal(gated.mask, done.workspace.load_mask(done.workspace.prediction_path(sample.id)))
+    np.testing.assert_array_equal(gated.mask, load_mask(done.workspace.prediction_path(sample.id)))
     predictor.model = predictor.model.model
     plain = predictor(sample.image_path)
     np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.interfaces import UInt8Array
-from tagmask.segment.tiling import blended_bands, ramp, tile_starts
+from tagmask.models.tiling import blended_bands, ramp, tile_starts
+from tagmask.types import UInt8Array
 
 
 def picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.segment.upsampled_labels import upsampled_labels
+from tagmask.models.upsampled_labels import upsampled_labels
 
 
 def is_torchs(logits: Tensor, size: tuple[int, int], *, align_corners: bool, shown: tuple[int, int]) -> None:

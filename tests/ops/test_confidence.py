@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.segment import cross_entropy, relative_margin
-from tagmask.segment.confidence import confidence_weights, margin_of
+from tagmask.functional import cross_entropy, relative_margin
+from tagmask.ops.confidence import confidence_weights, margin_of
 
 
 def test_margins_by_hand() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.classify.kmeans import kmeans
+from tagmask.ops.kmeans import kmeans
 
 
 def rng(seed: int = 0) -> np.random.Generator:

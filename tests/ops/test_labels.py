@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.refine import maps_to_labels, upsample_maps
+from tagmask.functional import maps_to_labels, upsample_maps
 
 
 @settings(max_examples=30, deadline=None)

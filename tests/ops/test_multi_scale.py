@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.localize import cam, merge_scales, normalize_maps
-from tagmask.localize.multi_scale import (
+from tagmask.functional import cam, merge_scales, normalize_maps
+from tagmask.ops.views import (
     Views,
     image_and_mirror,
     merge_flips,

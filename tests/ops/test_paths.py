@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.refine import paths
+from tagmask.ops import pixel_pairs as paths
 
 
 def test_counts():

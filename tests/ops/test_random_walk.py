@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.refine import random_walk
+from tagmask.functional import random_walk
 
 # The package attribute of that name is the function.
-module = importlib.import_module("tagmask.refine.random_walk")
+module = importlib.import_module("tagmask.ops.random_walk")
 
 
 def dense_transition(edge, radius=5, beta=10.0):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.data.transforms import (
+from tagmask.ops.transforms import (
     MEAN,
     STD,
     View,

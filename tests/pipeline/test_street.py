@@ -18,34 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask import training
+from ears import Ears
+from tagmask.engine import training
 from tagmask.errors import InputError, RunError
-from tagmask.progress import SilentProgress
-from tagmask.street import STAGES, run, status
-from tagmask.workspace import Workspace
+from tagmask.pipeline.execute import STAGES, run, status
+from tagmask.runs.workspace import Workspace
 
 ALL = ["classify", "localize", "refine", "segment", "segment/full", "evaluate"]
-
-
-class Ears(SilentProgress):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, str] = {}
-        self.lines: list[str] = []
-        self.tasks: list[tuple[str, int, int]] = []
-
-    def stage(self, name: str, reason: str) -> None:
-        self.stages[name] = reason
-
-    def start(self, description: str, total: int, done: int = 0) -> None:
-        self.tasks.append((description, total, done))
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warning(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def walk(recipe: Any, output: Path | None = None, *overrides: str, **options: Any) -> Ears:
@@ -278,7 +257,9 @@ def run_into(place: tuple[str, int], recipe: dict[str, Any], output: Path, reach
 def start() -> Callable[..., BaseProcess]:
     """Processes that have torch and tagmask loaded from the first moment on."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tagmask.classify.stage", "tagmask.segment.stage", "tagmask.street"])
+    context.set_forkserver_preload(
+        ["tagmask.stages.classify.stage", "tagmask.stages.segment.stage", "tagmask.pipeline.execute"]
+    )
 
     def begin(place: tuple[str, int], recipe: dict[str, Any], output: Path) -> tuple[BaseProcess, Any]:
         reached = context.Event()

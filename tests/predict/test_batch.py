@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.batch import KnownTags, collect, overlay_jpeg, predict_images
-from tagmask.data.images import read_image
-from tagmask.engine import Engine
+from tagmask.engine.engine import Engine
 from tagmask.errors import DataError, InputError, UnknownNameError
-from tagmask.interfaces import Problem, UInt8Array
-from tagmask.segment.inference import Inference
-from tagmask.settings import EngineSettings
+from tagmask.models.inference import Inference
+from tagmask.predict.images import KnownTags, collect, overlay_jpeg, predict_images
+from tagmask.settings.engine import EngineSettings
+from tagmask.storage.images import read_image
+from tagmask.types import Problem, UInt8Array
 
 
 @pytest.fixture

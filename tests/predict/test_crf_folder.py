@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask import crf_folder
 from tagmask.cli import main
-from tagmask.crf_folder import refine_folder
-from tagmask.data.images import read_image
 from tagmask.errors import InputError, RunError
-from tagmask.refine.crf_masks import refine_maps, refine_mask
-from tagmask.refine.dense_crf import DenseCrf
+from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
+from tagmask.methods.dense_crf.refiner import DenseCrf
+from tagmask.predict import crf_folder
+from tagmask.predict.crf_folder import refine_folder
+from tagmask.storage.images import read_image
 
 
 @pytest.fixture

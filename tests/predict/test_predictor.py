@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 import tagmask
 from tagmask.errors import InputError, RunError, UnknownNameError, UnreadableImageError
-from tagmask.predictor import Predictor
-from tagmask.workspace import Workspace
+from tagmask.predict.predictor import Predictor
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import load_mask
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,14 @@ def test_a_run_with_full_supervision_only(finished: Path, tmp_path: Path) -> Non
 
 def test_it_repeats_the_runs_own_predictions(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every image of val, in the precision of the run."""
-    from tagmask import engine
+    from tagmask.engine import engine
 
     monkeypatch.setattr(engine, "_best_precision", lambda accelerator: "float32")
     exact = tagmask.load(finished, device="cpu")
     source = tagmask.load_recipe(finished / "recipe.yaml").data.open()
     space = Workspace(finished)
     for sample in source.split("val"):
-        stored = space.load_mask(space.prediction_path(sample.id))
+        stored = load_mask(space.prediction_path(sample.id))
         assert np.array_equal(exact(sample.image_path).mask, stored)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tagmask.progress import LineProgress, LogFile, SilentProgress, duration, printable, remaining_seconds
+from tagmask.progress.listeners import LineProgress, LogFile, SilentProgress, duration, printable, remaining_seconds
 
 
 class Clock:

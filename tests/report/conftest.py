@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_run import FakeRun, make_run, make_source
 
-from tagmask.report.html import write_report
+from fake_run import FakeRun, make_run, make_source
+from tagmask.report.run.page import write_report
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tagmask.report.charts import calibration_chart, size_chart
-from tagmask.report.facts import read_facts
-from tagmask.report.figure_rows import figure_rows
-from tagmask.report.gallery import build_gallery
-from tagmask.rescore import open_run
-from tagmask.workspace import Workspace
+from tagmask.report.run.charts import calibration_chart, size_chart
+from tagmask.report.run.facts import read_facts
+from tagmask.report.run.gallery import build_gallery
+from tagmask.report.score_rows import figure_rows
+from tagmask.runs.run import open_run
+from tagmask.runs.workspace import Workspace
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.report.figures import (
+from tagmask.report.svg import (
     HEIGHT,
     WIDTH,
     Marker,

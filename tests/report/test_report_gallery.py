@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_run import FakeRun, make_run, make_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from fake_run import FakeRun, make_run, make_source
 from tagmask.errors import UnreadableImageError
-from tagmask.evaluate.segmentation import confusion_matrix, iou_per_class
-from tagmask.interfaces import Sample, UInt8Array
-from tagmask.report.gallery import build_gallery, image_iou
+from tagmask.metrics.segmentation import confusion_matrix, iou_per_class
+from tagmask.report.run.gallery import build_gallery, image_iou
 from tagmask.report.thumbnails import fit, heat_palette, heat_uri, mask_uri, photo_uri
-from tagmask.workspace import Workspace, voc_palette
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import voc_palette
+from tagmask.types import Sample, UInt8Array
 
 LABELS = npst.arrays(np.uint8, (5, 7), elements=st.sampled_from([0, 1, 2, 3, 255]))
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_run import STAGES, FakeRun, make_run, make_source
 
+from fake_run import STAGES, FakeRun, make_run, make_source
 from tagmask.errors import RunError
-from tagmask.interfaces import Problem
-from tagmask.report.charts import threshold_charts
-from tagmask.report.facts import read_facts
-from tagmask.report.html import recipe_markup, write_report
-from tagmask.workspace import Workspace, read_json, write_json
+from tagmask.report.run.charts import threshold_charts
+from tagmask.report.run.facts import read_facts
+from tagmask.report.run.page import recipe_markup, write_report
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import Problem
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "line", "circle", "rect", "polyline"}
 SECTIONS = ["figures", "gallery", "classes", "maps", "training", "confusion", "run", "problems"]

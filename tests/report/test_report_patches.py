@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_run import FakeRun, make_run, make_source
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tagmask.interfaces import DataSource
-from tagmask.report.html import write_report
-from tagmask.report.patches import draw_patch, learnt_patches
-from tagmask.workspace import Workspace, write_json
+from fake_run import FakeRun, make_run, make_source
+from tagmask.report.run.page import write_report
+from tagmask.report.run.patches import draw_patch, learnt_patches
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import write_json
+from tagmask.types import DataSource
 
 MARK = (250, 10, 200)
 
@@ -132,7 +133,7 @@ def test_the_number_of_pictures_is_bounded_and_no_class_falls_off_the_end(run: F
 
 
 def test_an_image_is_opened_once(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tagmask.report import patches
+    from tagmask.report.run import patches
 
     opened: list[Path] = []
     read = patches.read_image

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_run import FakeRun
 
+from fake_run import FakeRun
 from tagmask.errors import InputError, RunError
-from tagmask.report.compare import compare_runs, recipe_name
-from tagmask.report.compare_page import compare_html
-from tagmask.report.score_table import Cell
-from tagmask.report.scores import percent
+from tagmask.report.metrics_file import percent
+from tagmask.report.run.tables import duration, flat, megabytes
+from tagmask.report.several.compare_page import compare_html
+from tagmask.report.several.groups import compare_runs, recipe_name
+from tagmask.report.several.score_table import Cell
 from tagmask.report.summary import SUMMARY_HEADER, summary_rows
-from tagmask.report.tables import duration, flat, megabytes
-from tagmask.workspace import Workspace, read_json, write_json
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json, write_json
 
 
 def metrics(value: float, *, void: float | None = None) -> dict[str, Any]:

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tagmask.errors import RunError
-from tagmask.interfaces import ActivationMaps, Problem
-from tagmask.workspace import Workspace, artifact_name, atomic_write, read_json, read_jsonl, voc_palette, write_json
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.files import artifact_name, atomic_write
+from tagmask.storage.pictures import load_mask, save_mask, voc_palette
+from tagmask.storage.records import read_json, read_jsonl, write_json
+from tagmask.types import ActivationMaps, Problem
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
 
@@ -72,8 +75,8 @@ def test_maps_come_back(tmp_path: Path, k: int) -> None:
 def test_masks_are_palette_images_in_voc_colours(tmp_path: Path) -> None:
     mask = np.array([[0, 1, 255], [20, 2, 0]], np.uint8)
     workspace = Workspace(tmp_path)
-    workspace.save_mask(workspace.mask_path("a"), mask)
-    assert np.array_equal(workspace.load_mask(workspace.mask_path("a")), mask)
+    save_mask(workspace.mask_path("a"), mask)
+    assert np.array_equal(load_mask(workspace.mask_path("a")), mask)
     with Image.open(workspace.mask_path("a")) as image:
         assert image.mode == "P"
         assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)  # aeroplane
@@ -95,8 +98,8 @@ def saved(workspace: Workspace, kind: str) -> tuple[Path, Callable[[], object]]:
         return workspace.map_path("a"), lambda: workspace.load_maps("a")
     if kind == "png":
         path = workspace.mask_path("a")
-        workspace.save_mask(path, np.random.default_rng(0).integers(0, 9, (20, 20), dtype=np.uint8))
-        return path, lambda: workspace.load_mask(path)
+        save_mask(path, np.random.default_rng(0).integers(0, 9, (20, 20), dtype=np.uint8))
+        return path, lambda: load_mask(path)
     path = workspace.root / "metrics.json"
     write_json(path, {"ü": [1, 2, 3]})
     return path, lambda: read_json(path)

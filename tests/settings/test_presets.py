@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tagmask.contracts.optimizer import rate_factor
 from tagmask.errors import UnknownNameError
-from tagmask.optim import rate_factor
-from tagmask.recipe import load_recipe
-from tagmask.segment.presets import PRESETS, VOC, filled
-from tagmask.segment.schedule import options, scaled
-from tagmask.settings import SegmentSettings
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.presets import PRESETS, VOC, filled
+from tagmask.settings.segment import SegmentSettings
+from tagmask.stages.segment.schedule import options, scaled
 
 
 def segment(**values: Any) -> SegmentSettings:

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import InputError, RecipeError, TagmaskError, UnknownNameError
-from tagmask.planning import plan
-from tagmask.recipe import Recipe, load_recipe
+from tagmask.pipeline.plan import plan
+from tagmask.settings.loading import Recipe, load_recipe
 
 # 'own' finds the format in the user's folder and cannot be loaded without one: tests/cli/test_recipes.py has it.
-RECIPES = sorted(path for path in (Path(__file__).parent.parent / "recipes").rglob("*.yaml") if path.stem != "own")
+RECIPES = sorted(path for path in (Path(__file__).parents[2] / "recipes").rglob("*.yaml") if path.stem != "own")
 
 
 def write(path: Path, text: str) -> Path:
@@ -80,7 +80,7 @@ def test_a_wrong_method_gets_the_nearest_right_one(override: str, right: str) ->
 
 
 def test_a_wrong_backbone_gets_the_nearest_right_one() -> None:
-    from tagmask.classify.backbones import build_backbone
+    from tagmask.backbones.build import build_backbone
 
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet50'"):
         build_backbone("resnet_50")
@@ -340,7 +340,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def _source() -> Any:
-    from tagmask.interfaces import ClassList, DataSource
+    from tagmask.types import ClassList, DataSource
 
     return DataSource("table", ClassList(("background", "cow")), {}, "f")
 
@@ -369,8 +369,8 @@ def test_a_change_reaches_what_is_downstream_of_it(override: str, redone: set[st
 
 def test_fingerprints_are_the_same_in_another_process() -> None:
     code = (
-        "from tagmask.recipe import load_recipe\nfrom tagmask.planning import plan\n"
-        "from tagmask.interfaces import ClassList, DataSource\n"
+        "from tagmask.settings.loading import load_recipe\nfrom tagmask.pipeline.plan import plan\n"
+        "from tagmask.types import ClassList, DataSource\n"
         "source = DataSource('table', ClassList(('background', 'cow')), {}, 'f')\n"
         "print(*[step.fingerprint for step in plan(load_recipe({}), source, 'float32')])\n"
     )

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from tagmask.data.images import image_size, read_image, read_mask_png
 from tagmask.errors import UnreadableImageError, UnreadableMaskError
+from tagmask.storage.images import image_size, read_image, read_mask_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what EXIF 2.3 says to do with the stored pixels

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tagmask.errors import InputError
-from tagmask.weights import load_weights, read_description, save_weights
+from tagmask.storage.weights import load_weights, read_description, save_weights
 
 
 def model(seed: int = 0, width: int = 4) -> nn.Sequential:

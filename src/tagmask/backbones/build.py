@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.models import swin_transformer
 from torch import Tensor, nn
 
-from tagmask.classify import inception_v3, vgg16, wide_resnet38
+from tagmask.backbones import inception_v3, vgg16, wide_resnet38
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import fitting, read_state_dict
 
 
 def build_backbone(
@@ -262,3 +265,71 @@ def _channels_first(features: Tensor, channels: int) -> Tensor:
     if features.shape[1] != channels and features.shape[-1] == channels:
         return features.permute(0, 3, 1, 2)
     return features
+
+
+class BackboneSettings(BaseModel):
+    """A backbone and the weights it starts from; the keys mean what they mean in ``classify``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    backbone_args: dict[str, Any] = Field(default_factory=dict)
+    weights: Path | Literal["timm"] | None = None
+    output_stride: Literal[8, 16, 32] = 16
+    dilate: bool = True
+    final_conv: bool = False
+
+    def build(self, *, pretrained: bool = True) -> Backbone:
+        """The backbone; ``pretrained=False`` skips the weights (they are about to be loaded)."""
+        return build_backbone(
+            self.backbone,
+            args=self.backbone_args,
+            weights=self.weights if pretrained else None,
+            output_stride=self.output_stride,
+            dilate=self.dilate,
+            final_conv=self.final_conv,
+        )
+
+
+def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put the backbone of a stored classifier (tensors ``backbone.*``) into ``backbone``.
+
+    Raises:
+        InputError: it is another architecture; names ``path``.
+    """
+    stored = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
+    wanted = backbone.state_dict()
+    wrong = [key for key, value in wanted.items() if key not in stored or stored[key].shape != value.shape]
+    if wrong or len(stored) != len(wanted):
+        msg = (
+            f"{path}: the classifier's backbone is not the one of this refiner ({(wrong or sorted(stored))[0]} does "
+            "not fit); set init: weights, or backbone: null"
+        )
+        raise InputError(msg)
+    backbone.load_state_dict(stored)
+
+
+def classifier_backbone(path: Path | None) -> dict[str, Tensor]:
+    """Tensors of the backbone in a tag classifier's file, by timm's names.
+
+    Raises:
+        InputError: there is no classifier, or it cannot be read.
+    """
+    if path is None:
+        msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
+        raise InputError(msg)
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a readable classifier ({error}). Delete its folder to train it again."
+        raise InputError(msg) from error
+    prefix = "backbone.model."
+    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+
+
+def not_the_backbone(name: str, settings: str) -> InputError:
+    """The error for a network that cannot start from the run's classifier."""
+    return InputError(
+        f"segment.network.weights=classifier: '{name}' is not the classifier's backbone; "
+        f"set segment.network.{settings} to classify.backbone and backbone_args"
+    )

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC
 
-from tagmask.classify.stages import Stages
-from tagmask.data.transforms import MEAN, STD
+from tagmask.backbones.stages import Stages
+from tagmask.ops.transforms import MEAN, STD
 
 NAME = "inception_v3_wsol"
 _DOUBLED = (128, 160, 160, 192)  # channels of the 7x7 branches of Mixed_6b to Mixed_6e

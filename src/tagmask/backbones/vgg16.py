@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tagmask.classify.stages import Stages
+from tagmask.backbones.stages import Stages
 
 NAME = "vgg16_wsol"
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))

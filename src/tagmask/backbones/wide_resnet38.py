@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.stages import Stages
-from tagmask.state_dict import fitting, read_state_dict
+from tagmask.backbones.stages import Stages
+from tagmask.storage.state_dict import fitting, read_state_dict
 
 NAME = "wide_resnet38"
 FROZEN = ("conv1a", "b2", "b2_1", "b2_2")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, compare, crf, data, export, figures, predict, recipes, runs, sweep
+from tagmask.cli import catalogue, compare, crf, data, export, predict, recipes, runs, sweep
+from tagmask.cli import evaluate as figures
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -65,9 +66,9 @@ app.add_typer(export_app, name="export")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        import tagmask
+        from tagmask.version import version
 
-        typer.echo(f"tagmask {tagmask.__version__}")
+        typer.echo(f"tagmask {version()}")
         raise typer.Exit
 
 

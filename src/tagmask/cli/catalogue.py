@@ -15,8 +15,8 @@ def methods(
     ] = None,
 ) -> None:
     """List all methods, with their papers."""
-    from tagmask import registry
-    from tagmask.terminal import print_table
+    from tagmask.cli.terminal import print_table
+    from tagmask.contracts import registry
 
     kinds = get_args(registry.Kind)
     if kind is not None and kind not in kinds:
@@ -34,8 +34,8 @@ def doctor() -> None:
     """Check this machine: versions, devices, disk.
 
     Says what is missing and what to do about it. Exits with 1 if anything is wrong."""
-    from tagmask.doctor import diagnose
-    from tagmask.terminal import print_table
+    from tagmask.cli.doctor import diagnose
+    from tagmask.cli.terminal import print_table
 
     findings = diagnose()
     print_table(("what", "found"), [(finding.what, finding.found) for finding in findings])

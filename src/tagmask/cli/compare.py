@@ -92,9 +92,9 @@ def _compare(
     """Run the recipes, print the tables and write what is asked for."""
     overrides = [text for text in sources if _OVERRIDE.match(text) and not Path(text).exists()]
     wanted = [_find(text) for text in sources if text not in overrides]
-    from tagmask.comparison import compare as walk
-    from tagmask.comparison import write_file
-    from tagmask.terminal import print_table, terminal_progress
+    from tagmask.cli.terminal import print_table, terminal_progress
+    from tagmask.experiments.compare import compare as walk
+    from tagmask.experiments.compare import write_file
 
     with terminal_progress(plain=plain) as progress:
         result = walk(wanted, overrides=overrides, seeds=_numbers(seeds), output=output, progress=progress)
@@ -126,9 +126,9 @@ def _pair(
     if len(sources) != 2:
         msg = f"--paired compares two runs; {len(sources)} are named"
         raise InputError(msg)
-    from tagmask.pairing import pair, write_pair
-    from tagmask.report.paired_table import CLASS_HEADER, IMAGE_HEADER
-    from tagmask.terminal import print_table
+    from tagmask.cli.terminal import print_table
+    from tagmask.experiments.paired import pair, write_pair
+    from tagmask.report.several.paired_table import CLASS_HEADER, IMAGE_HEADER
 
     result = pair(sources[0], sources[1], split=split, measures=measures, void=void.value, draws=draws)
     table = result.table

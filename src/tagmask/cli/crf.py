@@ -12,7 +12,7 @@ from tagmask.cli.runs import PlainOption
 from tagmask.errors import InputError
 
 if TYPE_CHECKING:
-    from tagmask.refine.dense_crf import DenseCrf
+    from tagmask.methods.dense_crf.refiner import DenseCrf
 
 
 def crf(
@@ -35,8 +35,8 @@ def crf(
     same command goes on where it stopped. What cannot be read is listed at the end and in DIR/problems.jsonl.
     """
     chosen = _method(settings or [])
-    from tagmask.crf_folder import refine_folder
-    from tagmask.terminal import terminal_progress
+    from tagmask.cli.terminal import terminal_progress
+    from tagmask.predict.crf_folder import refine_folder
 
     count = workers or _cores()
     with terminal_progress(plain=plain) as progress:
@@ -58,7 +58,7 @@ def _method(settings: list[str]) -> DenseCrf | None:
         return None
     import yaml
 
-    from tagmask.building import build_method
+    from tagmask.contracts.building import build_method
 
     values = {}
     for text in settings:

@@ -21,7 +21,7 @@ def check(
     """Report on the health of a data source.
 
     Images and tags per class, sizes, duplicates, what cannot be read."""
-    from tagmask.data import health
+    from tagmask.data.health import check as health
 
     found = data_settings(source, overrides or ()).open()
     for line in health.check(found, max_pixels=found.max_pixels).lines():
@@ -36,9 +36,9 @@ def make_partsworld(
     """Write the embedded data set in VOC layout.
 
     KEY=VALUE as below 'data:' in a recipe, such as train=100 or variant=single."""
-    from tagmask.data.partsworld import write_partsworld
-    from tagmask.recipe import load_recipe
-    from tagmask.terminal import terminal_progress
+    from tagmask.cli.terminal import terminal_progress
+    from tagmask.data.partsworld.source import write_partsworld
+    from tagmask.settings.loading import load_recipe
 
     changes = [f"data.{override}" for override in overrides or ()]
     settings = load_recipe({"data": {"format": "partsworld"}}, changes).data
@@ -51,7 +51,7 @@ def make_partsworld(
 
 def data_settings(source: str, overrides: Sequence[str] = ()) -> Any:
     """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source."""
-    from tagmask.recipe import load_recipe
+    from tagmask.settings.loading import load_recipe
 
     path = Path(source)
     is_data = path.suffix.lower() in {".csv", ".parquet"} or (path.is_dir() and not (path / "recipe.yaml").exists())

@@ -56,9 +56,9 @@ def _python() -> Finding:
 
 
 def _packages() -> list[Finding]:
-    import tagmask
+    from tagmask.version import version as own_version
 
-    findings = [Finding("tagmask", tagmask.__version__)]
+    findings = [Finding("tagmask", own_version())]
     for name in REQUIRED:
         version = _version(name)
         remedy = "" if version else f"pip install {name}, or set everything up again with 'make clean demo'"
@@ -100,8 +100,8 @@ def _devices() -> list[Finding]:
 
 
 def _precision() -> Finding:
-    from tagmask.engine import Engine
-    from tagmask.settings import EngineSettings
+    from tagmask.engine.engine import Engine
+    from tagmask.settings.engine import EngineSettings
 
     engine = Engine(EngineSettings(), seed=0)
     return Finding("engine.precision=auto", f"{engine.precision} on {engine.device.type}")

@@ -12,7 +12,7 @@ from tagmask.cli.runs import PlainOption, print_result
 from tagmask.errors import InputError
 
 if TYPE_CHECKING:
-    from tagmask.progress import Progress
+    from tagmask.progress.listeners import Progress
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -40,7 +40,7 @@ def evaluate(
     Nothing is trained. The masks of --predictions may come from any tool; with --output their scores are written as
     a run has them, so that `tagmask compare --paired` can read them.
     """
-    from tagmask.terminal import terminal_progress
+    from tagmask.cli.terminal import terminal_progress
 
     if predictions is not None:
         with terminal_progress(plain=plain) as progress:
@@ -53,7 +53,7 @@ def evaluate(
         with terminal_progress(plain=plain) as progress:
             _score_images(source, images, output, progress)
         return
-    from tagmask.rescore import evaluate_again
+    from tagmask.experiments.rescore import evaluate_again
 
     with terminal_progress(plain=plain) as progress:
         result = evaluate_again(source, progress=progress)
@@ -61,9 +61,9 @@ def evaluate(
 
 
 def _score_images(source: str, images: Path, output: Path, progress: Progress) -> None:
+    from tagmask.cli.terminal import print_table
+    from tagmask.experiments.rescore import evaluate_images
     from tagmask.report.summary import SUMMARY_HEADER, summary_rows
-    from tagmask.rescore import evaluate_images
-    from tagmask.terminal import print_table
 
     metrics = evaluate_images(source, read_ids(images), output, progress=progress)
     print_table(SUMMARY_HEADER, summary_rows(metrics))
@@ -89,10 +89,10 @@ def read_ids(path: Path) -> list[str]:
 
 def _score_folder(source: str, folder: Path, split: str, output: Path | None, progress: Progress) -> None:
     from tagmask.cli.data import data_settings
-    from tagmask.report.figure_rows import figure_rows
-    from tagmask.report.scores import RULES
-    from tagmask.rescore import score_folder, write_folder_scores
-    from tagmask.terminal import print_table
+    from tagmask.cli.terminal import print_table
+    from tagmask.experiments.rescore import score_folder, write_folder_scores
+    from tagmask.report.metrics_file import RULES
+    from tagmask.report.score_rows import figure_rows
 
     data = data_settings(source).open()
     found = score_folder(data, folder, split=split, progress=progress)
@@ -111,7 +111,7 @@ def _score_folder(source: str, folder: Path, split: str, output: Path | None, pr
 
 def _class_table(scores: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows: every class, then the mean."""
-    from tagmask.report.scores import percent
+    from tagmask.report.metrics_file import percent
 
     ignored, background = scores["void_ignored"], scores["void_background"]
     columns = ("class", "IoU", "IoU, void = background", "precision", "recall", "F1", "boundary IoU")
@@ -131,6 +131,6 @@ def _class_table(scores: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple
 
 def report(run: RunArgument) -> None:
     """Write a run's report.html again."""
-    from tagmask.rescore import report_again
+    from tagmask.experiments.rescore import report_again
 
     typer.echo(f"report: {report_again(run)}")

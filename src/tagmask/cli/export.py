@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli.figures import read_ids
+from tagmask.cli.evaluate import read_ids
 from tagmask.errors import InputError
 
 
@@ -36,7 +36,7 @@ def voc_submission(
 
     Writes DIR/results/VOC2012/Segmentation/COMP_SET_cls/ID.png; pack the folder results and upload it.
     """
-    from tagmask.submission import write_voc_submission
+    from tagmask.export.voc_submission import write_voc_submission
 
     wanted = None if images is None else read_ids(images)
     folder = write_voc_submission(source, output, competition=competition.value, image_set=image_set, images=wanted)
@@ -55,7 +55,7 @@ def onnx(
     Input 'images': uint8 [B, H, W, 3], RGB. Output 'logits': float32 [B, classes, H, W].
     """
     from tagmask.export.onnx import check_installed, export_onnx
-    from tagmask.predictor import load
+    from tagmask.predict.predictor import load
 
     check_installed()
     wanted = _size(size)

@@ -67,7 +67,7 @@ def _leave(message: str, code: int, error: Exception, *, rank: bool = False) -> 
 
 
 def _say(message: str, *, every_rank: bool = False) -> None:
-    from tagmask.terminal import first_rank
+    from tagmask.cli.terminal import first_rank
 
     if first_rank():
         typer.echo(" ".join(message.split()), err=True)

@@ -38,9 +38,9 @@ def predict(
     Images that cannot be read are left out, listed at the end and in DIR/problems.jsonl.
     The same command again does what is missing.
     """
-    from tagmask.batch import STAGE, KnownTags, collect, predict_images
-    from tagmask.predictor import load
-    from tagmask.terminal import terminal_progress
+    from tagmask.cli.terminal import terminal_progress
+    from tagmask.predict.images import STAGE, KnownTags, collect, predict_images
+    from tagmask.predict.predictor import load
 
     targets = collect(images)
     predictor = load(Path(source), device=device, scales=_numbers(scales), flip=flip, tile=tile, crf=crf)

@@ -60,7 +60,7 @@ def find_recipe(source: str) -> Found:
 
 def list_recipes() -> None:
     """List the shipped recipes."""
-    from tagmask.terminal import print_table
+    from tagmask.cli.terminal import print_table
 
     rows = [(name, _headline(path)) for name, path in shipped().items()]
     print_table(("recipe", "what it is"), rows)
@@ -69,7 +69,7 @@ def list_recipes() -> None:
 def show(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
     """Print a recipe as it would be run, every default written out."""
     found = find_recipe(recipe)
-    from tagmask.recipe import load_recipe
+    from tagmask.settings.loading import load_recipe
 
     sys.stdout.write(load_recipe(found.path, overrides or ()).to_yaml())
 
@@ -77,7 +77,7 @@ def show(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
 def validate(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
     """Check a recipe without running it (settings only; 'data check' looks at the data)."""
     found = find_recipe(recipe)
-    from tagmask.recipe import load_recipe
+    from tagmask.settings.loading import load_recipe
 
     checked = load_recipe(found.path, overrides or ())
     typer.echo(f"{found.path}: ok, run name '{checked.name}'")
@@ -92,7 +92,7 @@ def copy(
 
     The copy is named after its file; its relative paths still lead to the same files.
     """
-    from tagmask.workspace import write_error
+    from tagmask.storage.files import write_error
 
     source = find_recipe(recipe).path
     target = destination / source.name if destination.is_dir() else destination

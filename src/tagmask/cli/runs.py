@@ -10,7 +10,7 @@ import typer
 from tagmask.cli.recipes import OverrideArguments, RecipeArgument, find_recipe
 
 if TYPE_CHECKING:
-    from tagmask.street import Run
+    from tagmask.runs.run import Run
 
 ReuseOption = Annotated[
     list[Path] | None,
@@ -40,9 +40,9 @@ def run(
     only what depends on it is redone.
     """
     found = find_recipe(recipe)
-    from tagmask.recipe import load_recipe
-    from tagmask.street import run as walk
-    from tagmask.terminal import first_rank, terminal_progress
+    from tagmask.cli.terminal import first_rank, terminal_progress
+    from tagmask.pipeline.execute import run as walk
+    from tagmask.settings.loading import load_recipe
 
     loaded = load_recipe(found.path, overrides or ())
     with terminal_progress(plain=plain) as progress:
@@ -53,8 +53,8 @@ def run(
 
 def print_result(result: Run) -> None:
     """The scores of a run and where its report is, on standard output."""
+    from tagmask.cli.terminal import print_table
     from tagmask.report.summary import SUMMARY_HEADER, summary_rows
-    from tagmask.terminal import print_table
 
     metrics = result.metrics
     if metrics:
@@ -70,8 +70,8 @@ def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
 ) -> None:
     """Show what each stage of a run has done."""
-    from tagmask.street import status as stages_of
-    from tagmask.terminal import print_table
+    from tagmask.cli.terminal import print_table
+    from tagmask.pipeline.execute import status as stages_of
 
     rows = stages_of(run)
     columns = list(dict.fromkeys(key for row in rows for key in row))

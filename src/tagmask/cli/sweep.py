@@ -33,8 +33,8 @@ def sweep(
     differ in their seed only become one row of the table, mean ± std.
     """
     found = find_recipe(recipe)
-    from tagmask.grid import sweep as walk
-    from tagmask.terminal import print_table, terminal_progress
+    from tagmask.cli.terminal import print_table, terminal_progress
+    from tagmask.experiments.sweep import sweep as walk
 
     with terminal_progress(plain=plain) as progress:
         result = walk(found.path, grid, output=output, reuse=reuse or (), until=until, progress=progress)

@@ -25,7 +25,7 @@ from rich.progress import Progress as RichBars
 from rich.table import Table
 from rich.text import Text
 
-from tagmask.progress import LineProgress, Progress, SilentProgress, figure_texts, printable
+from tagmask.progress.listeners import LineProgress, Progress, SilentProgress, figure_texts, printable
 
 _PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
 

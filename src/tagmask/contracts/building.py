@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
-from tagmask import registry
+from tagmask.contracts import registry
+from tagmask.contracts.method import Method
 from tagmask.errors import RecipeError, nearest
-from tagmask.method import Method
 
 
 class AnchoredText(str):

@@ -9,13 +9,11 @@ from typing import Any, Literal
 import timm
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from tagmask.classify.backbones import check_weights, create_timm
+from tagmask.backbones.build import check_weights, classifier_backbone, create_timm, not_the_backbone
+from tagmask.contracts.method import Method
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.method import Method
 
 Weights = Path | Literal["timm", "classifier"] | None
 _REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError, IndexError)
@@ -95,29 +93,3 @@ class EncoderNetwork(Method):
                 check_weights(self.weights, self.encoder, {**self.timm_options(), **self.encoder_args})
                 options["pretrained_cfg_overlay"] = {"file": str(self.weights)}
             encoder.load_state_dict(create_timm(self.encoder, options, setting="segment.network.encoder").state_dict())
-
-
-def classifier_backbone(path: Path | None) -> dict[str, Tensor]:
-    """Tensors of the backbone in a tag classifier's file, by timm's names.
-
-    Raises:
-        InputError: there is no classifier, or it cannot be read.
-    """
-    if path is None:
-        msg = "segment.network.weights=classifier: there is no classifier here; name a weights file or null"
-        raise InputError(msg)
-    try:
-        stored = load_file(path)
-    except (SafetensorError, OSError) as error:
-        msg = f"{path}: not a readable classifier ({error}). Delete its folder to train it again."
-        raise InputError(msg) from error
-    prefix = "backbone.model."
-    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-
-
-def not_the_backbone(name: str, settings: str) -> InputError:
-    """The error for a network that cannot start from the run's classifier."""
-    return InputError(
-        f"segment.network.weights=classifier: '{name}' is not the classifier's backbone; "
-        f"set segment.network.{settings} to classify.backbone and backbone_args"
-    )

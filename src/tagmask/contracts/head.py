@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from tagmask.method import Method
+from tagmask.contracts.method import Method
 
 
 class Head(Method):

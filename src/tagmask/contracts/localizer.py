@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.interfaces import ClassifierOutput, UInt8Array
-from tagmask.localize.learning import Candidates, Learnt, Reservoir
-from tagmask.localize.multi_scale import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
-from tagmask.method import Method
+from tagmask.contracts.learning import Candidates, Learnt, Reservoir
+from tagmask.contracts.method import Method
+from tagmask.ops.views import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
+from tagmask.types import ClassifierOutput, UInt8Array
 
 #: A training image to study: its index, and the tags it is studied for.
 Choice = tuple[int, tuple[int, ...]]

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from tagmask.method import LATER
+from tagmask.contracts.method import LATER
 
 
 class OptimizerSettings(BaseModel):

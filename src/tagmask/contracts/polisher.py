@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.building import AS_METHOD, method_of
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.localizer import Trained, ViewLocalizer
 from tagmask.errors import InputError
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained, ViewLocalizer
+from tagmask.types import ClassifierOutput
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,49 +1,23 @@
 """Refiners that learn before they refine: what AffinityNet and IRNet give the refine stage to work with.
 
-The stage (:mod:`tagmask.refine.fitting`) makes the labels of every train image, trains the network with the loop of
-:mod:`tagmask.training`, and refines with what :meth:`TrainableRefiner.trained` returns.
+The stage (:mod:`~tagmask.stages.refine.fitting`) makes the labels of every train image, trains the network with the
+loop of :mod:`tagmask.engine.training`, and refines with what :meth:`TrainableRefiner.trained` returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from tagmask.classify.backbones import Backbone, build_backbone
-from tagmask.errors import InputError
-from tagmask.interfaces import UInt8Array
-from tagmask.method import Method
-from tagmask.optim import OptimizerSettings, parameter_groups
-
-
-class BackboneSettings(BaseModel):
-    """A backbone and the weights it starts from; the keys mean what they mean in ``classify``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: str
-    backbone_args: dict[str, Any] = Field(default_factory=dict)
-    weights: Path | Literal["timm"] | None = None
-    output_stride: Literal[8, 16, 32] = 16
-    dilate: bool = True
-    final_conv: bool = False
-
-    def build(self, *, pretrained: bool = True) -> Backbone:
-        """The backbone; ``pretrained=False`` skips the weights (they are about to be loaded)."""
-        return build_backbone(
-            self.backbone,
-            args=self.backbone_args,
-            weights=self.weights if pretrained else None,
-            output_stride=self.output_stride,
-            dilate=self.dilate,
-            final_conv=self.final_conv,
-        )
+from tagmask.backbones.build import Backbone, BackboneSettings
+from tagmask.contracts.method import Method
+from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
+from tagmask.types import UInt8Array
 
 
 class MapRefiner(Protocol):
@@ -123,21 +97,3 @@ class TrainableRefiner(Method):
     def trained(self, network: nn.Module, device: torch.device | str = "cpu") -> MapRefiner:
         """The refiner of maps with its network, which is in eval mode on ``device``."""
         raise NotImplementedError
-
-
-def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put the backbone of a stored classifier (tensors ``backbone.*``) into ``backbone``.
-
-    Raises:
-        InputError: it is another architecture; names ``path``.
-    """
-    stored = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
-    wanted = backbone.state_dict()
-    wrong = [key for key, value in wanted.items() if key not in stored or stored[key].shape != value.shape]
-    if wrong or len(stored) != len(wanted):
-        msg = (
-            f"{path}: the classifier's backbone is not the one of this refiner ({(wrong or sorted(stored))[0]} does "
-            "not fit); set init: weights, or backbone: null"
-        )
-        raise InputError(msg)
-    backbone.load_state_dict(stored)

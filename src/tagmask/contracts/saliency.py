@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.method import Method
+from tagmask.contracts.method import Method
+from tagmask.types import FloatArray, UInt8Array
 
 
 class SaliencySource(Method):

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tagmask import registry
-from tagmask.data import ilsvrc
-from tagmask.data.coco import find_annotations, single_annotations
+from tagmask.contracts import registry
+from tagmask.data.coco.source import find_annotations, single_annotations
 from tagmask.data.files import ImageFolder
-from tagmask.data.table import TABLE_FILES
-from tagmask.data.voc_layout import find_bases
+from tagmask.data.localisation import ilsvrc
+from tagmask.data.table.source import TABLE_FILES
+from tagmask.data.voc.layout import find_bases
 from tagmask.errors import DataError
 
 EXPECTED = (

@@ -14,7 +14,7 @@ from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import TagResolver, is_background, make_classes
 from tagmask.errors import DataError
-from tagmask.interfaces import DataSource, Problem
+from tagmask.types import DataSource, Problem
 
 
 class FoldersSource(SourceSettings):

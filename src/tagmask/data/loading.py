@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tagmask.data.images import read_image
 from tagmask.errors import UnreadableImageError
-from tagmask.interfaces import Problem, Sample, UInt8Array
+from tagmask.storage.images import read_image
+from tagmask.types import Problem, Sample, UInt8Array
 
 
 class ImageLoader:

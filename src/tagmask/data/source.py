@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagmask.data.files import Found
-from tagmask.data.images import MAX_PIXELS, read_mask_png, size_for_mask
 from tagmask.data.tags import make_classes, read_classes
 from tagmask.errors import DataError, UnreadableMaskError
-from tagmask.interfaces import Box, ClassList, DataSource, MaskReader, Problem, Sample, UInt8Array
+from tagmask.storage.images import MAX_PIXELS, read_mask_png, size_for_mask
+from tagmask.types import Box, ClassList, DataSource, MaskReader, Problem, Sample, UInt8Array
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train", "val"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tagmask.errors import DataError, UnknownNameError, nearest
-from tagmask.interfaces import ClassList, Problem
+from tagmask.types import ClassList, Problem
 
 #: Names that mean "no object" wherever a class or tag is expected.
 BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__", "bg", "none"})

@@ -15,11 +15,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from tagmask.engine.threads import in_order
 from tagmask.errors import RunError, TagmaskError
-from tagmask.in_order import in_order
-from tagmask.interfaces import Problem
-from tagmask.progress import Progress
-from tagmask.settings import EngineSettings
+from tagmask.progress.listeners import Progress
+from tagmask.settings.engine import EngineSettings
+from tagmask.types import Problem
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

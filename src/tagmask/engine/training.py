@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tagmask.engine import Engine
+from tagmask.engine.engine import Engine
+from tagmask.engine.moving_average import MovingAverage
 from tagmask.errors import RunError
-from tagmask.interfaces import Problem
-from tagmask.moving_average import MovingAverage
-from tagmask.progress import Progress
-from tagmask.workspace import atomic_write, read_jsonl
+from tagmask.progress.listeners import Progress
+from tagmask.storage.files import atomic_write
+from tagmask.storage.records import read_jsonl
+from tagmask.types import Problem
 
 
 class TrainingSet(Protocol):

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from tagmask.errors import InputError, RunError, TagmaskError
-from tagmask.grid import Point, check_one_process, is_run, run_points, safe_name
-from tagmask.interfaces import DataSource
-from tagmask.progress import Progress, SilentProgress
-from tagmask.recipe import Recipe, load_recipe
-from tagmask.report.compare import grouped_runs
-from tagmask.report.compare_page import compare_html
-from tagmask.report.score_table import Members, ScoreTable, score_table
-from tagmask.workspace import atomic_write
+from tagmask.experiments.sweep import Point, check_one_process, is_run, run_points, safe_name
+from tagmask.progress.listeners import Progress, SilentProgress
+from tagmask.report.several.compare_page import compare_html
+from tagmask.report.several.groups import grouped_runs
+from tagmask.report.several.score_table import Members, ScoreTable, score_table
+from tagmask.settings.loading import Recipe, load_recipe
+from tagmask.storage.files import atomic_write
+from tagmask.types import DataSource
 
 
 @dataclass(frozen=True)

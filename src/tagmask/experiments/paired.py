@@ -7,20 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from tagmask.comparison import open_source
 from tagmask.errors import DataError, InputError, UnknownNameError
-from tagmask.evaluate.counting import VOID_RULES, Void
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.paired import paired_bootstrap
-from tagmask.evaluate.segmentation import Average
-from tagmask.image_scores import SplitCounts, read_split_counts
-from tagmask.report.headline import FURTHEST
-from tagmask.report.paired_page import PairedSide, paired_html
-from tagmask.report.paired_table import PairedTable
-from tagmask.report.run_scores import read_run
-from tagmask.report.scores import MEASURES, RULES, dig
-from tagmask.rescore import PREDICTIONS
-from tagmask.workspace import Workspace, atomic_write, read_json
+from tagmask.experiments.compare import open_source
+from tagmask.experiments.rescore import PREDICTIONS
+from tagmask.metrics.counting import VOID_RULES, Void
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.paired import paired_bootstrap
+from tagmask.metrics.segmentation import Average
+from tagmask.report.metrics_file import MEASURES, RULES, dig
+from tagmask.report.run.headline import FURTHEST
+from tagmask.report.several.paired_page import PairedSide, paired_html
+from tagmask.report.several.paired_table import PairedTable
+from tagmask.report.several.run_scores import read_run
+from tagmask.runs.image_counts import SplitCounts, read_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.files import atomic_write
+from tagmask.storage.records import read_json
 
 _RULE_OF: dict[Void, str] = {void: rule for rule, void in VOID_RULES}
 

@@ -9,20 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tagmask.context import Context
+from tagmask.engine.threads import in_order
 from tagmask.errors import DataError, InputError, TagmaskError
-from tagmask.evaluate import stage as evaluate
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
-from tagmask.evaluate.segmentation import Average
-from tagmask.image_scores import SplitCounts, write_split_counts
-from tagmask.in_order import in_order
-from tagmask.interfaces import DataSource, Problem, Sample
-from tagmask.progress import Progress, SilentProgress
-from tagmask.recipe import load_recipe
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.mask_scores import MaskCounts, MaskScores, count_mask
+from tagmask.metrics.segmentation import Average
+from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.report import write_report
-from tagmask.street import Run
-from tagmask.workspace import SCHEMA, Workspace, artifact_name, read_json, write_json
+from tagmask.runs.context import Context
+from tagmask.runs.image_counts import SplitCounts, write_split_counts
+from tagmask.runs.run import Run, open_run
+from tagmask.runs.workspace import Workspace
+from tagmask.stages.evaluate import stage as evaluate
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.files import artifact_name
+from tagmask.storage.pictures import load_mask
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import DataSource, Problem, Sample
 
 PREDICTIONS = "predictions"  # what a folder of masks is called where runs say 'segmentation'
 
@@ -37,19 +40,6 @@ class FolderScores:
     images: ImageCounts
 
 
-def open_run(path: Path | str) -> Run:
-    """An existing run as a :class:`Run`, nothing done.
-
-    Raises:
-        InputError: not a run directory.
-    """
-    root = Path(path)
-    if not (root / "manifest.json").is_file() or not (root / "recipe.yaml").is_file():
-        msg = f"{path}: not a run directory (no manifest.json and recipe.yaml in it)"
-        raise InputError(msg)
-    return Run(root, load_recipe(root / "recipe.yaml"))
-
-
 def evaluate_again(path: Path | str, *, progress: Progress | None = None) -> Run:
     """Run the evaluate stage on what a run holds now and write metrics.json and the report again.
 
@@ -59,7 +49,7 @@ def evaluate_again(path: Path | str, *, progress: Progress | None = None) -> Run
         InputError: not a run directory, or its data is gone.
         RunError: the run is locked, or not writable.
     """
-    from tagmask.engine import Engine
+    from tagmask.engine.engine import Engine
 
     run, voice = open_run(path), progress or SilentProgress()
     source: DataSource = run.recipe.data.open()
@@ -95,7 +85,7 @@ def evaluate_images(
         InputError: not a run directory, its data is gone, or it has none of the images.
         RunError: the scores cannot be written.
     """
-    from tagmask.engine import Engine
+    from tagmask.engine.engine import Engine
 
     run, voice, wanted = open_run(path), progress or SilentProgress(), set(images)
     source: DataSource = run.recipe.data.open()
@@ -136,7 +126,7 @@ def score_folder(
         source: where the ground truth is.
         folder: masks named after the sample: ``a/b.png``, ``a%2Fb.png`` or ``b.png`` for the id ``a/b``.
         split: which samples to score.
-        average: over which classes the means go, see :func:`tagmask.evaluate.mean_iou`.
+        average: over which classes the means go, see :func:`tagmask.metrics.mean_iou`.
         progress: who to tell.
 
     Raises:
@@ -155,7 +145,7 @@ def score_folder(
     def work(sample: Sample) -> MaskCounts | Problem:
         path = found[sample.id]
         try:
-            return count_mask(Workspace.load_mask(path), source.read_mask(sample), len(names))
+            return count_mask(load_mask(path), source.read_mask(sample), len(names))
         except TagmaskError as error:
             return Problem("evaluate", sample.id, str(path), str(error))
 

@@ -18,11 +18,13 @@ from typing import Any
 import yaml
 
 from tagmask.errors import InputError, RecipeError, TagmaskError
-from tagmask.progress import Progress, SilentProgress
-from tagmask.recipe import Recipe, load_recipe
-from tagmask.report.score_table import ScoreTable
-from tagmask.street import run
-from tagmask.workspace import SCHEMA, atomic_write, write_json
+from tagmask.pipeline.execute import run
+from tagmask.progress.listeners import Progress, SilentProgress
+from tagmask.report.several.score_table import ScoreTable
+from tagmask.settings.loading import Recipe, load_recipe
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.files import atomic_write
+from tagmask.storage.records import write_json
 
 _LONGEST_NAME = 120
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -65,7 +67,7 @@ class Sweep:
 
     def table(self) -> ScoreTable:
         """One row per combination and void rule, seeds as mean ± std; points that failed are left out."""
-        from tagmask.report.sweep_page import sweep_table
+        from tagmask.report.several.sweep_page import sweep_table
 
         return sweep_table(short_keys(self.keys), [(point.values, point.path) for point in self.points if point.done])
 
@@ -336,7 +338,7 @@ def expand_reuse(paths: Sequence[Path | str]) -> list[Path]:
 
 def _write(result: Sweep, name: str) -> None:
     """sweep.json, table.csv, table.md and sweep.html, as far as the sweep has come."""
-    from tagmask.report.sweep_page import sweep_html
+    from tagmask.report.several.sweep_page import sweep_html
 
     table = result.table()
     points = [

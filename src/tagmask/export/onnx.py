@@ -24,8 +24,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.data.transforms import MEAN, STD
 from tagmask.errors import InputError, RunError
+from tagmask.ops.transforms import MEAN, STD
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "images", "logits"

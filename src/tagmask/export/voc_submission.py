@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from tagmask.data.voc import VOC_CLASSES as CLASSES
+from tagmask.data.voc.source import VOC_CLASSES as CLASSES
 from tagmask.errors import DataError, InputError
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
-from tagmask.workspace import Workspace
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Competition = Literal["comp5", "comp6"]
 
@@ -54,12 +55,12 @@ def write_voc_submission(
         raise InputError(msg)
     folder = output / "results" / "VOC2012" / "Segmentation" / f"{competition}_{image_set}_cls"
     for name in found if images is None else images:
-        mask = Workspace.load_mask(found[name])
+        mask = load_mask(found[name])
         mask[mask == IGNORE_INDEX] = BACKGROUND
         if mask.max() > len(CLASSES):
             msg = f"{found[name]}: holds label {mask.max()}; the server knows 0..{len(CLASSES)}"
             raise DataError(msg)
-        Workspace.save_mask(folder / f"{name}.png", mask)
+        save_mask(folder / f"{name}.png", mask)
     return folder
 
 

@@ -1,13 +1,13 @@
 """Scores of masks and maps against ground truth. This module re-exports the maths only."""
 
-from tagmask.evaluate.activated_area import ActivatedArea
-from tagmask.evaluate.boundary import BoundaryCounts, boundary_counts, boundary_iou
-from tagmask.evaluate.calibration import calibration
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.localization import box_localization
-from tagmask.evaluate.object_size import by_object_size
-from tagmask.evaluate.paired import PairedDifference, paired_bootstrap
-from tagmask.evaluate.segmentation import (
+from tagmask.metrics.activated_area import ActivatedArea
+from tagmask.metrics.boundary import BoundaryCounts, boundary_counts, boundary_iou
+from tagmask.metrics.calibration import calibration
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.localization import box_localization
+from tagmask.metrics.object_size import by_object_size
+from tagmask.metrics.paired import PairedDifference, paired_bootstrap
+from tagmask.metrics.segmentation import (
     ConfusionCounter,
     confusion_matrix,
     error_decomposition,
@@ -23,7 +23,7 @@ from tagmask.evaluate.segmentation import (
     recam_errors,
     scores,
 )
-from tagmask.evaluate.threshold_sweep import ThresholdSweep
+from tagmask.metrics.threshold_sweep import ThresholdSweep
 
 __all__ = [
     "ActivatedArea",

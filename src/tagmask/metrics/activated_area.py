@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.evaluate.counting import Array, Counts, as_numpy
-from tagmask.interfaces import IGNORE_INDEX
+from tagmask.metrics.counting import Array, Counts, as_numpy
+from tagmask.types import IGNORE_INDEX
 
 OBJECT, HIT, ACTIVATED, SEEN = range(4)
 

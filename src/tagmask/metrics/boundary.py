@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.evaluate.counting import Array, Counts, Void, as_numpy, check_sizes, label_rows, pair_counts
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
+from tagmask.metrics.counting import Array, Counts, Void, as_numpy, check_sizes, label_rows, pair_counts
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 RATIO = 0.02
 _NEAR_TRUE, _NEAR_FOUND, _AT_BORDER = 1, 2, 4  # bits of a pixel's place

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.evaluate.components import all_components, largest_components
-from tagmask.evaluate.counting import Array
+from tagmask.metrics.counting import Array
+from tagmask.ops.components import all_components, largest_components
 
 Component = Literal["union", "largest", "contour"]
 Boxes = NDArray[np.int64]

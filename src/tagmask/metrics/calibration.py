@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.evaluate.counting import Array, Counts, Void
-from tagmask.interfaces import BACKGROUND
+from tagmask.metrics.counting import Array, Counts, Void
+from tagmask.types import BACKGROUND
 
 BINS = 20
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Array = NDArray[Any]
 Counts = NDArray[np.int64]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError
-from tagmask.evaluate.counting import Counts, Void
-from tagmask.interfaces import BACKGROUND
+from tagmask.metrics.counting import Counts, Void
+from tagmask.types import BACKGROUND
 
 Entries = tuple[NDArray[np.int64], NDArray[np.int64], Counts]
 
@@ -56,7 +56,7 @@ class ImageCounts:
 
     @classmethod
     def of(cls, ids: Sequence[str], confusions: Iterable[Counts], n_classes: int) -> ImageCounts:
-        """From matrices int64 [n + 1, n] of :func:`tagmask.evaluate.counting.confusion_with_void`."""
+        """From matrices int64 [n + 1, n] of :func:`tagmask.metrics.counting.confusion_with_void`."""
         return cls.of_entries(ids, [entries(confusion) for confusion in confusions], n_classes)
 
     @classmethod

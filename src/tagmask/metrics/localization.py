@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.errors import DataError
-from tagmask.evaluate.boxes import Boxes, Component, best_iou, boxes_of_levels, contour_boxes, threshold_levels
-from tagmask.evaluate.counting import Array, as_numpy
-from tagmask.interfaces import IGNORE_INDEX, FloatArray
+from tagmask.metrics.boxes import Boxes, Component, best_iou, boxes_of_levels, contour_boxes, threshold_levels
+from tagmask.metrics.counting import Array, as_numpy
+from tagmask.types import IGNORE_INDEX, FloatArray
 
 Curve = NDArray[np.float64]
 DELTAS = (0.3, 0.5, 0.7)

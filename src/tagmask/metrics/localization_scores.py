@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tagmask.evaluate.boxes import Component, threshold_levels
-from tagmask.evaluate.counting import Array
-from tagmask.evaluate.localization import (
+from tagmask.metrics.boxes import Component, threshold_levels
+from tagmask.metrics.counting import Array
+from tagmask.metrics.localization import (
     SIDE,
     BoxAccuracy,
     BoxErrors,
@@ -18,7 +18,7 @@ from tagmask.evaluate.localization import (
     inclusive,
     object_mask,
 )
-from tagmask.interfaces import Box, UInt8Array
+from tagmask.types import Box, UInt8Array
 
 
 class LocalizationScores:

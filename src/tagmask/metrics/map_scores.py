@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.evaluate.calibration import calibration
-from tagmask.evaluate.counting import VOID_RULES, Counts, Void
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.object_size import by_object_size
-from tagmask.evaluate.segmentation import Average, scores
-from tagmask.evaluate.threshold_sweep import ThresholdSweep
+from tagmask.metrics.calibration import calibration
+from tagmask.metrics.counting import VOID_RULES, Counts, Void
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.object_size import by_object_size
+from tagmask.metrics.segmentation import Average, scores
+from tagmask.metrics.threshold_sweep import ThresholdSweep
 
 
 class MapScores:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tagmask.evaluate.boundary import RATIO, BoundaryCounts, boundary_counts
-from tagmask.evaluate.counting import VOID_RULES, Array, Counts, Void, as_numpy, confusion_with_void
-from tagmask.evaluate.image_counts import Entries, ImageCounts, entries
-from tagmask.evaluate.object_size import by_object_size
-from tagmask.evaluate.segmentation import (
+from tagmask.metrics.boundary import RATIO, BoundaryCounts, boundary_counts
+from tagmask.metrics.counting import VOID_RULES, Array, Counts, Void, as_numpy, confusion_with_void
+from tagmask.metrics.image_counts import Entries, ImageCounts, entries
+from tagmask.metrics.object_size import by_object_size
+from tagmask.metrics.segmentation import (
     Average,
     ConfusionCounter,
     json_number,
@@ -22,7 +22,7 @@ from tagmask.evaluate.segmentation import (
     pixel_accuracy,
     scores,
 )
-from tagmask.interfaces import IGNORE_INDEX
+from tagmask.types import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

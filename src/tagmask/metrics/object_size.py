@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.evaluate.counting import Void
-from tagmask.evaluate.image_counts import ImageAreas, ImageCounts
+from tagmask.metrics.counting import Void
+from tagmask.metrics.image_counts import ImageAreas, ImageCounts
 
 SHARES = (0.01, 0.05, 0.2)
 GROUPS = ("below 1 %", "1 to 5 %", "5 to 20 %", "from 20 %")

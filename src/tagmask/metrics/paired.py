@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError
-from tagmask.evaluate.counting import Void
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.segmentation import Average
+from tagmask.metrics.counting import Void
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.segmentation import Average
 
 Floats = NDArray[np.float64]
 _DRAWS_AT_ONCE = 64
@@ -81,7 +81,7 @@ def paired_bootstrap(
         first: counts of one prediction; the images are those that both have scored.
         second: counts of the other one.
         void: what becomes of void pixels.
-        average: over which classes the mean goes, see :func:`tagmask.evaluate.mean_iou`; decided in each draw.
+        average: over which classes the mean goes, see :func:`tagmask.metrics.mean_iou`; decided in each draw.
         draws: how many bootstrap samples.
         level: of the percentile interval.
         seed: of the draws; the same seed draws the same images.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.evaluate.counting import Array, Counts, Void, confusion_with_void, fold_void
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
+from tagmask.metrics.counting import Array, Counts, Void, confusion_with_void, fold_void
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Average = Literal["union", "occurring"]
 CLASS_COUNT_GROUPS = ("1", "2", "3+")
@@ -222,7 +222,7 @@ class ConfusionCounter:
         self.add(confusion_with_void(prediction, target, self.n_classes), n_tags=n_tags)
 
     def add(self, confusion: Counts, *, n_tags: int) -> None:
-        """Add one image's matrix int64 [n + 1, n] of :func:`tagmask.evaluate.counting.confusion_with_void`."""
+        """Add one image's matrix int64 [n + 1, n] of :func:`tagmask.metrics.counting.confusion_with_void`."""
         self.counts[min(n_tags, 3)] += confusion
         self.n_images += 1
 

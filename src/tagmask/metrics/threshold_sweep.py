@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.evaluate.counting import Array, Counts, Void, as_numpy, fold_void
-from tagmask.evaluate.segmentation import CLASS_COUNT_GROUPS, Average, mean_iou_curve
-from tagmask.interfaces import IGNORE_INDEX
+from tagmask.metrics.counting import Array, Counts, Void, as_numpy, fold_void
+from tagmask.metrics.segmentation import CLASS_COUNT_GROUPS, Average, mean_iou_curve
+from tagmask.types import IGNORE_INDEX
 
 _PIXELS_AT_ONCE = 1 << 16
 _MAX_UNIFORM = 4096  # float32 arithmetic stays within 0.005 steps up to here

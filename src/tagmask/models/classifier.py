@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.backbones import Backbone, build_backbone, keep_statistics
-from tagmask.interfaces import ClassifierOutput, ClassList
-from tagmask.settings import ClassifySettings
-from tagmask.weights import load_weights
+from tagmask.backbones.build import Backbone, build_backbone, keep_statistics
+from tagmask.settings.classify import ClassifySettings
+from tagmask.storage.weights import load_weights
+from tagmask.types import ClassifierOutput, ClassList
 
 
 class Classifier(nn.Module):

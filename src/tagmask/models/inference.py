@@ -9,29 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.data.transforms import normalise
-from tagmask.interfaces import BACKGROUND, UInt8Array
-from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.segment.model import SegmentationModel
-from tagmask.segment.predict import constrain_to_tags, full_logits, predict_probabilities, to_mask
-from tagmask.segment.tiling import blended_bands
-
-SMALLEST_TILE = 64
+from tagmask.contracts.network import SegmentationModel
+from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.models.probabilities import constrain_to_tags, full_logits, predict_probabilities, to_mask
+from tagmask.models.tiling import blended_bands
+from tagmask.ops.transforms import normalise
+from tagmask.settings.segment import SegmentSettings
+from tagmask.types import BACKGROUND, UInt8Array
 
 
 @dataclass(frozen=True)
 class Inference:
     """Call it under the autocast you want.
 
-    ``scales`` and ``flip``: see :func:`~tagmask.segment.predict.predict_probabilities`. ``tile``: side of the parts in
+    ``scales`` and ``flip``: see ``predict_probabilities``. ``tile``: side of the parts in
     which larger images are predicted (at least 64), each as if it were an image; null: images as they are.
-    ``crf``: kernels of a dense CRF on the probabilities (``tagmask.refine.dense_crf.PRESETS``).
+    ``crf``: kernels of a dense CRF on the probabilities (``tagmask.methods.dense_crf.refiner.PRESETS``).
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     tile: int | None = None
     crf: str | None = None
+
+    @classmethod
+    def of(cls, settings: SegmentSettings) -> Inference:
+        """As a recipe's ``segment`` says."""
+        return cls(scales=settings.scales, flip=settings.flip, tile=settings.tile, crf=settings.crf)
 
     def probabilities(
         self,
@@ -113,7 +117,7 @@ def _labels_at_once(
         on_cpu = view.device.type == "cpu"
         found = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None
         if found is not None:
-            from tagmask.segment.upsampled_labels import upsampled_labels  # numba takes a second to import
+            from tagmask.models.upsampled_labels import upsampled_labels  # numba takes a second to import
 
             shown = (image.shape[0], image.shape[1])
             highest = upsampled_labels(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.interfaces import BACKGROUND, UInt8Array
-from tagmask.localize.multi_scale import image_and_mirror
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts.network import SegmentationModel
+from tagmask.ops.views import image_and_mirror
+from tagmask.types import BACKGROUND, UInt8Array
 
 
 def predict_probabilities(

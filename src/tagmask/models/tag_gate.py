@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts.network import SegmentationModel
 
 _SHUT = -30.0  # added to the logits of classes that are shut out
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from tagmask.interfaces import UInt8Array
+from tagmask.types import UInt8Array
 
 
 def tile_starts(length: int, tile: int) -> list[int]:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.interfaces import UInt8Array
-from tagmask.refine.compiling import compiled
+from tagmask.ops.compiling import compiled
+from tagmask.types import UInt8Array
 
 
 def upsampled_labels(

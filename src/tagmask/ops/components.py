@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.refine.compiling import compiled
+from tagmask.ops.compiling import compiled
 
 Ints = NDArray[Any]
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Offset = tuple[int, int]
 NO_PAIR, BACKGROUND_PAIR, FOREGROUND_PAIR, NEGATIVE_PAIR = range(4)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tagmask.refine.paths import Offset, PathMaxima, Region, stencil_offsets
+from tagmask.ops.pixel_pairs import Offset, PathMaxima, Region, stencil_offsets
 
 __all__ = ["chebyshev_of_power", "path_affinity", "random_walk", "stencil_offsets", "stencil_walk", "working_dtype"]
 _TAIL = 1e-10

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from tagmask.interfaces import IGNORE_INDEX, FloatArray, UInt8Array
+from tagmask.types import IGNORE_INDEX, FloatArray, UInt8Array
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

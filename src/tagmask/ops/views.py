@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.data.transforms import normalise, resize_image, scaled_size
-from tagmask.interfaces import UInt8Array
+from tagmask.ops.transforms import normalise, resize_image, scaled_size
+from tagmask.types import UInt8Array
 
 Flips = Literal["sum", "max"]
 

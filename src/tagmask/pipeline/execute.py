@@ -5,44 +5,22 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
-from tagmask.interfaces import DataSource, Problem
-from tagmask.memory import peak_megabytes, reset_peak
-from tagmask.planning import SEE_TRUTH, STAGES, Step, family, plan, wanted
-from tagmask.progress import LogFile, Progress, SilentProgress
-from tagmask.recipe import Recipe, load_recipe
-from tagmask.settings import differences
-from tagmask.workspace import SCHEMA, Workspace, atomic_write, read_json
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished (or partly finished) run directory."""
-
-    path: Path
-    recipe: Recipe
-
-    @property
-    def workspace(self) -> Workspace:
-        """The run's artifacts."""
-        return Workspace(self.path)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """metrics.json, or an empty mapping before evaluate has run."""
-        path = self.path / "metrics.json"
-        metrics: dict[str, Any] = read_json(path) if path.exists() else {}
-        return metrics
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.path / "report.html"
+from tagmask.pipeline.plan import Step, plan, wanted
+from tagmask.progress.listeners import LogFile, Progress, SilentProgress
+from tagmask.runs.run import Run
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.loading import Recipe, load_recipe
+from tagmask.settings.recipe import differences
+from tagmask.stages.table import SEE_TRUTH, STAGES, family
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.files import atomic_write
+from tagmask.types import DataSource, Problem
 
 
 def run(
@@ -90,7 +68,7 @@ def run(
     if until not in (None, "report", *planned):
         msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"
         raise InputError(msg)
-    from tagmask.engine import Engine  # torch is loaded only once recipe and data are known to be sound
+    from tagmask.engine.engine import Engine  # torch is loaded only once recipe and data are known to be sound
 
     engine = Engine(resolved.engine, seed=resolved.seed)
     workspace = Workspace(root)
@@ -192,7 +170,7 @@ def _run_step(
     step: Step,
     reason: str,
 ) -> None:
-    from tagmask.context import Context
+    from tagmask.runs.context import Context
 
     sees_truth = step.name in SEE_TRUTH
     context = Context(recipe, workspace, engine, source if sees_truth else source.weak(), voice)
@@ -224,27 +202,27 @@ def _run_step(
 def _work(name: str) -> Callable[[Any], list[Problem]]:
     """The function behind a stage; imported when it is needed."""
     if name.startswith("classify"):
-        from tagmask.classify import stage as classify
+        from tagmask.stages.classify import stage as classify
 
         return lambda context: classify.run(context, name)
     if name == "localize":
-        from tagmask.classify.stage import trained_classifier
-        from tagmask.localize import stage as localize
+        from tagmask.stages.classify.stage import trained_classifier
+        from tagmask.stages.localize import stage as localize
 
         return lambda context: localize.run(context, trained_classifier(context))
     if name == "refine":
-        from tagmask.refine import stage as refine
+        from tagmask.stages.refine import stage as refine
 
         return refine.run
     if name == "saliency":
-        from tagmask.saliency import stage as saliency
+        from tagmask.stages.saliency import stage as saliency
 
         return saliency.run
     if name.startswith("segment"):
-        from tagmask.segment import stage as segment
+        from tagmask.stages.segment import stage as segment
 
         return lambda context: segment.run(context, name)
-    from tagmask.evaluate import stage as evaluate
+    from tagmask.stages.evaluate import stage as evaluate
 
     return lambda context: evaluate.run(context) if context.engine.is_main else []
 
@@ -283,10 +261,10 @@ def _link_stage(other: Workspace, workspace: Workspace, step: Step) -> bool:
 def _open_manifest(recipe: Recipe, workspace: Workspace, engine: Any, source: DataSource) -> None:
     import torch
 
-    import tagmask
+    from tagmask.version import version
 
     environment = {
-        "tagmask": tagmask.__version__,
+        "tagmask": version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(engine.device),

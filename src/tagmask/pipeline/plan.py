@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.interfaces import DataSource
-from tagmask.settings import Recipe
-from tagmask.workspace import SCHEMA
-
-SEE_TRUTH = ("segment/full", "evaluate")  # the only stages whose source can open masks
-# And classify/2, ..., segment/2, ...
-STAGES = ("classify", "localize", "refine", "saliency", "segment", "segment/full", "evaluate", "report")
+from tagmask.settings.recipe import Recipe
+from tagmask.stages.table import SEE_TRUTH
+from tagmask.storage.arrays import SCHEMA
+from tagmask.types import DataSource
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,3 @@ def _mask_fingerprint(source: DataSource) -> str:
                 continue  # evaluate lists a mask that is gone
             digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def family(stage: str) -> str:
-    """'classify' for 'classify/2'; every other stage is its own."""
-    return stage if stage in STAGES else stage.partition("/")[0]

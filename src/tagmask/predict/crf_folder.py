@@ -11,14 +11,18 @@ import numpy as np
 import torch
 
 from tagmask.data.files import IMAGE_SUFFIXES
-from tagmask.data.images import read_image, read_mask_png
+from tagmask.engine.processes import in_processes
 from tagmask.errors import DataError, InputError, RunError
-from tagmask.interfaces import IGNORE_INDEX, Problem, UInt8Array
-from tagmask.processes import in_processes
-from tagmask.progress import Progress, SilentProgress
-from tagmask.refine.crf_masks import refine_maps, refine_mask
-from tagmask.refine.dense_crf import DenseCrf
-from tagmask.workspace import Workspace, artifact_name, read_json, save_palette_png, stored_arrays, write_json
+from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
+from tagmask.methods.dense_crf.refiner import DenseCrf
+from tagmask.progress.listeners import Progress, SilentProgress
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.arrays import stored_arrays
+from tagmask.storage.files import artifact_name
+from tagmask.storage.images import read_image, read_mask_png
+from tagmask.storage.pictures import save_palette_png
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import IGNORE_INDEX, Problem, UInt8Array
 
 STAGE = "crf"
 

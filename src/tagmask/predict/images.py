@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tagmask.data.columns import read_columns
 from tagmask.data.files import IMAGE_SUFFIXES
-from tagmask.data.images import read_image
-from tagmask.data.tag_table import TableLayout, read_tag_table
+from tagmask.data.table.columns import read_columns
+from tagmask.data.table.tag_table import TableLayout, read_tag_table
 from tagmask.data.tags import TagResolver
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
 from tagmask.errors import DataError, InputError, RunError
-from tagmask.interfaces import ClassList, Problem, UInt8Array
-from tagmask.predictor import Predictor
-from tagmask.progress import Progress, SilentProgress
-from tagmask.workspace import atomic_write, save_palette_png, voc_palette, write_json
+from tagmask.predict.predictor import Predictor
+from tagmask.progress.listeners import Progress, SilentProgress
+from tagmask.storage.files import atomic_write
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import save_palette_png, voc_palette
+from tagmask.storage.records import write_json
+from tagmask.types import ClassList, Problem, UInt8Array
 
 STAGE = "predict"
 RECORD = "prediction.json"

@@ -11,18 +11,19 @@ from typing import Any, get_args
 import numpy as np
 from PIL.Image import Image as PillowImage
 
-from tagmask.building import build_method
-from tagmask.data.images import read_image, rgb_pixels
-from tagmask.engine import Engine
+from tagmask.contracts.building import build_method
+from tagmask.engine.engine import Engine
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.interfaces import ClassList, FloatArray, UInt8Array
-from tagmask.refine.dense_crf import PRESETS
-from tagmask.segment.inference import SMALLEST_TILE, Inference
-from tagmask.segment.predict import to_mask
-from tagmask.segment.stage import load_segmenter
-from tagmask.settings import EngineSettings
-from tagmask.weights import read_description
-from tagmask.workspace import Workspace
+from tagmask.methods.dense_crf.refiner import PRESETS
+from tagmask.models.inference import Inference
+from tagmask.models.probabilities import to_mask
+from tagmask.models.segmenter import load_segmenter
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.engine import EngineSettings
+from tagmask.settings.segment import SMALLEST_TILE
+from tagmask.storage.images import read_image, rgb_pixels
+from tagmask.storage.weights import read_description
+from tagmask.types import ClassList, FloatArray, UInt8Array
 
 DEVICES: tuple[str, ...] = get_args(EngineSettings.model_fields["device"].annotation)
 

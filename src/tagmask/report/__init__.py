@@ -4,9 +4,9 @@ Everything here reads the run directory only (docs/artifacts.md); the gallery al
 there are any, real masks through the data source.
 """
 
-from tagmask.report.compare import compare_runs
-from tagmask.report.html import write_report
-from tagmask.report.score_table import ScoreTable
+from tagmask.report.run.page import write_report
+from tagmask.report.several.groups import compare_runs
+from tagmask.report.several.score_table import ScoreTable
 from tagmask.report.summary import SUMMARY_HEADER, summary_rows
 
 __all__ = ["SUMMARY_HEADER", "ScoreTable", "compare_runs", "summary_rows", "write_report"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tagmask.report.scores import dig, mapping, number, percent
+from tagmask.report.metrics_file import dig, mapping, number, percent
 
 #: What people call a figure -> where it stands in a scores object.
 FIGURES: Mapping[str, tuple[str, ...]] = {

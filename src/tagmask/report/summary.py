@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tagmask.report.scores import ABSENT, ERRORS, MEASURES, RULES, dig, mapping, miou, number, percent
+from tagmask.report.metrics_file import ABSENT, ERRORS, MEASURES, RULES, dig, mapping, miou, number, percent
 
 SUMMARY_HEADER = ("what", "void pixels", "train", "val")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tagmask.data.images import read_image
-from tagmask.interfaces import BACKGROUND, FloatArray, UInt8Array
-from tagmask.workspace import voc_palette
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import voc_palette
+from tagmask.types import BACKGROUND, FloatArray, UInt8Array
 
 # "inferno" (van der Walt and Smith, 2015), every tenth: perceptually even, readable for the colour-blind.
 _INFERNO = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tagmask.engine import Engine
-from tagmask.interfaces import DataSource, Problem, Sample
-from tagmask.progress import Progress
-from tagmask.settings import Recipe
-from tagmask.workspace import Workspace
+from tagmask.engine.engine import Engine
+from tagmask.progress.listeners import Progress
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.recipe import Recipe
+from tagmask.types import DataSource, Problem, Sample
 
 TRAIN, VAL = "train", "val"
 

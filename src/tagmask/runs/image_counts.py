@@ -2,7 +2,7 @@
 
 ``SPLIT-images.npz`` (no pickle): ``schema``, ``data`` (fingerprint of the data), ``classes`` and ``ids`` (texts),
 ``measures`` (texts), and for each measure ``MEASURE.images`` (places in ``ids``), ``.offsets``, ``.truth``,
-``.prediction``, ``.count`` as in :class:`tagmask.evaluate.ImageCounts`.
+``.prediction``, ``.count`` as in :class:`tagmask.metrics.ImageCounts`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from tagmask.errors import RunError
-from tagmask.evaluate.image_counts import ImageCounts
-from tagmask.evaluate.mask_scores import image_table
-from tagmask.workspace import SCHEMA, Workspace, atomic_write, stored_arrays
+from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.mask_scores import image_table
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.arrays import SCHEMA, stored_arrays
+from tagmask.storage.files import atomic_write
 
 WHAT = "image counts"
 

@@ -15,141 +15,27 @@ of maps and masks. It knows no maths and no settings.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tagmask.errors import RunError
-from tagmask.interfaces import ActivationMaps, FloatArray, Problem, UInt8Array
-
-SCHEMA = 1
-_LONGEST_NAME = 150
-_TEMPORARY = ".tmp-"
-
-
-def artifact_name(sample_id: str) -> str:
-    """File name for a sample id: safe on every file system, inside its folder, unique.
-
-    Everything but letters, digits, '-', '_' and '.' is percent-encoded ('/' too, so no id can leave its
-    folder); long names keep a readable head and end in a hash.
-    """
-    name = quote(sample_id, safe="", errors="surrogateescape")  # a Linux file name need not be Unicode
-    if name.startswith("."):
-        name = "%2E" + name[1:]
-    if len(name) > _LONGEST_NAME:
-        digest = hashlib.sha256(sample_id.encode(errors="surrogateescape")).hexdigest()[:16]
-        name = f"{name[:_LONGEST_NAME]}~{digest}"
-    return name
-
-
-def voc_palette(n: int = 256) -> list[int]:
-    """The PASCAL VOC colour map as a flat list of 3 * n values, R G B of index 0 first."""
-    palette = []
-    for index in range(n):
-        rgb, rest = [0, 0, 0], index
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                rgb[channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
-        palette.extend(rgb)
-    return palette
-
-
-@cache
-def _palette_bytes() -> bytes:
-    return bytes(voc_palette())
+from tagmask.storage.arrays import SCHEMA, stored_arrays
+from tagmask.storage.files import _TEMPORARY, _link_or_copy, artifact_name, atomic_write, write_error
+from tagmask.storage.records import _json, read_json, read_jsonl, write_json
+from tagmask.types import ActivationMaps, Problem
 
 
 def is_stage(stage: str, folder: str) -> bool:
     """Whether a folder inside a stage's is a stage of its own: segment/full, segment/2, classify/2, ..."""
     return (stage, folder) == ("segment", "full") or (stage in ("classify", "segment") and folder.isdecimal())
-
-
-@contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path``; it takes the name only when the block ends well.
-
-    Raises:
-        RunError: disk full or folder not writable; says which path and what to do.
-    """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
-        encoding = None if "b" in mode else "utf-8"
-        with os.fdopen(handle, mode, encoding=encoding) as stream:
-            yield stream
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise write_error(path, error) from error
-    except RuntimeError as error:  # torch's archive writer fails once more while it closes
-        if isinstance(error.__context__, OSError):
-            raise write_error(path, error.__context__) from error
-        raise
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def write_error(path: Path, error: OSError) -> RunError:
-    """Translate an OSError of writing into one line with the remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunError(
-            f"{path}: the disk is full. Free some space and start the same command again; "
-            "the run goes on where it stopped."
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return RunError(f"{path}: cannot write here ({error.strerror}). Choose another folder with --output DIR.")
-    return RunError(f"{path}: cannot write ({error.strerror or error}).")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: sorted as given, UTF-8, NaN not allowed."""
-    with atomic_write(path, "w") as stream:
-        stream.write(_json(value, indent=1) + "\n")
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """Readable JSON; escapes only where a text (a file name, say) is not valid Unicode."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=indent, allow_nan=False)
-    return text
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON artifact; a broken one is a RunError that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as JSON ({error}). Delete it to make it again."
-        raise RunError(msg) from error
-
-
-def save_palette_png(path: Path, mask: UInt8Array) -> None:
-    """Write uint8 [H, W] labels as an 8-bit palette PNG in VOC colours, atomically."""
-    image = Image.fromarray(mask, mode=None)
-    image.putpalette(_palette_bytes())
-    with atomic_write(path) as stream:
-        image.save(stream, format="PNG")
 
 
 class Workspace:
@@ -219,46 +105,6 @@ class Workspace:
         """Label -> maximum of its map before division, and the notes, without reading the maps themselves."""
         with stored_arrays(self.map_path(sample_id)) as stored:
             return dict(zip(stored["classes"].tolist(), stored["peak"].tolist(), strict=True)), _notes(stored)
-
-    @staticmethod
-    def save_mask(path: Path, mask: UInt8Array) -> None:
-        """Store labels as an 8-bit palette PNG."""
-        save_palette_png(path, mask)
-
-    @staticmethod
-    def load_mask(path: Path) -> UInt8Array:
-        """Read a palette PNG written by :meth:`save_mask`, uint8 [H, W]."""
-        try:
-            with Image.open(path) as image:
-                return np.array(image, dtype=np.uint8)
-        except Exception as error:  # a torn PNG raises nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            msg = f"{path}: not a readable mask ({reason}). Delete it and run again."
-            raise RunError(msg) from error
-
-    @staticmethod
-    def save_planes(path: Path, planes: UInt8Array) -> None:
-        """Store uint8 [P, H, W] as compressed npz without pickle."""
-        with atomic_write(path) as stream:
-            np.savez_compressed(stream, schema=np.int64(SCHEMA), planes=planes)
-
-    @staticmethod
-    def load_planes(path: Path) -> UInt8Array:
-        """Read a file written by :meth:`save_planes`; a broken one is a RunError that names it."""
-        with stored_arrays(path, "planes") as stored:
-            return np.asarray(stored["planes"], dtype=np.uint8)
-
-    @staticmethod
-    def save_grey(path: Path, values: FloatArray) -> None:
-        """Store float [H, W] in [0, 1] as an 8-bit grey PNG (steps of 1/255), atomically."""
-        levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-        with atomic_write(path) as stream:
-            Image.fromarray(levels).save(stream, format="PNG")
-
-    @classmethod
-    def load_grey(cls, path: Path) -> FloatArray:
-        """Read a grey PNG written by :meth:`save_grey`, float32 [H, W] in [0, 1]."""
-        return cls.load_mask(path).astype(np.float32) / np.float32(255)
 
     # -- files -------------------------------------------------------------------------------------------
 
@@ -355,37 +201,5 @@ class Workspace:
             yield
 
 
-@contextmanager
-def stored_arrays(path: Path, what: str = "maps") -> Iterator[Any]:
-    """The arrays of an npz file; a broken one is a RunError that names it."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            yield stored
-    except Exception as error:  # a torn zip raises nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"{path}: not a readable {what} file ({reason}). Delete it and run again."
-        raise RunError(msg) from error
-
-
 def _notes(stored: Any) -> tuple[tuple[int, str], ...]:
     return tuple((int(label), str(text)) for label, text in stored["notes"]) if "notes" in stored else ()
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # other file system, or links not supported
-        shutil.copy2(source, target)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSON-lines file; a torn last line (killed while appending) is dropped."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines

@@ -14,19 +14,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from tagmask import registry
-from tagmask.building import absolute, anchor, build_method, validate_settings
+from tagmask.contracts import registry
+from tagmask.contracts.building import absolute, anchor, build_method, validate_settings
 from tagmask.errors import RecipeError, nearest
-from tagmask.segment.presets import filled
-from tagmask.settings import (
-    ClassifySettings,
-    LocalizeSettings,
-    Recipe,
-    RefineSettings,
-    RetrainSettings,
-    SegmentSettings,
-    Settings,
-)
+from tagmask.settings.base import Settings
+from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.settings.presets import filled
+from tagmask.settings.recipe import Recipe
+from tagmask.settings.refine import RefineSettings
+from tagmask.settings.segment import SegmentSettings
 
 __all__ = ["Recipe", "load_recipe"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tagmask.errors import DataError, UnreadableImageError, UnreadableMaskError
-from tagmask.interfaces import IGNORE_INDEX, UInt8Array
+from tagmask.types import IGNORE_INDEX, UInt8Array
 
 MAX_PIXELS = 100_000_000
 

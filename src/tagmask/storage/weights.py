@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tagmask.errors import InputError
-from tagmask.workspace import atomic_write
+from tagmask.storage.files import atomic_write
 
 
 def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> None:

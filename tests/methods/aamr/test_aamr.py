@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.segment import aamr_loss, background_loss, conflict_temperature, cross_entropy
-from tagmask.segment.aamr import Aamr, SaliencyBce
-from tagmask.segment.losses import Targets
+from tagmask.contracts.loss import Targets
+from tagmask.functional import aamr_loss, background_loss, conflict_temperature, cross_entropy
+from tagmask.methods.aamr.loss import Aamr, SaliencyBce
 
 seeds = st.integers(0, 10**6)
 

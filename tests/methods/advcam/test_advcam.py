@@ -10,17 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_localize_stage import GoldenNet
 from torch import Tensor, nn
 
+from golden_net import GoldenNet
+from tagmask.contracts.localizer import Trained
 from tagmask.errors import RecipeError
-from tagmask.localize import merge_scales
-from tagmask.localize.advcam import AdvCam, Climbing, climb, climb_step, grad_cam_regions, steps_and_factors
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.stage import activation_maps
-from tagmask.recipe import load_recipe
-from tagmask.settings import LocalizeSettings
+from tagmask.functional import merge_scales
+from tagmask.methods.advcam.localizer import AdvCam, Climbing, climb, climb_step, grad_cam_regions, steps_and_factors
+from tagmask.ops.views import Views
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
 
 Stored = Mapping[str, np.ndarray[Any, Any]]
 SUFFIX = {0.5: "0p5", 1.0: "1p0", 1.5: "1p5", 2.0: "2p0"}

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone, build_backbone
-from tagmask.refine.affinity_network import AffinityNetwork, affinity_taps
-from tagmask.refine.irnet_network import Tap
+from tagmask.backbones.build import Backbone, build_backbone
+from tagmask.methods.affinitynet.model import AffinityNetwork, affinity_taps
+from tagmask.methods.irnet.model import Tap
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 

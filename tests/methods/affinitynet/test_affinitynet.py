@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tagmask.refine import affinity_random_walk, affinitynet
-from tagmask.refine.random_walk import stencil_offsets
+from tagmask.functional import affinity_random_walk
+from tagmask.methods.affinitynet import losses as affinitynet
+from tagmask.ops.random_walk import stencil_offsets
 
 
 def dense(planes, size):

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from tagmask.classify.backbones import build_backbone
-from tagmask.data.transforms import MEAN, STD, resize_image
-from tagmask.refine import affinitynet, dense_crf, upsample_maps
-from tagmask.refine.affinitynet_refiner import AffinityNet, TrainedAffinityNet
-from tagmask.refine.labels import maps_to_labels
+from tagmask.backbones.build import build_backbone
+from tagmask.functional import dense_crf, upsample_maps
+from tagmask.methods.affinitynet import losses as affinitynet
+from tagmask.methods.affinitynet.refiner import AffinityNet, TrainedAffinityNet
+from tagmask.ops.maps import maps_to_labels
+from tagmask.ops.transforms import MEAN, STD, resize_image
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tagmask.classify.gap import GapClassifier, GapHead
+from tagmask.methods.cam.head import GapClassifier, GapHead
 
 
 @given(st.integers(1, 8), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))

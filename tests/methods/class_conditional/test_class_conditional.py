@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize import split_rectangles
-from tagmask.localize.cam import Cam
-from tagmask.localize.class_conditional import ClassConditional, full_size_maps
-from tagmask.localize.iterative import Erasing, erase, erasing_rounds, merge_rounds, normalize_with_floor
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import Views, normalize_maps
-from tagmask.localize.split_unite import Rectangle, centres_of_mass, unite
-from tagmask.localize.stage import activation_maps
-from tagmask.settings import LocalizeSettings
-from tagmask.workspace import Workspace
+from tagmask.contracts.localizer import Trained
+from tagmask.functional import split_rectangles
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.class_conditional.erasing import Erasing, erase, erasing_rounds, merge_rounds, normalize_with_floor
+from tagmask.methods.class_conditional.localizer import ClassConditional, full_size_maps
+from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, unite
+from tagmask.ops.views import Views, normalize_maps
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
+from tagmask.types import ClassifierOutput
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 Stored = Mapping[str, np.ndarray[Any, Any]]

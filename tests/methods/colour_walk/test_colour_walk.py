@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask.refine import colour_walk
+from tagmask.functional import colour_walk
 
-module = importlib.import_module("tagmask.refine.colour_walk")
+module = importlib.import_module("tagmask.methods.colour_walk.refiner")
 
 
 def two_colours(size=(32, 48)):
@@ -57,7 +57,7 @@ def test_image_of_any_size_is_averaged_over_cells():
 def test_affinity_is_the_gaussian_of_the_colour_difference():
     colours = torch.rand(3, 4, 5)
     affinity = module.colour_affinity(colours, radius=3, sigma=0.2)
-    offsets = importlib.import_module("tagmask.refine.random_walk").stencil_offsets(3)
+    offsets = importlib.import_module("tagmask.ops.random_walk").stencil_offsets(3)
     for plane, (dy, dx) in zip(affinity, offsets, strict=True):
         for y in range(4):
             for x in range(5):

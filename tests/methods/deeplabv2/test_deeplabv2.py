@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tagmask.errors import InputError
-from tagmask.segment.deeplabv2 import DeepLabV2, DeepLabV2Network, MultiScale, published_names
+from tagmask.methods.deeplabv2.network import DeepLabV2, DeepLabV2Network, MultiScale, published_names
 
 SMALL: dict[str, Any] = {"depth": 14, "width": 8}
 
@@ -76,7 +76,7 @@ def test_caffe_sees_blue_green_red_of_0_to_255() -> None:
             seen.append(x)
             return x
 
-    from tagmask.data.transforms import normalise
+    from tagmask.ops.transforms import normalise
 
     pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8)
     MultiScale(Watch(), layout="caffe", scales=()).train()(normalise(pixels.numpy())[None])  # type: ignore[arg-type]

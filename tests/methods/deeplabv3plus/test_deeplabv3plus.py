@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tagmask.errors import InputError
-from tagmask.segment.deeplabv3plus import DeepLabV3Plus
+from tagmask.methods.deeplabv3plus.network import DeepLabV3Plus
 
 SMALL: dict[str, Any] = {
     "encoder_args": {"channels": [8, 16, 24, 32], "stem_width": 8},

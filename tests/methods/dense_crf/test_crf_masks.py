@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask.refine import dense_crf_labels, upsample_maps
-from tagmask.refine.crf_masks import refine_maps, refine_mask
-from tagmask.refine.dense_crf import DenseCrf
+from tagmask.functional import dense_crf_labels, upsample_maps
+from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
+from tagmask.methods.dense_crf.refiner import DenseCrf
 
 CRF = DenseCrf(preset="irn_labels")
 

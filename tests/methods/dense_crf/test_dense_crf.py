@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.refine import dense_crf, dense_crf_labels, dense_crf_maps
+from tagmask.functional import dense_crf, dense_crf_labels, dense_crf_maps
 
 # The package attribute of that name is the function.
-module = importlib.import_module("tagmask.refine.dense_crf")
+module = importlib.import_module("tagmask.methods.dense_crf.refiner")
 
 
 def picture(height=14, width=18, seed=0):
@@ -264,12 +264,12 @@ def test_refiner_puts_a_background_beside_the_maps(monkeypatch):
 
 
 def test_the_compiler_is_not_loaded_before_it_is_needed():
-    code = "import sys, tagmask.refine.dense_crf; sys.exit('numba' in sys.modules)"
+    code = "import sys, tagmask.methods.dense_crf.refiner; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_a_place_for_the_cache_it_compiles_in_memory(monkeypatch):
-    from tagmask.refine import compiling
+    from tagmask.ops import compiling
 
     asked = []
 

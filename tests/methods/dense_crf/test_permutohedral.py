@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagmask.refine import lattice_geometry
-from tagmask.refine.mean_field import Pairwise
-from tagmask.refine.permutohedral import Lattice, Team
+from tagmask.methods.dense_crf.lattice import geometry as lattice_geometry
+from tagmask.methods.dense_crf.lattice.filter import Lattice, Team
+from tagmask.methods.dense_crf.mean_field import Pairwise
 
 
 def picture(height, width, seed=0):

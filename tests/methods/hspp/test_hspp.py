@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.classify import hspp
-from tagmask.classify.hspp import HsppHead, maxima_of_bins
+from tagmask.functional import hspp
+from tagmask.methods.hspp.head import HsppHead, maxima_of_bins
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}

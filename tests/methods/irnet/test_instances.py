@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tagmask.refine.instances import (
+from tagmask.methods.irnet.instances import (
     cluster_centroids,
     connected_components,
     find_centroids,

@@ -10,7 +10,7 @@ import torch
 
 from tagmask import refine
 from tagmask.errors import DataError
-from tagmask.refine.ir_labels import ir_labels
+from tagmask.methods.irnet.labels import ir_labels
 
 
 def identity(labels, *, n_labels):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tagmask.refine import irnet, paths
+from tagmask.methods.irnet import losses as irnet
+from tagmask.ops import pixel_pairs as paths
 
 
 def reference_losses(logits, labels, displacement, radius):

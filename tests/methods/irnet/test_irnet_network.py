@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import build_backbone
-from tagmask.refine.irnet import irnet_losses
-from tagmask.refine.irnet_network import (
+from tagmask.backbones.build import build_backbone
+from tagmask.methods.irnet.losses import irnet_losses
+from tagmask.methods.irnet.model import (
     BoundaryBranch,
     DisplacementBranch,
     MeanShift,

@@ -11,13 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from tagmask.data.transforms import normalise
-from tagmask.refine import dense_crf_labels, random_walk, upsample_maps
-from tagmask.refine.ir_labels import ir_labels
-from tagmask.refine.irnet import labels_on_grid
-from tagmask.refine.irnet_network import IRNetwork
-from tagmask.refine.irnet_refiner import IRNet, TrainedIRNet
-from tagmask.refine.trainable import BackboneSettings
+from tagmask.backbones.build import BackboneSettings
+from tagmask.functional import dense_crf_labels, random_walk, upsample_maps
+from tagmask.methods.irnet.labels import ir_labels
+from tagmask.methods.irnet.losses import labels_on_grid
+from tagmask.methods.irnet.model import IRNetwork
+from tagmask.methods.irnet.refiner import IRNet, TrainedIRNet
+from tagmask.ops.transforms import normalise
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 

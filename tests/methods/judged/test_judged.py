@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import RecipeError
-from tagmask.localize.judged import judged_maps
-from tagmask.recipe import load_recipe
+from tagmask.methods.judged.localizer import judged_maps
+from tagmask.settings.loading import load_recipe
 
 MAPS = torch.tensor([[[4.0, 2.0, 0.0]], [[1.0, 2.0, 0.0]]])
 

@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize import lpcam, merge_scales, normalize_maps, select_prototypes
-from tagmask.localize.cam import Cam
-from tagmask.localize.learning import Candidates, Reservoir
-from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
-from tagmask.localize.lpcam import Lpcam, cell_boxes, nearest_patches
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.prototypes import class_vector
-from tagmask.workspace import read_json, read_jsonl
+from tagmask.contracts.learning import Candidates, Reservoir
+from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.functional import lpcam, merge_scales, normalize_maps, select_prototypes
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.lpcam.localizer import Lpcam, cell_boxes, nearest_patches
+from tagmask.methods.lpcam.prototypes import class_vector
+from tagmask.ops.views import Views
+from tagmask.storage.records import read_json, read_jsonl
+from tagmask.types import ClassifierOutput
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 SCALES = ("1p0", "0p5", "1p5", "2p0")
@@ -397,7 +397,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
 
 
 def test_a_run_keeps_the_prototypes_names_its_fallbacks_and_shows_patches(tiny: dict[str, Any], tmp_path: Path) -> None:
-    from tagmask.street import run
+    from tagmask.pipeline.execute import run
 
     tiny["localize"] = {"name": "lpcam", "clusters": 3, "scales": [1.0, 0.5]}
     tiny["segment"] = None

@@ -12,15 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.localize import select_prototypes
-from tagmask.localize.prototypes import (
-    class_vector,
-    cosine_kmeans,
-    kept,
-    prototype_scores,
-    split_positions,
-    unit,
-)
+from tagmask.functional import select_prototypes
+from tagmask.methods.lpcam.prototypes import class_vector, kept, prototype_scores, split_positions
+from tagmask.ops.kmeans import cosine_kmeans, unit
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 

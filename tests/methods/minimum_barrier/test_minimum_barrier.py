@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.saliency import minimum_barrier_saliency
-from tagmask.saliency.minimum_barrier import MinimumBarrier, barrier_distance, lab, otsu, smoothed
-from tagmask.saliency.raster import reconstruct
+from tagmask.functional import minimum_barrier_saliency
+from tagmask.methods.minimum_barrier.raster import reconstruct
+from tagmask.methods.minimum_barrier.saliency import MinimumBarrier, barrier_distance, lab, otsu, smoothed
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 

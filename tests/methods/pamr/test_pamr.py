@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tagmask.refine import pamr
+from tagmask.functional import pamr
 
 # The package attribute of that name is the function.
-module = importlib.import_module("tagmask.refine.pamr")
+module = importlib.import_module("tagmask.methods.pamr.refiner")
 
 
 def plain(image, masks, iterations, dilations):

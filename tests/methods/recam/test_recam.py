@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.classify import reactivation_loss
-from tagmask.classify.gap import GapHead
-from tagmask.classify.model import build_classifier
-from tagmask.classify.recam import RecamHead, class_features, positive_channels, single_label_loss
-from tagmask.classify.softmax_ce import SoftmaxCeHead, softmax_tag_loss
-from tagmask.classify.stage import TagTask, _carry_over
 from tagmask.errors import RecipeError
-from tagmask.recipe import load_recipe
-from tagmask.weights import save_weights
+from tagmask.functional import reactivation_loss
+from tagmask.methods.cam.head import GapHead
+from tagmask.methods.recam.head import RecamHead, class_features, positive_channels, single_label_loss
+from tagmask.methods.softmax_ce.head import SoftmaxCeHead, softmax_tag_loss
+from tagmask.models.classifier import build_classifier
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.classify.stage import TagTask, _carry_over
+from tagmask.storage.weights import save_weights
 
 Stored = Mapping[str, np.ndarray[Any, Any]]
 C, D = 4, 6

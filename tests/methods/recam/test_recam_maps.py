@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tagmask.classify.head import part_with
-from tagmask.classify.model import Classifier, build_classifier
-from tagmask.localize import cam, normalize_maps
-from tagmask.localize.multi_scale import merge_flips
-from tagmask.localize.recam import Recam, reactivation_weights
-from tagmask.localize.stage import activation_maps
-from tagmask.settings import ClassifySettings, LocalizeSettings
+from tagmask.contracts.head import part_with
+from tagmask.functional import cam, normalize_maps
+from tagmask.methods.recam.localizer import Recam, reactivation_weights
+from tagmask.models.classifier import Classifier, build_classifier
+from tagmask.ops.views import merge_flips
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.stage import activation_maps
 
 Stored = Mapping[str, np.ndarray[Any, Any]]
 OPTIONS = {"w": "fc1", "w2": "fc2", "sum": "sum", "product": "product"}

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from tagmask.classify import stage, subcategories
-from tagmask.classify.stage import trained_classifier
-from tagmask.classify.subcategory import SubcategoryHead
-from tagmask.context import Context
 from tagmask.errors import RecipeError
-from tagmask.interfaces import ClassList, DataSource, Sample
-from tagmask.recipe import load_recipe
-from tagmask.workspace import read_json, read_jsonl, write_json
+from tagmask.methods.sc_cam.head import SubcategoryHead
+from tagmask.runs.context import Context
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.classify import stage, subcategories
+from tagmask.stages.classify.stage import trained_classifier
+from tagmask.storage.records import read_json, read_jsonl, write_json
+from tagmask.types import ClassList, DataSource, Sample
 
 ContextOf = Callable[..., Context]
 
@@ -164,7 +164,7 @@ def test_a_resumed_training_keeps_its_clusters_and_notes(
     stored = read_json(path)
     stored["images"]["both"] = [1, 5]
     write_json(path, stored)
-    monkeypatch.setattr(subcategories, "kmeans", None)
+    monkeypatch.setattr(subcategories, "clusters_of", None)
     assert stage.run(context, "classify/2") == first
     found, _ = subcategories.subcategories(context, "classify/2", 3, None)  # type: ignore[arg-type]
     assert found["both"].tolist() == [0, 1, 0, 0, 0, 1] + [0] * 6

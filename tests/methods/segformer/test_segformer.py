@@ -10,7 +10,7 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder
 
 from tagmask.errors import InputError
-from tagmask.segment.segformer import Segformer
+from tagmask.methods.segformer.network import Segformer
 
 
 def test_the_light_one_has_the_published_number_of_parameters() -> None:

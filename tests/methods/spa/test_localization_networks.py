@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import build_backbone
-from tagmask.classify.gap import GapHead
-from tagmask.classify.model import build_classifier
-from tagmask.classify.neck import NeckSettings
-from tagmask.classify.restricted import CLASS_MAPS, RestrictedHead, restricted_activation_loss
+from tagmask.backbones.build import build_backbone
+from tagmask.backbones.neck import NeckSettings
+from tagmask.contracts.localizer import Trained
 from tagmask.errors import InputError
-from tagmask.localize.cam import Cam
-from tagmask.localize.localizer import Trained
-from tagmask.settings import ClassifySettings
+from tagmask.methods.cam.head import GapHead
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.spa.head import CLASS_MAPS, RestrictedHead, restricted_activation_loss
+from tagmask.models.classifier import build_classifier
+from tagmask.settings.classify import ClassifySettings
 
 
 def small(backbone: str = "vgg16_wsol", **options: Any) -> ClassifySettings:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained, ViewLocalizer
-from tagmask.localize.scg import Scg
-from tagmask.localize.self_correlation import combined_correlation, correlated_map, self_correlation
+from tagmask.contracts.localizer import Trained, ViewLocalizer
+from tagmask.methods.spa.localizer import Scg
+from tagmask.methods.spa.self_correlation import combined_correlation, correlated_map, self_correlation
+from tagmask.types import ClassifierOutput
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.errors import InputError
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize import semantic_structure, ssa
-from tagmask.localize.cam import Cam
-from tagmask.localize.localizer import Localizer, Trained
-from tagmask.localize.semantic_structure import Affinity, Blocks, Norm, normalize_features, polish
-from tagmask.localize.ssa import Guidance, Ssa, guided
+from tagmask.functional import semantic_structure, ssa
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.ssa.localizer import Guidance, Ssa, guided
+from tagmask.methods.ssa.semantic_structure import Affinity, Blocks, Norm, normalize_features, polish
+from tagmask.types import ClassifierOutput
 
 FOUR = torch.tensor([[[1.0, 1, 0, 2]], [[0, 1, 1, 1]]], dtype=torch.float64)  # [D=2, h=1, w=4]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.refine import AutoThreshold
-from tagmask.refine.auto_threshold import colour_bins, split_information, split_variance
+from tagmask.functional import AutoThreshold
+from tagmask.methods.threshold.automatic import colour_bins, split_information, split_variance
 
 
 def mutual_information(first, second):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tagmask.refine.threshold import Threshold
+from tagmask.methods.threshold.refiner import Threshold
 
 CLASSES = torch.tensor([3, 7])
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tagmask.errors import InputError
-from tagmask.segment.upernet import UPerNet
+from tagmask.methods.upernet.network import UPerNet
 
 ARGS: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 SMALL: dict[str, Any] = {"encoder_args": ARGS, "decoder_channels": 16, "auxiliary_channels": 8}

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.classify.visual_words import VisualWordsHead, visual_words
+from tagmask.contracts.localizer import Trained
 from tagmask.errors import RecipeError
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import Views, normalize_maps
-from tagmask.localize.visual_words import VisualWords, patch_box, word_branch, word_information
-from tagmask.recipe import load_recipe
-from tagmask.weights import load_tensors
+from tagmask.methods.visual_words.head import VisualWordsHead, visual_words
+from tagmask.methods.visual_words.localizer import VisualWords, patch_box, word_branch, word_information
+from tagmask.ops.views import Views, normalize_maps
+from tagmask.settings.loading import load_recipe
+from tagmask.storage.weights import load_tensors
+from tagmask.types import ClassifierOutput
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
@@ -244,7 +244,7 @@ def test_boxes_lie_inside_the_image_around_their_cell(data: st.DataObject) -> No
 
 def test_a_run_learns_its_words(tiny: dict[str, Any], tmp_path: Path) -> None:
     """Through the stages: losses by name in the history, word groups for the report, maps that do not need them."""
-    from tagmask.street import run
+    from tagmask.pipeline.execute import run
 
     tiny["classify"] |= {"head": {"name": "visual_words", "inner": "hspp", "words": 6}, "epochs": 1}
     tiny["localize"] = {"name": "visual_words", "branches": "both", "images": 5, "scales": [1.0]}

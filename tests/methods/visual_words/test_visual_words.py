@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.building import build_method
-from tagmask.classify import visual_words
-from tagmask.classify.gap import GapHead
-from tagmask.classify.head import part_with
-from tagmask.classify.visual_words import VisualWordsHead, word_similarity
+from tagmask.contracts.building import build_method
+from tagmask.contracts.head import part_with
 from tagmask.errors import RecipeError
+from tagmask.functional import visual_words
+from tagmask.methods.cam.head import GapHead
+from tagmask.methods.visual_words.head import VisualWordsHead, word_similarity
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}

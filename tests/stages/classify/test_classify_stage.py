@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tagmask.classify import stage
-from tagmask.classify.model import build_classifier
-from tagmask.classify.stage import TagTask, multi_hot, trained_classifier
-from tagmask.context import Context
-from tagmask.interfaces import ClassList, DataSource, Problem, Sample
-from tagmask.progress import SilentProgress
-from tagmask.weights import read_description
-from tagmask.workspace import read_jsonl
+from ears import Ears
+from tagmask.models.classifier import build_classifier
+from tagmask.runs.context import Context
+from tagmask.stages.classify import stage
+from tagmask.stages.classify.stage import TagTask, multi_hot, trained_classifier
+from tagmask.storage.records import read_jsonl
+from tagmask.storage.weights import read_description
+from tagmask.types import ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
 COLOURS = {1: (220, 40, 40), 2: (40, 220, 40), 3: (40, 40, 220)}
@@ -51,14 +51,6 @@ def quick(tiny: dict[str, Any]) -> dict[str, Any]:
         optimizer={"lr": 5e-3, "head_lr": 2e-2, "warmup_steps": 0},
     )
     return tiny
-
-
-class Ears(SilentProgress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_tags_as_a_vector() -> None:

@@ -14,22 +14,22 @@ import pytest
 import torch
 from PIL import Image
 
-from tagmask.classify.patches import training_cuts, whole_or_cut
-from tagmask.classify.stage import TagSet, run, trained_classifier
-from tagmask.context import Context
-from tagmask.data.images import read_image
+from tagmask.contracts.localizer import Trained
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import normalise
 from tagmask.errors import InputError
-from tagmask.interfaces import Sample
-from tagmask.localize.cam import Cam
-from tagmask.localize.class_conditional import full_size_maps
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles
-from tagmask.recipe import load_recipe
-from tagmask.settings import ClassifySettings
-from tagmask.workspace import read_json
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.class_conditional.localizer import full_size_maps
+from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles, whole_or_cut
+from tagmask.ops.transforms import normalise
+from tagmask.ops.views import Views
+from tagmask.runs.context import Context
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.classify.cuts import training_cuts
+from tagmask.stages.classify.stage import TagSet, run, trained_classifier
+from tagmask.storage.images import read_image
+from tagmask.storage.records import read_json
+from tagmask.types import Sample
 
 MakeContext = Callable[..., Context]
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from tagmask.classify.model import build_classifier
-from tagmask.classify.stage import TagTask, _carry_over, trained_classifier
 from tagmask.errors import InputError, RunError
-from tagmask.recipe import load_recipe
-from tagmask.settings import ClassifySettings
-from tagmask.street import run, status
-from tagmask.weights import load_tensors, save_tensors, save_weights
-from tagmask.workspace import Workspace
+from tagmask.models.classifier import build_classifier
+from tagmask.pipeline.execute import run, status
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.classify.stage import TagTask, _carry_over, trained_classifier
+from tagmask.storage.weights import load_tensors, save_tensors, save_weights
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask.context import Context
 from tagmask.errors import InputError, RunError, UnreadableMaskError
-from tagmask.evaluate.stage import run
-from tagmask.image_scores import read_split_counts
-from tagmask.interfaces import ActivationMaps, ClassList, DataSource, Sample
-from tagmask.workspace import Workspace, write_json
+from tagmask.runs.context import Context
+from tagmask.runs.image_counts import read_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.stages.evaluate.stage import run
+from tagmask.storage.pictures import save_mask
+from tagmask.storage.records import write_json
+from tagmask.types import ActivationMaps, ClassList, DataSource, Sample
 
 ContextOf = Callable[..., Context]
 # Two images of 4x4; classes 1 and 2; one void pixel.
@@ -41,8 +43,8 @@ def artifacts(tmp_path: Path) -> Workspace:
     space = Workspace(tmp_path / "run")
     for name, label in (("a", 1), ("b", 2)):
         truth = TRUTH[name]
-        space.save_mask(space.mask_path(name), np.where(np.roll(truth, 1, 1) == label, label, 0).astype(np.uint8))
-        space.save_mask(space.prediction_path(name), np.where(truth == 255, 0, truth).astype(np.uint8))
+        save_mask(space.mask_path(name), np.where(np.roll(truth, 1, 1) == label, label, 0).astype(np.uint8))
+        save_mask(space.prediction_path(name), np.where(truth == 255, 0, truth).astype(np.uint8))
         on = np.where(truth == label, 0.9, 0.2).astype(np.float32)
         # Stored at stride 4, an image of 4x4 has a single cell; so the object fills it or does not.
         space.save_maps(

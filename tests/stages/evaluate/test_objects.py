@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask.context import Context
 from tagmask.errors import RecipeError
-from tagmask.evaluate.stage import run as evaluate
-from tagmask.interfaces import ActivationMaps, Box, ClassList, DataSource, Sample
-from tagmask.planning import plan
-from tagmask.recipe import load_recipe
-from tagmask.report.box_layers import box_masks, frames
-from tagmask.report.objects import objects
-from tagmask.report.run_scores import COLUMNS, read_run
+from tagmask.pipeline.execute import run
+from tagmask.pipeline.plan import plan
+from tagmask.report.run.box_layers import box_masks, frames
+from tagmask.report.run.objects import objects
+from tagmask.report.several.run_scores import COLUMNS, read_run
 from tagmask.report.summary import summary_rows
-from tagmask.street import run
-from tagmask.workspace import Workspace
+from tagmask.runs.context import Context
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.evaluate.stage import run as evaluate
+from tagmask.types import ActivationMaps, Box, ClassList, DataSource, Sample
 
 
 @pytest.fixture(scope="module")

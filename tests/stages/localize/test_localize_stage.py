@@ -8,39 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from tagmask.classify.stage import trained_classifier
-from tagmask.context import Context
+from golden_net import GoldenNet
 from tagmask.errors import InputError
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.stage import activation_maps, run
-from tagmask.recipe import load_recipe
-from tagmask.settings import LocalizeSettings
-from tagmask.workspace import Workspace, read_json
+from tagmask.runs.context import Context
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.loading import load_recipe
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.classify.stage import trained_classifier
+from tagmask.stages.localize.stage import activation_maps, run
+from tagmask.storage.records import read_json
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
-
-
-class GoldenNet(nn.Module):
-    """The network of the golden vectors, as a classifier."""
-
-    def __init__(self, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        super().__init__()
-        self.stored = {key: torch.from_numpy(value) for key, value in stored.items() if key.startswith("c")}
-
-    @property
-    def class_weights(self) -> Tensor:
-        return self.stored["classifier_weight"].flatten(1)
-
-    def forward(self, views: Tensor) -> ClassifierOutput:
-        for layer in ("conv1", "conv2"):
-            views = functional.conv2d(
-                views, self.stored[f"{layer}_weight"], self.stored[f"{layer}_bias"], stride=2, padding=1
-            ).relu()
-        return ClassifierOutput(features=views, feature_taps={1: views}, logits=views.mean((2, 3)))
 
 
 def test_the_stages_maps_are_the_published_ones(golden: Golden) -> None:
@@ -79,7 +58,7 @@ def test_an_artifact_does_not_depend_on_the_images_around_it(
 
 
 def _read(path: Path) -> Any:
-    from tagmask.data.images import read_image
+    from tagmask.storage.images import read_image
 
     return read_image(path)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained
-from tagmask.localize.ranking import at_size, class_ranking, crops_of
-from tagmask.localize.stage import activation_maps, seen_of
-from tagmask.settings import LocalizeSettings
+from tagmask.contracts.localizer import Trained
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.ranking import at_size, class_ranking, crops_of
+from tagmask.stages.localize.stage import activation_maps, seen_of
+from tagmask.types import ClassifierOutput
 
 
 class Brightness:

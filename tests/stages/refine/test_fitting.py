@@ -18,30 +18,21 @@ import pytest
 import torch
 import yaml
 
-from tagmask import training
-from tagmask.context import Context
-from tagmask.data.images import read_image
+from ears import Ears
+from tagmask.engine import training
 from tagmask.errors import InputError, RunError
-from tagmask.interfaces import Problem
-from tagmask.progress import SilentProgress
-from tagmask.refine import fitting
-from tagmask.refine.fitting import fitted_chain
-from tagmask.refine.instance_masks import instance_paths
-from tagmask.refine.irnet_refiner import IRNet
-from tagmask.refine.stage import run
-from tagmask.street import run as walk_street
-from tagmask.weights import load_tensors, read_description
-
-
-class Ears(SilentProgress):
-    """What was warned of."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.said.append(text)
-
+from tagmask.methods.irnet.refiner import IRNet
+from tagmask.pipeline.execute import run as walk_street
+from tagmask.runs.context import Context
+from tagmask.stages.refine import fitting
+from tagmask.stages.refine.fitting import fitted_chain
+from tagmask.stages.refine.instance_masks import instance_paths
+from tagmask.stages.refine.stage import run
+from tagmask.storage.arrays import load_planes
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import load_mask
+from tagmask.storage.weights import load_tensors, read_description
+from tagmask.types import Problem
 
 IRNET = {"name": "irnet", "epochs": 2, "batch_size": 4, "crop": 48, "pair_radius": 4, "conf_bg": 0.1, "steps": 16}
 AFFINITYNET = {"name": "affinitynet", "epochs": 2, "batch_size": 4, "crop": 72, "scale": 2.0, "steps": 16}
@@ -88,7 +79,7 @@ def test_it_learns_and_refines(located: Callable[..., Context]) -> None:
     maps = learnt.refine(image, walk.refine(image, torch.from_numpy(stored.maps)))
     kept = context.workspace.load_maps(sample.id, stage="refine")
     np.testing.assert_allclose(kept.maps, maps.numpy(), atol=1e-3)
-    labels = context.workspace.load_mask(folder / "2-irnet" / "labels" / "train_00004.png")
+    labels = load_mask(folder / "2-irnet" / "labels" / "train_00004.png")
     tags = context.source.split("train")[4].tags
     assert labels.shape == (48, 48)
     assert set(np.unique(labels).tolist()) <= {0, 255, *tags}
@@ -168,7 +159,7 @@ def test_the_backbone_starts_from_its_weights_or_from_the_classifier(located: Ca
         ears = Ears()
         context = located([{**IRNET, "epochs": 1, "init": init}, FIXED], name=init, progress=ears)
         run(context)
-        assert [("random weights" in text) for text in ears.said] == [True] * (init == "weights")
+        assert [("random weights" in text) for text in ears.warnings] == [True] * (init == "weights")
         names[init] = load_tensors(context.workspace.stage("refine") / "1-irnet" / "model.safetensors")
     stored = load_tensors(context.workspace.stage("classify") / "model.safetensors")
     key = "backbone.model.conv1.0.weight"
@@ -210,7 +201,7 @@ def test_planes_are_kept_too(located: Callable[..., Context]) -> None:
     run(same)
     run(context)
     assert Planes.finished == [12]
-    kept = fitting.Workspace.load_planes(context.workspace.stage("refine") / "1-planes" / "labels" / "train_00004.npz")
+    kept = load_planes(context.workspace.stage("refine") / "1-planes" / "labels" / "train_00004.npz")
     assert kept.dtype == np.uint8
     assert kept.shape == (1 + len(context.source.split("train")[4].tags), 48, 48)
     tensors = [load_tensors(c.workspace.stage("refine") / f) for c, f in (
@@ -263,7 +254,7 @@ def test_instances_are_written_and_found_again(located: Callable[..., Context]) 
     found = 0
     for sample in context.samples("train", "val"):
         mask, listing = instance_paths(context, sample.id)
-        ids, listed = context.workspace.load_mask(mask), json.loads(listing.read_text())["instances"]
+        ids, listed = load_mask(mask), json.loads(listing.read_text())["instances"]
         assert set(np.unique(ids).tolist()) - {0} == {one["id"] for one in listed}
         assert {one["label"] for one in listed} <= set(sample.tags)
         assert all(one["class"] == context.source.classes.names[one["label"]] for one in listed)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask import registry
-from tagmask.context import Context
-from tagmask.data.images import read_image
+from tagmask.contracts import registry
 from tagmask.errors import RunError, UnknownNameError
-from tagmask.refine import colour_walk, maps_to_labels, upsample_maps
-from tagmask.refine.stage import refined_map_path, run
+from tagmask.functional import colour_walk, maps_to_labels, upsample_maps
+from tagmask.runs.context import Context
+from tagmask.stages.refine.stage import refined_map_path, run
+from tagmask.storage.images import read_image
+from tagmask.storage.pictures import load_mask
 
 ContextOf = Callable[..., Context]
 
@@ -52,7 +53,7 @@ def test_masks_are_what_the_functions_say(located: Callable[..., Context], tiny:
     np.testing.assert_allclose(kept.maps, walked.numpy(), atol=1e-3)  # stored as float16
     assert np.array_equal(kept.peak, stored.peak)
     expected = maps_to_labels(upsample_maps(torch.from_numpy(kept.maps), (48, 48)), torch.from_numpy(kept.classes), 0.4)
-    assert np.array_equal(context.workspace.load_mask(context.workspace.mask_path(sample.id)), expected)
+    assert np.array_equal(load_mask(context.workspace.mask_path(sample.id)), expected)
 
 
 def test_masks_hold_the_images_tags_only(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ def test_masks_hold_the_images_tags_only(located: Callable[..., Context], tiny: 
     context = located(tiny)
     run(context)
     for sample in context.samples("train", "val"):
-        found = np.unique(context.workspace.load_mask(context.workspace.mask_path(sample.id)))
+        found = np.unique(load_mask(context.workspace.mask_path(sample.id)))
         assert set(found.tolist()) <= {0, 255, *sample.tags}
 
 
@@ -86,13 +87,13 @@ def test_a_class_may_have_its_own_threshold(located: Callable[..., Context], tin
     run(context)
     sample = context.source.split("train")[0]
     name, others = context.source.classes.names[sample.tags[0]], context.source.split("train")
-    plain = {s.id: context.workspace.load_mask(context.workspace.mask_path(s.id)) for s in others}
+    plain = {s.id: load_mask(context.workspace.mask_path(s.id)) for s in others}
     shutil.rmtree(context.workspace.stage("refine"))
     tiny["refine"][0]["per_class"] = {name: 1.0}
     run(located(tiny))
     assert thresholds(context) == {"value": 0.4, "rule": "fixed", "per_class": {name: 1.0}, "band": [0.1, 0.05]}
     for other in others:
-        mask = context.workspace.load_mask(context.workspace.mask_path(other.id))
+        mask = load_mask(context.workspace.mask_path(other.id))
         if sample.tags[0] in other.tags:
             assert sample.tags[0] not in mask
         else:

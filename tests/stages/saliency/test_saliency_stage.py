@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from ears import Ears
 from tagmask.errors import InputError, RecipeError, RunError, UnreadableImageError
-from tagmask.progress import SilentProgress
-from tagmask.recipe import load_recipe
-from tagmask.saliency.folder import FolderSaliency
-from tagmask.saliency.plugin import FunctionSaliency
-from tagmask.segment.guides import check_saliency, saliency_reader, weights_reader
-from tagmask.segment.stage import MaskSet
-from tagmask.street import run, status
-from tagmask.workspace import Workspace
+from tagmask.methods.saliency_folder.saliency import FolderSaliency
+from tagmask.methods.saliency_function.saliency import FunctionSaliency
+from tagmask.pipeline.execute import run, status
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.segment.guides import check_saliency, saliency_reader, weights_reader
+from tagmask.stages.segment.stage import MaskSet
+from tagmask.storage.pictures import load_mask, save_grey
 
 IMAGE = np.zeros((8, 12, 3), np.uint8)
 
@@ -34,14 +35,6 @@ def broken(image: Any) -> Any:
 
 def wrong(image: Any) -> Any:
     return image.mean(axis=2)
-
-
-class Ears(SilentProgress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 # -- sources -----------------------------------------------------------------------------------------------
@@ -179,7 +172,7 @@ def test_padding_and_missing_maps_are_not_valid(context_of: Any, salient: dict[s
     context = context_of(salient)
     samples, settings = context.samples("train")[:2], context.recipe.segment
     workspace = context.workspace
-    workspace.save_grey(workspace.grey_path(samples[0].id, "saliency", "maps"), np.full((48, 48), 0.6))
+    save_grey(workspace.grey_path(samples[0].id, "saliency", "maps"), np.full((48, 48), 0.6))
     settings = settings.model_copy(
         update={"augment": settings.augment.model_copy(update={"crop": 64, "scale": (1, 1)})}
     )
@@ -209,7 +202,7 @@ def test_weights_come_from_the_maps_and_the_threshold(context_of: Any, salient: 
         assert weights is not None
         assert weights.shape == found.image_size
         assert 0 <= weights.min() <= weights.max() <= 1
-        mask = workspace.load_mask(workspace.mask_path(sample.id))
+        mask = load_mask(workspace.mask_path(sample.id))
         top = np.asarray(found.maps.max(axis=0))
         if mask.any() and top.max() > 0.9:
             assert weights[mask > 0].max() > 0.3

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmask.errors import UnreadableMaskError
-from tagmask.interfaces import Sample, UInt8Array
-from tagmask.segment.balance import label_pixels, repeat_factors
-from tagmask.segment.schedule import sampling_weights
-from tagmask.settings import SegmentSettings
+from tagmask.settings.segment import SegmentSettings
+from tagmask.stages.segment.balance import label_pixels, repeat_factors
+from tagmask.stages.segment.schedule import sampling_weights
+from tagmask.types import Sample, UInt8Array
 
 
 def test_by_hand() -> None:

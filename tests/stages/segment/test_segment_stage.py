@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tagmask.context import Context
 from tagmask.errors import RunError, UnreadableMaskError
-from tagmask.interfaces import ClassList, DataSource, Problem, Sample
-from tagmask.segment.stage import FULL, WEAK, MaskSet, SegmentationTask, run
-from tagmask.weights import read_description
-from tagmask.workspace import read_jsonl
+from tagmask.runs.context import Context
+from tagmask.stages.segment.stage import FULL, WEAK, MaskSet, SegmentationTask, run
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.storage.records import read_jsonl
+from tagmask.storage.weights import read_description
+from tagmask.types import ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
 
@@ -62,7 +63,7 @@ def quick(tiny: dict[str, Any]) -> dict[str, Any]:
 
 def accuracy(context: Context, stage: str) -> float:
     right = [
-        (context.workspace.load_mask(context.workspace.prediction_path(s.id, stage)) == np.load(s.mask_path)).mean()
+        (load_mask(context.workspace.prediction_path(s.id, stage)) == np.load(s.mask_path)).mean()
         for s in context.source.split("val")
         if s.mask_path
     ]
@@ -87,7 +88,7 @@ def test_it_learns_pseudo_masks_whatever_they_say(
     """Pseudo masks that call the ground a box and the box ground: the network must say so too."""
     context = context_of(quick, halves.weak())
     for sample in halves.split("train"):
-        context.workspace.save_mask(context.workspace.mask_path(sample.id), 1 - halves.read_mask(sample))
+        save_mask(context.workspace.mask_path(sample.id), 1 - halves.read_mask(sample))
     assert run(context, WEAK) == []
     truth = context_of(quick, halves)
     assert accuracy(truth, WEAK) < 0.1
@@ -101,7 +102,7 @@ def test_images_without_pseudo_mask_are_not_trained_on(
         run(context, WEAK)
     chosen = {sample.id for sample in halves.split("train")[:5]}
     for sample in halves.split("train")[:5]:
-        context.workspace.save_mask(context.workspace.mask_path(sample.id), halves.read_mask(sample))
+        save_mask(context.workspace.mask_path(sample.id), halves.read_mask(sample))
     seen: set[str] = set()
     really = MaskSet.item
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 import tagmask
 from tagmask.errors import InputError, RecipeError
-from tagmask.recipe import load_recipe
-from tagmask.segment import constrain_to_tags
-from tagmask.segment.guides import weights_reader
-from tagmask.segment.self_training import labels_within_tags
-from tagmask.street import run, status
-from tagmask.workspace import Workspace, is_stage
+from tagmask.functional import constrain_to_tags
+from tagmask.pipeline.execute import run, status
+from tagmask.runs.workspace import Workspace, is_stage
+from tagmask.settings.loading import load_recipe
+from tagmask.stages.segment.guides import weights_reader
+from tagmask.stages.segment.self_training import labels_within_tags
+from tagmask.storage.pictures import load_mask, save_grey
 
 
 def probabilities(seed: int, c: int = 5, h: int = 6, w: int = 7) -> torch.Tensor:
@@ -104,7 +105,7 @@ def test_every_round_is_a_stage_with_its_labels(done: Path) -> None:
     assert not (done / "segment" / "masks").exists()
     tags = {sample.id: sample.tags for sample in load_recipe(done / "recipe.yaml").data.open().split("train")}
     for name, allowed in tags.items():
-        assert set(np.unique(workspace.load_mask(workspace.mask_path(name, "segment/2")))) <= {0, *allowed}
+        assert set(np.unique(load_mask(workspace.mask_path(name, "segment/2")))) <= {0, *allowed}
     splits = json.loads((done / "metrics.json").read_text())["splits"]
     assert {"pseudo_masks", "pseudo_masks_2"} <= splits["train"].keys()
     assert {"segmentation", "segmentation_1"} <= splits["val"].keys()
@@ -158,7 +159,7 @@ def test_confidence_weighs_every_round(
     assert (weighted.path / name).read_bytes() != (done / name).read_bytes()
     context = context_of(rounds, root=tmp_path / "other")
     sample, workspace = context.samples("train")[0], context.workspace
-    workspace.save_grey(workspace.grey_path(sample.id, "segment/2", "margins"), np.asarray([[0, 0.2, 0.6]]))
+    save_grey(workspace.grey_path(sample.id, "segment/2", "margins"), np.asarray([[0, 0.2, 0.6]]))
     weights = weights_reader(context, context.recipe.segment.confidence, "segment/2")(sample)
     np.testing.assert_allclose(weights, [[0.1, 0.46, 1.0]], atol=1e-6)
 

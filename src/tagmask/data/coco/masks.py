@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.data.coco_json import CocoOutlines, read_outlines
-from tagmask.data.images import size_for_mask
+from tagmask.data.coco.annotations import CocoOutlines, read_outlines
 from tagmask.errors import DataError, UnreadableMaskError
-from tagmask.interfaces import ClassList, Sample, UInt8Array
+from tagmask.storage.images import size_for_mask
+from tagmask.types import ClassList, Sample, UInt8Array
 
 MaskStyle = Literal["annotation_order", "small_on_top"]
 BoolArray = NDArray[np.bool_]

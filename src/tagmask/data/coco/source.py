@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagmask.data.coco_json import CocoContent, read_content
-from tagmask.data.coco_masks import CocoMasks, MaskStyle
+from tagmask.data.coco.annotations import CocoContent, read_content
+from tagmask.data.coco.masks import CocoMasks, MaskStyle
 from tagmask.data.files import ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import make_classes
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import Box, ClassList, DataSource
+from tagmask.types import Box, ClassList, DataSource
 
 
 class CocoSource(SourceSettings):

@@ -11,56 +11,19 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tagmask.data.health_text import health_lines, warnings_of
-from tagmask.data.images import MAX_PIXELS, read_image
+from tagmask.data.health.report import HealthReport, SizeRange
+from tagmask.data.health.text import warnings_of
 from tagmask.errors import DataError
-from tagmask.interfaces import DataSource, Problem, Sample
+from tagmask.storage.images import MAX_PIXELS, read_image
+from tagmask.types import DataSource, Problem, Sample
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class SizeRange:
-    """Smallest, median and largest of heights and widths (each side on its own), in pixels."""
-
-    height: tuple[int, int, int]
-    width: tuple[int, int, int]
-    distinct: int
-
-
-@dataclass(frozen=True)
-class HealthReport:
-    """All findings. ``co_occurrence[i][j]`` counts the images with both foreground classes i and j (their own
-    counts on the diagonal), over all splits. ``duplicates`` are groups of ids with the same file content.
-    """
-
-    format: str
-    classes: tuple[str, ...]
-    images: dict[str, int]
-    class_counts: dict[str, dict[str, int]]
-    co_occurrence: tuple[tuple[int, ...], ...]
-    untagged: dict[str, int]
-    sizes: SizeRange | None
-    unreadable: tuple[Problem, ...]
-    broken_masks: tuple[Problem, ...]
-    missing_masks: dict[str, int] | None
-    duplicates: tuple[tuple[str, ...], ...]
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and texts: ready for JSON."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """The report as a plain-text table, one entry per line."""
-        return health_lines(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tagmask.interfaces import DataSource
+from tagmask.types import DataSource
 
 if TYPE_CHECKING:
-    from tagmask.data.health import HealthReport
+    from tagmask.data.health.report import HealthReport
 
 FEW_IMAGES = 5
 ALWAYS_TOGETHER = 0.9

@@ -13,12 +13,12 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.data.files import ImageFolder
-from tagmask.data.object_masks import ObjectMasks
-from tagmask.data.row_lists import numbers, rows
+from tagmask.data.localisation.lists import numbers, rows
+from tagmask.data.localisation.object_masks import ObjectMasks
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import make_classes
 from tagmask.errors import DataError
-from tagmask.interfaces import Box, DataSource
+from tagmask.types import Box, DataSource
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt")
 

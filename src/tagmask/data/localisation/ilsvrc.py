@@ -14,11 +14,11 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.data.files import Found, ImageFolder
-from tagmask.data.row_lists import numbers, rows
+from tagmask.data.localisation.lists import numbers, rows
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
-from tagmask.data.voc_xml import read_objects
+from tagmask.data.voc.xml import read_objects
 from tagmask.errors import DataError
-from tagmask.interfaces import Box, ClassList, DataSource
+from tagmask.types import Box, ClassList, DataSource
 
 WNID = re.compile(r"n\d{8}")
 _TRAIN = ("Data/CLS-LOC/train", "train", "ILSVRC2012_img_train")

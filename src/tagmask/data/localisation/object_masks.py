@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.data.images import size_for_mask
 from tagmask.errors import UnreadableMaskError
-from tagmask.interfaces import IGNORE_INDEX, Sample, UInt8Array
+from tagmask.storage.images import size_for_mask
+from tagmask.types import IGNORE_INDEX, Sample, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)

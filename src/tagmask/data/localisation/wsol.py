@@ -15,11 +15,11 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.data.files import Found, ImageFolder
-from tagmask.data.object_masks import ObjectMasks
-from tagmask.data.row_lists import numbers, rows
+from tagmask.data.localisation.lists import numbers, rows
+from tagmask.data.localisation.object_masks import ObjectMasks
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import Box, ClassList, DataSource
+from tagmask.types import Box, ClassList, DataSource
 
 LABELS, BOXES, SIZES, IDS = "class_labels.txt", "localization.txt", "image_sizes.txt", "image_ids.txt"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.data import partsworld_palette as palette
-from tagmask.data.partsworld_palette import Coat, Colour, mixed
-from tagmask.data.partsworld_scene import (
+from tagmask.data.partsworld import palette
+from tagmask.data.partsworld.palette import Coat, Colour, mixed
+from tagmask.data.partsworld.scene import (
     PAINT,
     Band,
     Blob,
@@ -24,8 +24,8 @@ from tagmask.data.partsworld_scene import (
     Split,
     plan_scene,
 )
-from tagmask.data.partsworld_shapes import HEAD_CENTRE, capsule, disc, ellipse, hump, step, union
-from tagmask.interfaces import Box, FloatArray, UInt8Array
+from tagmask.data.partsworld.shapes import HEAD_CENTRE, capsule, disc, ellipse, hump, step, union
+from tagmask.types import Box, FloatArray, UInt8Array
 
 PART_NAMES = ("none", "head", "body", "limb", "tail")
 HEAD, BODY, LIMB, TAIL = 1, 2, 3, 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tagmask.data.partsworld_shapes import (
+from tagmask.data.partsworld.shapes import (
     HEAD_SHAPES,
     Pattern,
     Shape,
@@ -26,7 +26,7 @@ from tagmask.data.partsworld_shapes import (
     weave,
     zigzag,
 )
-from tagmask.interfaces import FloatArray
+from tagmask.types import FloatArray
 
 Colour = tuple[float, float, float]
 

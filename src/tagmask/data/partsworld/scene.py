@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tagmask.data.partsworld_shapes import HEAD_CENTRE
+from tagmask.data.partsworld.shapes import HEAD_CENTRE
 
 T = TypeVar("T")
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tagmask.interfaces import FloatArray
+from tagmask.types import FloatArray
 
 Shape = Callable[[FloatArray, FloatArray], FloatArray]
 Pattern = Callable[[FloatArray, FloatArray], FloatArray]

@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from tagmask.data.partsworld_draw import PART_NAMES, Rendered, render
-from tagmask.data.partsworld_scene import CLASS_NAMES, CONTEXT_OF_LABEL, SPLITS, SceneSettings, Split
+from tagmask.data.partsworld.draw import PART_NAMES, Rendered, render
+from tagmask.data.partsworld.scene import CLASS_NAMES, CONTEXT_OF_LABEL, SPLITS, SceneSettings, Split
 from tagmask.errors import DataError, UnreadableMaskError
-from tagmask.interfaces import Box, ClassList, DataSource, Sample, UInt8Array
-from tagmask.workspace import voc_palette, write_error
+from tagmask.storage.files import write_error
+from tagmask.storage.pictures import voc_palette
+from tagmask.types import Box, ClassList, DataSource, Sample, UInt8Array
 
 __all__ = [
     "CLASSES",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import Problem
+from tagmask.types import Problem
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 _DELIMITERS = (",", ";", "\t")

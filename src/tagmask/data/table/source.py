@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tagmask.data.columns import read_columns
 from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
-from tagmask.data.tag_table import TableLayout, TagRow, TagTable, read_tag_table
+from tagmask.data.table.columns import read_columns
+from tagmask.data.table.tag_table import TableLayout, TagRow, TagTable, read_tag_table
 from tagmask.data.tags import TagResolver, make_classes
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.interfaces import DataSource
+from tagmask.types import DataSource
 
 TABLE_FILES = (".csv", ".tsv", ".parquet")
 USUAL_TABLES = ("labels", "tags", "annotations", "train", "data")

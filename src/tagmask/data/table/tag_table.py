@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tagmask.data.columns import Columns
+from tagmask.data.table.columns import Columns
 from tagmask.data.tags import is_background
 from tagmask.errors import UnknownNameError
-from tagmask.interfaces import Problem
+from tagmask.types import Problem
 
 IMAGE_COLUMNS = (
     "image", "images", "file_name", "filename", "file", "image_path", "filepath", "path", "image_name",

@@ -15,16 +15,16 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tagmask.data.columns import read_columns
 from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder, inside, without_suffix
-from tagmask.data.images import image_size, read_mask_png
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
-from tagmask.data.tag_table import TableLayout, read_tag_table
+from tagmask.data.table.columns import read_columns
+from tagmask.data.table.tag_table import TableLayout, read_tag_table
 from tagmask.data.tags import TagResolver, make_classes
-from tagmask.data.voc_layout import ListEntry, around, find_base, list_file, read_list, split_lists
-from tagmask.data.voc_xml import VocObject, read_objects
+from tagmask.data.voc.layout import ListEntry, around, find_base, list_file, read_list, split_lists
+from tagmask.data.voc.xml import VocObject, read_objects
 from tagmask.errors import DataError
-from tagmask.interfaces import IGNORE_INDEX, Box, DataSource, Problem
+from tagmask.storage.images import image_size, read_mask_png
+from tagmask.types import IGNORE_INDEX, Box, DataSource, Problem
 
 log = logging.getLogger(__name__)
 

@@ -22,18 +22,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
-from tagmask.segment.losses import (
-    SALIENCY,
-    Loss,
-    Outputs,
-    Targets,
-    bilinear_to,
-    listed,
-    nearest_to,
-    summed_cross_entropy,
-    weighted_sum,
-)
+from tagmask.contracts.loss import SALIENCY, Loss, Targets
+from tagmask.ops.losses import Outputs, bilinear_to, listed, nearest_to, summed_cross_entropy, weighted_sum
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Tau = Literal["image", "batch"]
 BackgroundRule = Literal["softmax", "sigmoid"]
@@ -166,7 +157,7 @@ class SaliencyBce(Loss):
     background: BackgroundRule = "softmax"
 
     def terms(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """See :class:`~tagmask.segment.losses.Loss`; 'segmentation' and 'saliency' are the two terms, unweighted."""
+        """See :class:`~tagmask.contracts.loss.Loss`; 'segmentation' and 'saliency' are the two terms, unweighted."""
         labels, factors = targets.labels, targets.factors
         saliency, valid = _checked(labels, targets.saliency, targets.valid)
         logits = listed(outputs)

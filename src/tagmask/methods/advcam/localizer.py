@@ -19,12 +19,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.interfaces import UInt8Array
-from tagmask.localize.cam import LinearView
-from tagmask.localize.localizer import Localizer, Trained
-from tagmask.localize.multi_scale import Views, strided_size, sum_scales
-from tagmask.method import Method
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.localizer import Localizer, Trained
+from tagmask.contracts.method import Method
+from tagmask.methods.cam.localizer import LinearView
+from tagmask.ops.views import Views, strided_size, sum_scales
+from tagmask.types import UInt8Array
 
 _EPS = 1e-12
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX
-from tagmask.refine.paths import BACKGROUND_PAIR, FOREGROUND_PAIR, NEGATIVE_PAIR, pair_kinds, source_region
-from tagmask.refine.random_walk import stencil_offsets, stencil_walk, working_dtype
+from tagmask.ops.pixel_pairs import BACKGROUND_PAIR, FOREGROUND_PAIR, NEGATIVE_PAIR, pair_kinds, source_region
+from tagmask.ops.random_walk import stencil_offsets, stencil_walk, working_dtype
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 _OUTSIDE = 1e-5  # no plane this high: the crop reaches over the image here
 _EPS = 1e-5

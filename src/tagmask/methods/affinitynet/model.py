@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone, keep_statistics
-from tagmask.refine.irnet_network import Tap, fit_to_grid, stage_strides
+from tagmask.backbones.build import Backbone, keep_statistics
+from tagmask.methods.irnet.model import Tap, fit_to_grid, stage_strides
 
 STRIDE = 8
 _WIDTHS = (256, 128, 64)  # of the last tap, the one before, and all others

@@ -25,23 +25,22 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone
-from tagmask.data.transforms import jitter, normalise, place, random_window, resize_image, scaled_size
-from tagmask.interfaces import UInt8Array
-from tagmask.optim import OptimizerSettings
-from tagmask.refine.affinity_network import STRIDE, AffinityNetwork
-from tagmask.refine.affinitynet import (
+from tagmask.backbones.build import Backbone
+from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.methods.affinitynet.losses import (
     affinity_labels,
     affinity_loss,
     affinity_random_walk,
     feature_affinity,
     walk_start,
 )
-from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.refine.labels import upsample_maps
-from tagmask.refine.maps import check_maps, divide_by_peaks
-from tagmask.refine.random_walk import stencil_offsets
-from tagmask.refine.trainable import TrainableRefiner
+from tagmask.methods.affinitynet.model import STRIDE, AffinityNetwork
+from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.ops.maps import check_maps, divide_by_peaks, upsample_maps
+from tagmask.ops.random_walk import stencil_offsets
+from tagmask.ops.transforms import jitter, normalise, place, random_window, resize_image, scaled_size
+from tagmask.types import UInt8Array
 
 Alpha = Annotated[float, Field(gt=0, le=256)]
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.head import Head
-from tagmask.classify.neck import xavier
-from tagmask.method import LATER
+from tagmask.backbones.neck import xavier
+from tagmask.contracts.head import Head
+from tagmask.contracts.method import LATER
 
 
 class GapHead(Head):

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained, ViewLocalizer
-from tagmask.method import LATER
+from tagmask.contracts.localizer import Trained, ViewLocalizer
+from tagmask.contracts.method import LATER
+from tagmask.types import ClassifierOutput
 
 
 def cam(features: Tensor, class_weights: Tensor, class_bias: Tensor | None = None) -> Tensor:

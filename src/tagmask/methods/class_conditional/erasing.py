@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.method import Method
+from tagmask.contracts.method import Method
 
 MaskGeometry = Literal["correct", "reference"]
 

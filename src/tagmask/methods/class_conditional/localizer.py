@@ -15,12 +15,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.interfaces import UInt8Array
-from tagmask.localize.iterative import Erasing, erasing_rounds, merge_rounds, normalize_with_floor
-from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
-from tagmask.localize.multi_scale import Views, strided_size, sum_scales
-from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles, unite
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.methods.class_conditional.erasing import Erasing, erasing_rounds, merge_rounds, normalize_with_floor
+from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles, unite
+from tagmask.ops.views import Views, strided_size, sum_scales
+from tagmask.types import UInt8Array
 
 _NO_CENTRE = "its map of the whole image is zero everywhere; the image is cut as if its centre were the middle"
 

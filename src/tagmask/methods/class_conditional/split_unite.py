@@ -10,8 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tagmask.types import UInt8Array
 
 #: Pixels by which cuts reach over a centre of mass: with one class, and with two.
 BUFFERS = (10, 20)
@@ -99,3 +102,12 @@ def unite(parts: Sequence[tuple[Rectangle, Tensor]], image_size: tuple[int, int]
         place = united[:, cut.top : cut.bottom, cut.left : cut.right]
         torch.maximum(place, maps, out=place)
     return united
+
+
+def whole_or_cut(image: UInt8Array, cuts: Sequence[Rectangle], rng: np.random.Generator) -> UInt8Array:
+    """The image uint8 [H, W, 3] or one of its cuts, each with the same probability."""
+    which = int(rng.integers(len(cuts) + 1))
+    if which == len(cuts):
+        return image
+    cut = cuts[which]
+    return np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])

@@ -1,6 +1,6 @@
 """Colour walk: IRNet's propagation with colour in place of a learnt boundary; nothing to train.
 
-The stencil and the walk are those of :mod:`tagmask.refine.random_walk` (Ahn, Cho, Kwak, CVPR 2019). The
+The stencil and the walk are those of :mod:`tagmask.ops.random_walk` (Ahn, Cho, Kwak, CVPR 2019). The
 affinity of a pixel pair is exp(-|c_i - c_j|^2 / (2 sigma^2)), the intensity kernel of normalised cuts (Shi
 and Malik, PAMI 2000, eq. 11) without its distance term: the stencil's radius takes that part.
 """
@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.interfaces import UInt8Array
-from tagmask.method import Method
-from tagmask.refine.maps import check_maps, divide_by_peaks
-from tagmask.refine.paths import stencil_offsets
-from tagmask.refine.random_walk import stencil_walk
+from tagmask.contracts.method import Method
+from tagmask.ops.maps import check_maps, divide_by_peaks
+from tagmask.ops.pixel_pairs import stencil_offsets
+from tagmask.ops.random_walk import stencil_walk
+from tagmask.types import UInt8Array
 
 
 def colour_affinity(colours: Tensor, *, radius: int, sigma: float) -> Tensor:

@@ -21,13 +21,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import create_timm
-from tagmask.data.transforms import MEAN, STD
+from tagmask.backbones.build import classifier_backbone, create_timm, not_the_backbone
+from tagmask.contracts.encoder_network import Weights
+from tagmask.contracts.method import Method
+from tagmask.contracts.network import Coarse, SegmentationModel
 from tagmask.errors import InputError
-from tagmask.method import Method
-from tagmask.segment.encoders import Weights, classifier_backbone, not_the_backbone
-from tagmask.segment.model import Coarse, SegmentationModel
-from tagmask.state_dict import fitting, read_state_dict
+from tagmask.ops.transforms import MEAN, STD
+from tagmask.storage.state_dict import fitting, read_state_dict
 
 Layout = Literal["caffe", "torchvision"]
 Rate = Annotated[int, Field(ge=1)]

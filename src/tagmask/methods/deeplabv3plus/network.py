@@ -12,14 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import segmentation_models_pytorch as smp
 from pydantic import Field
 
-from tagmask.segment.encoders import EncoderNetwork
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts.encoder_network import EncoderNetwork
+from tagmask.contracts.network import SegmentationModel
 
 Rate = Annotated[int, Field(ge=1)]
 
 
 class DeepLabV3Plus(EncoderNetwork):
-    """DeepLabV3+; ``weights`` as :class:`~tagmask.segment.encoders.EncoderNetwork` says."""
+    """DeepLabV3+; ``weights`` as :class:`~tagmask.contracts.encoder_network.EncoderNetwork` says."""
 
     name: ClassVar[str] = "deeplabv3plus"
 

@@ -7,11 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.data.transforms import resize_mask
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, UInt8Array
-from tagmask.refine.dense_crf import DenseCrf, dense_crf_labels
-from tagmask.refine.labels import upsample_maps
-from tagmask.refine.maps import check_image
+from tagmask.methods.dense_crf.refiner import DenseCrf, dense_crf_labels
+from tagmask.ops.maps import check_image, upsample_maps
+from tagmask.ops.transforms import resize_mask
+from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
 def refine_mask(crf: DenseCrf, image: UInt8Array, mask: UInt8Array, *, confidence: float = 0.7) -> UInt8Array:

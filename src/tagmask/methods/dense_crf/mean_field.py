@@ -2,8 +2,8 @@
 
 Q <- softmax(-U + sum of the kernels' messages), all pixels at once; the message of a pixel to itself is included,
 every kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral
-lattice: compiled for the CPU (:mod:`tagmask.refine.permutohedral`, imported with its compiler when first used), where
-the result does not depend on the number of threads, to the bit; in torch (:mod:`tagmask.refine.lattice_torch`) for
+lattice: compiled for the CPU (``lattice.filter``, imported with its compiler when first used), where
+the result does not depend on the number of threads, to the bit; in torch (``lattice.in_torch``) for
 other devices.
 """
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.interfaces import UInt8Array
+from tagmask.types import UInt8Array
 
 Backend = Literal["auto", "compiled", "torch"]
 
@@ -68,8 +68,8 @@ def _threads() -> int:
 def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairwise], iterations: int,
               threads: int) -> NDArray[np.float32]:  # fmt: skip
     """Mean field on the CPU: [C, n] -> [C, n]."""
-    from tagmask.refine import lattice_rows as rows
-    from tagmask.refine.permutohedral import Lattice, Team
+    from tagmask.methods.dense_crf.lattice import rows
+    from tagmask.methods.dense_crf.lattice.filter import Lattice, Team
 
     n_labels, n = unary.shape
     width = n_labels + -n_labels % 4
@@ -92,7 +92,7 @@ def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairw
 
 def _in_torch(image: UInt8Array, unary: Tensor, kernels: list[Pairwise], iterations: int) -> Tensor:
     """Mean field where ``unary`` [C, n] is: [C, n]."""
-    from tagmask.refine.lattice_torch import TorchLattice
+    from tagmask.methods.dense_crf.lattice.in_torch import TorchLattice
 
     lattices = [TorchLattice.of(torch.from_numpy(kernel.features(image)).to(unary.device)) for kernel in kernels]
     mixing = [kernel.mixing(len(unary)) for kernel in kernels]

@@ -1,7 +1,7 @@
 """Fully connected CRF by mean field: labels follow the image's edges; nothing to train.
 
 Source: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS
-2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1). The inference is :mod:`tagmask.refine.mean_field`.
+2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1). The inference is :mod:`tagmask.methods.dense_crf.mean_field`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.data.transforms import resize_image, scaled_size
-from tagmask.interfaces import UInt8Array
-from tagmask.method import Method
-from tagmask.refine.labels import upsample_maps
-from tagmask.refine.maps import check_maps
-from tagmask.refine.mean_field import Backend, Pairwise, mean_field
+from tagmask.contracts.method import Method
+from tagmask.methods.dense_crf.mean_field import Backend, Pairwise, mean_field
+from tagmask.ops.maps import check_maps, upsample_maps
+from tagmask.ops.transforms import resize_image, scaled_size
+from tagmask.types import UInt8Array
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.head import Head
+from tagmask.contracts.head import Head
 
 
 def hspp(

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.interfaces import BACKGROUND, UInt8Array
-from tagmask.refine.labels import upsample_maps
+from tagmask.ops.maps import upsample_maps
+from tagmask.types import BACKGROUND, UInt8Array
 
 MOST = 254  # ids of an 8-bit mask
 

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, UInt8Array
-from tagmask.refine.labels import maps_to_labels
+from tagmask.ops.maps import maps_to_labels
+from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
 class LabelsCRF(Protocol):

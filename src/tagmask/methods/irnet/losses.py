@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tagmask.refine.paths import (
+from tagmask.ops.pixel_pairs import (
     BACKGROUND_PAIR,
     FOREGROUND_PAIR,
     NEGATIVE_PAIR,

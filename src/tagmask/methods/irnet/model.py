@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone
+from tagmask.backbones.build import Backbone
 
 FINE, COARSE = 4, 8
 

@@ -23,19 +23,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.classify.backbones import Backbone
-from tagmask.data.transforms import augment_pair, normalise, resize_image, resize_mask, scaled_size
-from tagmask.interfaces import UInt8Array
-from tagmask.optim import OptimizerSettings, parameter_groups
-from tagmask.refine.dense_crf import dense_crf_labels
-from tagmask.refine.instances import Instances, cluster_centroids, find_centroids, instance_masks, split_maps
-from tagmask.refine.ir_labels import ir_labels
-from tagmask.refine.irnet import boundary_probability, irnet_losses, labels_on_grid
-from tagmask.refine.irnet_network import FINE, IRNetwork, grid_size
-from tagmask.refine.labels import upsample_maps
-from tagmask.refine.maps import check_image, check_maps
-from tagmask.refine.random_walk import random_walk
-from tagmask.refine.trainable import TrainableRefiner
+from tagmask.backbones.build import Backbone
+from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
+from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.methods.dense_crf.refiner import dense_crf_labels
+from tagmask.methods.irnet.instances import Instances, cluster_centroids, find_centroids, instance_masks, split_maps
+from tagmask.methods.irnet.labels import ir_labels
+from tagmask.methods.irnet.losses import boundary_probability, irnet_losses, labels_on_grid
+from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
+from tagmask.ops.maps import check_image, check_maps, upsample_maps
+from tagmask.ops.random_walk import random_walk
+from tagmask.ops.transforms import augment_pair, normalise, resize_image, resize_mask, scaled_size
+from tagmask.types import UInt8Array
 
 _MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
 

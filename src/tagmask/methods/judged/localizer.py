@@ -15,11 +15,11 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Localizer, Trained, ViewLocalizer
-from tagmask.localize.multi_scale import normalize_maps
-from tagmask.localize.polisher import resize
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.contracts.polisher import resize
+from tagmask.ops.views import normalize_maps
+from tagmask.types import ClassifierOutput
 
 
 def judged_maps(maps: Tensor, judges: Tensor) -> Tensor:

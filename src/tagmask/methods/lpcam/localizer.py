@@ -15,21 +15,13 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.interfaces import ClassifierOutput, UInt8Array
-from tagmask.localize.learning import Candidates, Learnt, PatchGroup, Reservoir, Sample
-from tagmask.localize.localizer import Choice, Localizer, Trained, ViewLocalizer
-from tagmask.localize.multi_scale import Views, image_and_mirror, merge_scales
-from tagmask.localize.prototypes import (
-    Centre,
-    Posterior,
-    class_vector,
-    cosine_kmeans,
-    kept,
-    prototype_scores,
-    split_positions,
-    unit,
-)
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir, Sample
+from tagmask.contracts.localizer import Choice, Localizer, Trained, ViewLocalizer
+from tagmask.methods.lpcam.prototypes import Posterior, class_vector, kept, prototype_scores, split_positions
+from tagmask.ops.kmeans import Centre, cosine_kmeans, unit
+from tagmask.ops.views import Views, image_and_mirror, merge_scales
+from tagmask.types import ClassifierOutput, UInt8Array
 
 #: Seed of the published draw of COCO images.
 _DRAW_SEED = 666

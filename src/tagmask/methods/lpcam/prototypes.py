@@ -8,22 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tagmask.ops.kmeans import unit
+
 Keep = Literal["above", "between"]
 Posterior = Literal["classes", "centres"]
-Centre = Literal["raw_mean", "unit"]
-#: (sum of the centres' shifts)^2 below which unit centres count as still.
-_UNIT_TOLERANCE = 1e-4
-EPS = 1e-8
-
-
-def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Vectors divided by max(their length, 1e-8), as torch's cosine similarity does."""
-    return functional.normalize(vectors, dim=dim, eps=EPS)
 
 
 def split_positions(mask: Tensor, size: tuple[int, int], threshold: float) -> tuple[Tensor, Tensor]:
@@ -39,80 +30,6 @@ def split_positions(mask: Tensor, size: tuple[int, int], threshold: float) -> tu
     """
     resized = functional.interpolate(mask[None, None], size=size, mode="nearest")[0, 0]
     return resized > threshold, resized < threshold
-
-
-def cosine_kmeans(
-    features: Tensor,
-    clusters: int,
-    rng: np.random.Generator,
-    *,
-    centre: Centre = "raw_mean",
-    tolerance: float = 5.0,
-    max_iterations: int = 300,
-) -> tuple[Tensor, Tensor]:
-    """K-means that assigns by cosine (methods.md 6.2).
-
-    Starts from distinct random features, gives an empty cluster one random feature, and stops when
-    (sum over the centres of how far each moved)^2 < ``tolerance``.
-
-    Args:
-        features: float [n, D], n >= 1, not normalised.
-        clusters: K >= 1; with fewer features than that there are as many clusters as features.
-        rng: of the first centres and of what empty clusters take.
-        centre: ``raw_mean`` (published): mean of the members as they are; ``unit``: their mean direction, length 1.
-        tolerance: in the features' own unit, squared; unit centres use 1e-4 instead.
-        max_iterations: at most so many assignments.
-
-    Returns:
-        centres float32 [min(K, n), D], cluster of each feature int64 [n].
-
-    Raises:
-        ValueError: no features, or fewer than one cluster.
-    """
-    if len(features) == 0 or clusters < 1:
-        msg = f"cannot make {clusters} clusters of {len(features)} features"
-        raise ValueError(msg)
-    points = features.detach().cpu().float().contiguous()
-    directions = unit(points)
-    members = (points if centre == "raw_mean" else directions).double()
-    still = tolerance if centre == "raw_mean" else _UNIT_TOLERANCE
-    count = min(clusters, len(points))
-    centres = members[torch.from_numpy(rng.choice(len(points), count, replace=False))]
-    owner = torch.zeros(len(points), dtype=torch.int64)
-    for _ in range(max_iterations):
-        owner = _nearest(directions, unit(centres).float())
-        moved = _means(members, owner, count, rng)
-        if centre == "unit":
-            moved = unit(moved)
-        shift = float((moved - centres).norm(dim=1).sum())
-        centres = moved
-        if shift**2 < still:
-            break
-    return centres.float(), owner
-
-
-def _nearest(directions: Tensor, centres: Tensor) -> Tensor:
-    """Index int64 [n] of the centre with the largest inner product, found by faiss."""
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # the order of sums, and so every bit, must not depend on the machine
-    try:
-        index = faiss.IndexFlatIP(centres.shape[1])
-        index.add(np.ascontiguousarray(centres.numpy()))
-        _, found = index.search(directions.numpy(), 1)
-    finally:
-        faiss.omp_set_num_threads(threads)
-    return torch.from_numpy(found[:, 0]).clamp(min=0)  # faiss says -1 where features are not finite
-
-
-def _means(members: Tensor, owner: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    sizes = torch.bincount(owner, minlength=count)
-    sums = torch.zeros(count, members.shape[1], dtype=members.dtype).index_add_(0, owner, members)
-    means = sums / sizes.clamp(min=1)[:, None]
-    for empty in torch.nonzero(sizes == 0)[:, 0].tolist():
-        means[empty] = members[int(rng.integers(len(members)))]
-    return means
 
 
 def prototype_scores(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tagmask.interfaces import FloatArray
-from tagmask.refine.compiling import compiled_as_written
+from tagmask.ops.compiling import compiled_as_written
+from tagmask.types import FloatArray
 
 
 @compiled_as_written

@@ -22,9 +22,9 @@ from PIL import Image
 from pydantic import Field
 from torch.nn import functional
 
-from tagmask.data.transforms import reduced_to
-from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.saliency.source import SaliencySource
+from tagmask.contracts.saliency import SaliencySource
+from tagmask.ops.transforms import reduced_to
+from tagmask.types import FloatArray, UInt8Array
 
 _BAND = 0.1  # share of the image along each side that the colour cue takes for background
 _SMOOTHING = 50.0  # width of the smoothing, times the root of the map's mean
@@ -52,7 +52,7 @@ def barrier_distance(values: FloatArray, *, passes: int = 3) -> FloatArray:
     Returns:
         float32 [H, W] >= 0; 0 on the border.
     """
-    from tagmask.saliency.raster import barrier_scan
+    from tagmask.methods.minimum_barrier.raster import barrier_scan
 
     distance = np.full(values.shape, np.inf, np.float32)
     distance[[0, -1], :] = 0
@@ -108,7 +108,7 @@ def smoothed(values: FloatArray, width: int) -> FloatArray:
         values: float32 [H, W].
         width: odd side of the square.
     """
-    from tagmask.saliency.raster import reconstruct
+    from tagmask.methods.minimum_barrier.raster import reconstruct
 
     opened = reconstruct(np.ascontiguousarray(-_window_maximum(-values, width)), values)
     closed: FloatArray = -reconstruct(np.ascontiguousarray(-_window_maximum(opened, width)), -opened)
@@ -183,6 +183,6 @@ class MinimumBarrier(SaliencySource):
     centre: Annotated[float, Field(ge=0, le=1)] | Literal["otsu"] = "otsu"
 
     def find(self, sample_id: str, image: UInt8Array) -> FloatArray:
-        """See :class:`~tagmask.saliency.source.SaliencySource`."""
+        """See :class:`~tagmask.contracts.saliency.SaliencySource`."""
         del sample_id
         return minimum_barrier_saliency(image, max_side=self.max_side, passes=self.passes, centre=self.centre)

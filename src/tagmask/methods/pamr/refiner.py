@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.data.transforms import reduced_to
-from tagmask.interfaces import UInt8Array
-from tagmask.method import Method
-from tagmask.refine.maps import check_maps, divide_by_peaks
+from tagmask.contracts.method import Method
+from tagmask.ops.maps import check_maps, divide_by_peaks
+from tagmask.ops.transforms import reduced_to
+from tagmask.types import UInt8Array
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 _TILE = 1 << 17  # values of the sum that a CPU's cache keeps over all neighbours

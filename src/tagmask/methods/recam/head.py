@@ -17,8 +17,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.building import AS_METHOD, method_of
-from tagmask.classify.head import Head
+from tagmask.contracts.building import AS_METHOD, method_of
+from tagmask.contracts.head import Head
 
 
 def positive_channels(tags: Tensor) -> Tensor:

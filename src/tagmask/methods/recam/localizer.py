@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from tagmask.classify.head import part_with
-from tagmask.localize.cam import LinearView
+from tagmask.contracts.head import part_with
+from tagmask.methods.cam.localizer import LinearView
 
 Weights = Literal["w", "w2", "sum", "product", "agreement"]
 

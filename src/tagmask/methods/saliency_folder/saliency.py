@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from tagmask.data.images import read_image
+from tagmask.contracts.saliency import SaliencySource
 from tagmask.errors import UnreadableImageError
-from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.saliency.source import SaliencySource
+from tagmask.storage.images import read_image
+from tagmask.types import FloatArray, UInt8Array
 
 
 class FolderSaliency(SaliencySource):
@@ -28,7 +28,7 @@ class FolderSaliency(SaliencySource):
     invert: bool = False
 
     def find(self, sample_id: str, image: UInt8Array) -> FloatArray:
-        """See :class:`~tagmask.saliency.source.SaliencySource`."""
+        """See :class:`~tagmask.contracts.saliency.SaliencySource`."""
         file = self.path / f"{sample_id}{self.suffix}"
         if not file.is_file():
             msg = f"{file}: no saliency map of this name"
@@ -48,5 +48,5 @@ class FolderSaliency(SaliencySource):
         return digest.hexdigest()
 
     def origin(self) -> str:
-        """See :class:`~tagmask.saliency.source.SaliencySource`."""
+        """See :class:`~tagmask.contracts.saliency.SaliencySource`."""
         return f"{self.path}"

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tagmask.contracts.saliency import SaliencySource
 from tagmask.errors import InputError, UnreadableImageError
-from tagmask.interfaces import FloatArray, UInt8Array
-from tagmask.saliency.source import SaliencySource
+from tagmask.types import FloatArray, UInt8Array
 
 
 class FunctionSaliency(SaliencySource):
@@ -26,7 +26,7 @@ class FunctionSaliency(SaliencySource):
     version: str = ""
 
     def find(self, sample_id: str, image: UInt8Array) -> FloatArray:
-        """See :class:`~tagmask.saliency.source.SaliencySource`.
+        """See :class:`~tagmask.contracts.saliency.SaliencySource`.
 
         Raises:
             InputError: the function cannot be imported.
@@ -61,5 +61,5 @@ class FunctionSaliency(SaliencySource):
         return target  # type: ignore[no-any-return]
 
     def origin(self) -> str:
-        """See :class:`~tagmask.saliency.source.SaliencySource`."""
+        """See :class:`~tagmask.contracts.saliency.SaliencySource`."""
         return self.function

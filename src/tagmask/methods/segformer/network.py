@@ -14,10 +14,10 @@ import segmentation_models_pytorch as smp
 from pydantic import Field
 from torch import nn
 
+from tagmask.contracts.encoder_network import EncoderNetwork
+from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError
-from tagmask.segment.encoders import EncoderNetwork
-from tagmask.segment.model import SegmentationModel
-from tagmask.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import fitting, read_state_dict
 
 MIX = tuple(f"mit_b{size}" for size in range(6))
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.classify.gap import GapClassifier, GapHead
+from tagmask.methods.cam.head import GapClassifier, GapHead
 
 
 def softmax_tag_loss(logits: Tensor, tags: Tensor, *, only_single: bool = False) -> Tensor:

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.classify.gap import GapClassifier, GapHead
-from tagmask.classify.softmax_ce import softmax_tag_loss
+from tagmask.methods.cam.head import GapClassifier, GapHead
+from tagmask.methods.softmax_ce.head import softmax_tag_loss
 
 CLASS_MAPS = "class_maps"
 

@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained
-from tagmask.localize.polisher import Polisher
-from tagmask.localize.self_correlation import combined_correlation, correlated_map, self_correlation, stretched
+from tagmask.contracts.localizer import Trained
+from tagmask.contracts.polisher import Polisher
+from tagmask.methods.spa.self_correlation import combined_correlation, correlated_map, self_correlation, stretched
+from tagmask.types import ClassifierOutput
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tagmask.interfaces import ClassifierOutput
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import merge_flips
-from tagmask.localize.polisher import Polisher, resize
-from tagmask.localize.semantic_structure import Blocks, Epsilon, Norm, polish
+from tagmask.contracts.localizer import Trained
+from tagmask.contracts.polisher import Polisher, resize
+from tagmask.methods.ssa.semantic_structure import Blocks, Epsilon, Norm, polish
+from tagmask.ops.views import merge_flips
+from tagmask.types import ClassifierOutput
 
 Guidance = Literal["cross_gate", "cross_seed", "cross_replace", "none"]
 Polish = Callable[[Tensor], Tensor]

@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.interfaces import UInt8Array
-from tagmask.refine.colour_walk import colour_walk
-from tagmask.refine.labels import upsample_maps
+from tagmask.methods.colour_walk.refiner import colour_walk
+from tagmask.ops.maps import upsample_maps
+from tagmask.types import UInt8Array
 
 Statistic = Literal["variance", "information"]
 

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tagmask.contracts.method import Method
 from tagmask.errors import DataError
-from tagmask.interfaces import UInt8Array
-from tagmask.method import Method
-from tagmask.refine.labels import maps_to_labels, upsample_maps
+from tagmask.ops.maps import maps_to_labels, upsample_maps
+from tagmask.types import UInt8Array
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

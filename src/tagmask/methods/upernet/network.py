@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.segment.encoders import EncoderNetwork
-from tagmask.segment.model import SegmentationModel
+from tagmask.contracts.encoder_network import EncoderNetwork
+from tagmask.contracts.network import SegmentationModel
 
 
 class UPerNet(EncoderNetwork):

@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tagmask.classify.head import part_with
-from tagmask.classify.visual_words import word_similarity
-from tagmask.interfaces import ClassifierOutput, UInt8Array
-from tagmask.localize.cam import cam
-from tagmask.localize.learning import Candidates, Learnt, PatchGroup, Reservoir
-from tagmask.localize.localizer import Choice, Trained, ViewLocalizer
-from tagmask.localize.multi_scale import Flips, Views, image_and_mirror, merge_flips, normalize_maps
+from tagmask.contracts.head import part_with
+from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir
+from tagmask.contracts.localizer import Choice, Trained, ViewLocalizer
+from tagmask.methods.cam.localizer import cam
+from tagmask.methods.visual_words.head import word_similarity
+from tagmask.ops.views import Flips, Views, image_and_mirror, merge_flips, normalize_maps
+from tagmask.types import ClassifierOutput, UInt8Array
 
 _WORDS_SHOWN, _PATCHES_SHOWN = 24, 8
 

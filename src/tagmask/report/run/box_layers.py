@@ -7,11 +7,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tagmask.evaluate.boxes import Component, boxes_of_levels, threshold_levels
-from tagmask.evaluate.localization import class_map
-from tagmask.interfaces import IGNORE_INDEX, Sample, UInt8Array
-from tagmask.report.scores import localized, number
-from tagmask.workspace import Workspace, read_json
+from tagmask.metrics.boxes import Component, boxes_of_levels, threshold_levels
+from tagmask.metrics.localization import class_map
+from tagmask.report.metrics_file import localized, number
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json
+from tagmask.types import IGNORE_INDEX, Sample, UInt8Array
 
 Kind = Literal["prediction", "truth"]
 

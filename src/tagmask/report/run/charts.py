@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.report.facts import Facts, History, trainings
-from tagmask.report.figures import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
-from tagmask.report.headline import COLOURS, FURTHEST
-from tagmask.report.scores import MEASURES, dig, mapping, number, percent, rules, scores, splits
+from tagmask.report.metrics_file import MEASURES, dig, mapping, number, percent, rules, scores, splits
+from tagmask.report.run.facts import Facts, History, trainings
+from tagmask.report.run.headline import COLOURS, FURTHEST
+from tagmask.report.svg import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
 
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _OTHER_SPLIT = "var(--other)"

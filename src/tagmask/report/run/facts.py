@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tagmask.errors import TagmaskError
-from tagmask.interfaces import DataSource
-from tagmask.report.scores import dig, mapping
-from tagmask.workspace import Workspace, read_json, read_jsonl
+from tagmask.report.metrics_file import dig, mapping
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json, read_jsonl
+from tagmask.types import DataSource
 
 T = TypeVar("T")
 History = tuple[Mapping[str, Any], ...]

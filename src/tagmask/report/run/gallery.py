@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from tagmask.errors import TagmaskError
-from tagmask.image_scores import read_split_counts
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, DataSource, Sample, UInt8Array
-from tagmask.report.box_layers import box_masks
+from tagmask.report.run.box_layers import box_masks
 from tagmask.report.thumbnails import heat_uri, mask_uri, photo_uri
-from tagmask.workspace import Workspace
+from tagmask.runs.image_counts import read_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import load_mask
+from tagmask.types import BACKGROUND, IGNORE_INDEX, DataSource, Sample, UInt8Array
 
 Group = Literal["best", "worst", "random"]
 #: What an image is judged by, the end of the street first: key in metrics.json -> what people call it.
@@ -225,7 +226,7 @@ def _stored(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array | Non
         "prediction": workspace.prediction_path(sample.id, result_stage(workspace)),
         "full": workspace.prediction_path(sample.id, "segment/full"),
     }[kind]
-    return workspace.load_mask(path) if path.exists() else None
+    return load_mask(path) if path.exists() else None
 
 
 def thresholded(

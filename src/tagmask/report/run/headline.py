@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.report.facts import Facts
-from tagmask.report.scores import ERRORS, MEASURES, RULES, dig, localized, miou, number, percent, rules, scores, splits
+from tagmask.report.metrics_file import (
+    ERRORS,
+    MEASURES,
+    RULES,
+    dig,
+    localized,
+    miou,
+    number,
+    percent,
+    rules,
+    scores,
+    splits,
+)
+from tagmask.report.run.facts import Facts
 
 #: What to show when there is room for one measure: the end of the street first.
 FURTHEST = ("segmentation", "pseudo_masks", "refined_maps", "maps", "segmentation_full")

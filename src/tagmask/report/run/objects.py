@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.report.charts import Chart
-from tagmask.report.figures import Marker, Series, line_chart
-from tagmask.report.scores import ERRORS, dig, localized, mapping, number, percent
+from tagmask.report.metrics_file import ERRORS, dig, localized, mapping, number, percent
+from tagmask.report.run.charts import Chart
+from tagmask.report.svg import Marker, Series, line_chart
 
 COMPONENTS: Mapping[str, str] = {
     "union": "all above the threshold",

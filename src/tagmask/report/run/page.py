@@ -9,20 +9,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tagmask.interfaces import DataSource
-from tagmask.report import charts, headline, tables
-from tagmask.report.facts import Facts, read_facts
-from tagmask.report.figure_rows import figure_rows
-from tagmask.report.gallery import Gallery, build_gallery
-from tagmask.report.objects import objects
-from tagmask.report.patches import LearntPatches, learnt_patches
-from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
-from tagmask.workspace import Workspace, atomic_write, voc_palette
+from tagmask.report.metrics_file import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
+from tagmask.report.pages import _TEMPLATES, class_colours, environment, page_css
+from tagmask.report.run import charts, headline, tables
+from tagmask.report.run.facts import Facts, read_facts
+from tagmask.report.run.gallery import Gallery, build_gallery
+from tagmask.report.run.objects import objects
+from tagmask.report.run.patches import LearntPatches, learnt_patches
+from tagmask.report.score_rows import figure_rows
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.files import atomic_write
+from tagmask.types import DataSource
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PROBLEMS = 200
 _YAML_LINE = re.compile(r"^(\s*(?:- )?)([^\s:#'\"]+)(:)(.*)$")
 
@@ -53,22 +53,6 @@ def write_report(workspace: Workspace, source: DataSource | None, *, gallery_ima
     with atomic_write(path, "w") as stream:
         stream.write(page)
     return path
-
-
-def environment() -> Environment:
-    """Templates with everything escaped; an unknown name is an error."""
-    return Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def page_css() -> Markup:
-    """The style sheet of all pages (ours, so it is not escaped)."""
-    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
 def page_values(
@@ -131,12 +115,6 @@ def page_values(
         "script": Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
         **_gallery_values(facts, source, gallery),
     }
-
-
-def class_colours() -> list[str]:
-    """CSS colours of mask labels 0..255, PASCAL VOC's."""
-    flat = voc_palette()
-    return [f"rgb({flat[i]} {flat[i + 1]} {flat[i + 2]})" for i in range(0, len(flat), 3)]
 
 
 def recipe_markup(text: str) -> Markup:

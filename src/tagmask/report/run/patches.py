@@ -12,12 +12,13 @@ from typing import Any
 
 from PIL import Image
 
-from tagmask.data.images import read_image
 from tagmask.errors import TagmaskError
-from tagmask.interfaces import DataSource, Sample, UInt8Array
-from tagmask.report.scores import mapping
+from tagmask.report.metrics_file import mapping
 from tagmask.report.thumbnails import data_uri, fit
-from tagmask.workspace import Workspace, read_json
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.images import read_image
+from tagmask.storage.records import read_json
+from tagmask.types import DataSource, Sample, UInt8Array
 
 Box = tuple[int, int, int, int]
 _FEWEST_IN_ROW, _MOST_IN_ROW = 3, 6

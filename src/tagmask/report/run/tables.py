@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.interfaces import DataSource
-from tagmask.report.facts import TRAINED, Facts
-from tagmask.report.headline import COLOURS, FURTHEST
-from tagmask.report.scores import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
+from tagmask.report.metrics_file import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
+from tagmask.report.run.facts import TRAINED, Facts
+from tagmask.report.run.headline import COLOURS, FURTHEST
+from tagmask.types import DataSource
 
 NEVER_LEARNT = 0.1
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tagmask.interfaces import DataSource
-from tagmask.report.html import class_colours, environment, page_css
-from tagmask.report.score_table import Members, ScoreTable
-from tagmask.report.scores import percent
-from tagmask.report.side_by_side import SideBySide, build_side_by_side
+from tagmask.report.metrics_file import percent
+from tagmask.report.pages import class_colours, environment, page_css
+from tagmask.report.several.score_table import Members, ScoreTable
+from tagmask.report.several.side_by_side import SideBySide, build_side_by_side
+from tagmask.types import DataSource
 
 
 def compare_html(
@@ -22,7 +22,7 @@ def compare_html(
     """A self-contained page.
 
     Args:
-        table: of :func:`tagmask.report.compare.compare_runs`.
+        table: of :func:`tagmask.report.several.groups.compare_runs`.
         groups: the groups behind it; the pictures are those of each group's first run on the source's data.
         source: where images and real masks come from; None leaves the pictures out.
         notes: what else to say.

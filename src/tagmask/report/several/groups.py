@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagmask.errors import InputError
-from tagmask.report.run_scores import RunScores, read_run
-from tagmask.report.score_table import Members, ScoreTable, score_table
+from tagmask.report.several.run_scores import RunScores, read_run
+from tagmask.report.several.score_table import Members, ScoreTable, score_table
 
 _SEED_SUFFIX = re.compile(r"[-_. ]+(?:seed[-_=]?|s)\d+$", re.IGNORECASE)
 

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagmask.interfaces import DataSource, Sample, UInt8Array
-from tagmask.report.charts import Chart
-from tagmask.report.figures import Marker, Series, line_chart
-from tagmask.report.gallery import READ_ERRORS, Layer, result_stage, thresholded, visible
-from tagmask.report.html import class_colours, environment, page_css
-from tagmask.report.paired_table import CLASS_HEADER, IMAGE_HEADER, PairedTable, signed
-from tagmask.report.score_table import Part
-from tagmask.report.scores import percent
+from tagmask.report.metrics_file import percent
+from tagmask.report.pages import class_colours, environment, page_css
+from tagmask.report.run.charts import Chart
+from tagmask.report.run.gallery import READ_ERRORS, Layer, result_stage, thresholded, visible
+from tagmask.report.several.paired_table import CLASS_HEADER, IMAGE_HEADER, PairedTable, signed
+from tagmask.report.several.score_table import Part
+from tagmask.report.svg import Marker, Series, line_chart
 from tagmask.report.thumbnails import mask_uri, photo_uri
-from tagmask.workspace import Workspace
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import load_mask
+from tagmask.types import DataSource, Sample, UInt8Array
 
 _SIDE = 240
 _MOST_POINTS = 2000
@@ -161,4 +162,4 @@ def _mask_of(side: PairedSide, sample: Sample) -> UInt8Array | None:
         "segmentation": space.prediction_path(sample.id, result_stage(space)),
         "segmentation_full": space.prediction_path(sample.id, "segment/full"),
     }.get(side.measure)
-    return space.load_mask(path) if path is not None and path.exists() else None
+    return load_mask(path) if path is not None and path.exists() else None

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from tagmask.evaluate.paired import Interval, PairedDifference
-from tagmask.report.scores import ABSENT, percent
+from tagmask.metrics.paired import Interval, PairedDifference
+from tagmask.report.metrics_file import ABSENT, percent
 
 CLASS_HEADER = ("class", "first", "second", "difference", "interval")
 IMAGE_HEADER = ("image", "first", "second", "difference")

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import yaml
 
 from tagmask.errors import InputError, nearest
-from tagmask.report.scores import ERRORS as BOX_ERRORS
-from tagmask.report.scores import dig, localized, mapping, miou, number, scores
-from tagmask.workspace import Workspace, read_json
+from tagmask.report.metrics_file import ERRORS as BOX_ERRORS
+from tagmask.report.metrics_file import dig, localized, mapping, miou, number, scores
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.records import read_json
 
 Kind = Literal["percent", "number", "seconds", "ratio", "gain"]
 

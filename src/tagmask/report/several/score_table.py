@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tagmask.report.run_scores import BOXES, COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
-from tagmask.report.scores import ABSENT, RULES
+from tagmask.report.metrics_file import ABSENT, RULES
+from tagmask.report.several.run_scores import BOXES, COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
 
 _RULE_NAMES = {"void_ignored": "ignored", "void_background": "background", "": ""}
 _LOWER_IS_BETTER = ("FP", "FN")

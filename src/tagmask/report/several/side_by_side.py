@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tagmask.interfaces import DataSource, Sample
-from tagmask.report.gallery import READ_ERRORS, Layer, find_samples, image_iou, map_layers, thresholded, visible
-from tagmask.report.run_scores import RunScores
-from tagmask.report.scores import number, scores
+from tagmask.report.metrics_file import number, scores
+from tagmask.report.run.gallery import READ_ERRORS, Layer, find_samples, image_iou, map_layers, thresholded, visible
+from tagmask.report.several.run_scores import RunScores
 from tagmask.report.thumbnails import fit, mask_uri, photo_uri
-from tagmask.workspace import Workspace
+from tagmask.runs.workspace import Workspace
+from tagmask.types import DataSource, Sample
 
 MOST_METHODS = 16
 _CANDIDATES = 300

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from tagmask.report.charts import Chart
-from tagmask.report.figures import Marker, Series, line_chart
-from tagmask.report.html import environment, page_css
-from tagmask.report.run_scores import RunScores, read_run
-from tagmask.report.score_table import Cell, Group, ScoreTable, score_table
-from tagmask.report.scores import RULES
+from tagmask.report.metrics_file import RULES
+from tagmask.report.pages import environment, page_css
+from tagmask.report.run.charts import Chart
+from tagmask.report.several.run_scores import RunScores, read_run
+from tagmask.report.several.score_table import Cell, Group, ScoreTable, score_table
+from tagmask.report.svg import Marker, Series, line_chart
 
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _LINES = ("var(--seg)", "var(--pseudo)", "var(--maps)", "var(--tags)", "var(--refined)", "var(--full)")

@@ -7,33 +7,22 @@ whole image or one of its cuts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 
-from tagmask.classify.model import Classifier
-from tagmask.context import TRAIN, Context
+from tagmask.contracts.localizer import Trained
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import take_each
-from tagmask.interfaces import Problem, Sample, UInt8Array
-from tagmask.localize.cam import Cam
-from tagmask.localize.class_conditional import full_size_maps
-from tagmask.localize.localizer import Trained
-from tagmask.localize.multi_scale import Views
-from tagmask.localize.split_unite import Rectangle, centres_of_mass, split_rectangles
-from tagmask.workspace import SCHEMA, read_json, write_json
+from tagmask.engine.engine import take_each
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.class_conditional.localizer import full_size_maps
+from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles
+from tagmask.models.classifier import Classifier
+from tagmask.ops.views import Views
+from tagmask.runs.context import TRAIN, Context
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import Problem, Sample
 
 _VIEWS = Views((1.0,), flip=True)
-
-
-def whole_or_cut(image: UInt8Array, cuts: Sequence[Rectangle], rng: np.random.Generator) -> UInt8Array:
-    """The image uint8 [H, W, 3] or one of its cuts, each with the same probability."""
-    which = int(rng.integers(len(cuts) + 1))
-    if which == len(cuts):
-        return image
-    cut = cuts[which]
-    return np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
 
 
 def training_cuts(

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_average_precision
 
-from tagmask.classify.model import Classifier, build_classifier, load_classifier
-from tagmask.classify.patches import training_cuts, whole_or_cut
-from tagmask.classify.subcategories import subcategories
-from tagmask.classify.subcategory import SUBCATEGORIES
-from tagmask.context import TRAIN, VAL, Context
+from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import augment_image, normalise
+from tagmask.engine.training import train
 from tagmask.errors import InputError, RunError
-from tagmask.interfaces import Problem, Sample
-from tagmask.localize.split_unite import Rectangle
-from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.settings import ClassifySettings, RetrainSettings
-from tagmask.training import train
-from tagmask.weights import load_tensors, save_weights
+from tagmask.methods.class_conditional.split_unite import Rectangle, whole_or_cut
+from tagmask.methods.sc_cam.head import SUBCATEGORIES
+from tagmask.models.classifier import Classifier, build_classifier, load_classifier
+from tagmask.ops.transforms import augment_image, normalise
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.stages.classify.cuts import training_cuts
+from tagmask.stages.classify.subcategories import subcategories
+from tagmask.storage.weights import load_tensors, save_weights
+from tagmask.types import Problem, Sample
 
 STAGE = "classify"
 

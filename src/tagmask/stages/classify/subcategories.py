@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.classify.kmeans import kmeans
-from tagmask.classify.model import Classifier
-from tagmask.context import TRAIN, Context
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import normalise
-from tagmask.engine import take_each
+from tagmask.engine.engine import take_each
 from tagmask.errors import RunError
-from tagmask.interfaces import FloatArray, Problem, Sample
-from tagmask.workspace import SCHEMA, read_json, write_json
+from tagmask.methods.sc_cam.clusters import clusters_of
+from tagmask.models.classifier import Classifier
+from tagmask.ops.transforms import normalise
+from tagmask.runs.context import TRAIN, Context
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import FloatArray, Problem, Sample
 
 
 def subcategories(
@@ -101,14 +100,3 @@ def _write(path: Path, context: Context, clusters: int, vectors: dict[str, Float
         context.progress.advance(1)
     context.progress.finish()
     write_json(path, {"schema": SCHEMA, "clusters": clusters, "images": images, "notes": notes})
-
-
-def clusters_of(vectors: Sequence[Any], clusters: int, seed: Sequence[int]) -> tuple[list[int], str]:
-    """Cluster of each of a class's images, and a note if there are fewer clusters than asked for."""
-    if not vectors:
-        return [], "no training image shows it, so it has no sub-categories"
-    labels, centres = kmeans(np.stack(vectors), clusters, np.random.default_rng(seed))
-    note = ""
-    if len(centres) < clusters:
-        note = f"training images: {len(vectors)}; sub-categories: {len(centres)} instead of {clusters}"
-    return labels.tolist(), note

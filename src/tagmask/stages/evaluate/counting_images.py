@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tagmask.context import Context
-from tagmask.engine import take_each
-from tagmask.interfaces import Problem, Sample
+from tagmask.engine.engine import take_each
+from tagmask.runs.context import Context
+from tagmask.types import Problem, Sample
 
 Counted = TypeVar("Counted")
 

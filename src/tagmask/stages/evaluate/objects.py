@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, TagmaskError
-from tagmask.evaluate.boxes import boxes_of_levels
-from tagmask.evaluate.counting_images import count_each
-from tagmask.evaluate.localization_scores import LocalizationScores
-from tagmask.interfaces import Box, Problem, Sample, UInt8Array
+from tagmask.metrics.boxes import boxes_of_levels
+from tagmask.metrics.localization_scores import LocalizationScores
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.stages.evaluate.counting_images import count_each
+from tagmask.types import Box, Problem, Sample, UInt8Array
 
 
 def localization(context: Context, problems: list[Problem]) -> dict[str, Any] | None:

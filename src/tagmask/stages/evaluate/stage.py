@@ -10,19 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tagmask.context import TRAIN, VAL, Context
 from tagmask.errors import DataError, InputError, TagmaskError
-from tagmask.evaluate.counting import VOID_RULES, Counts
-from tagmask.evaluate.counting_images import count_each
-from tagmask.evaluate.map_scores import MapScores
-from tagmask.evaluate.mask_scores import MaskCounts, MaskScores, count_mask
-from tagmask.evaluate.objects import localization
-from tagmask.evaluate.segmentation import Average
-from tagmask.image_scores import SplitCounts, write_split_counts
-from tagmask.interfaces import Problem, Sample, UInt8Array
-from tagmask.refine.labels import upsample_maps
-from tagmask.settings import Recipe
-from tagmask.workspace import SCHEMA, Workspace, read_json, read_jsonl, write_json
+from tagmask.metrics.counting import VOID_RULES, Counts
+from tagmask.metrics.map_scores import MapScores
+from tagmask.metrics.mask_scores import MaskCounts, MaskScores, count_mask
+from tagmask.metrics.segmentation import Average
+from tagmask.ops.maps import upsample_maps
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.image_counts import SplitCounts, write_split_counts
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.recipe import Recipe
+from tagmask.stages.evaluate.counting_images import count_each
+from tagmask.stages.evaluate.objects import localization
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.pictures import load_mask
+from tagmask.storage.records import read_json, read_jsonl, write_json
+from tagmask.types import Problem, Sample, UInt8Array
 
 STAGE = "evaluate"
 NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
@@ -62,7 +65,7 @@ class _SplitScores:
             )
             for key in self.masks
         }
-        masks = {key: workspace.load_mask(path) for key, path in paths.items() if path.exists()}
+        masks = {key: load_mask(path) for key, path in paths.items() if path.exists()}
         size = (mask.shape[0], mask.shape[1])
         sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
         sizes |= {key: labels.shape for key, labels in masks.items()}

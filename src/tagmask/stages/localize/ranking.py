@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.data.transforms import normalise, resize_image
-from tagmask.interfaces import UInt8Array
-from tagmask.localize.localizer import Trained
+from tagmask.contracts.localizer import Trained
+from tagmask.ops.transforms import normalise, resize_image
+from tagmask.types import UInt8Array
 
 KEPT = 5
 

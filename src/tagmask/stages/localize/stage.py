@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.context import TRAIN, VAL, Context
+from tagmask.contracts.learning import Learnt, Reservoir
+from tagmask.contracts.localizer import Localizer, Trained
+from tagmask.contracts.polisher import resize
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import reduced_to
-from tagmask.engine import each_image, take_each
+from tagmask.engine.engine import each_image, take_each
 from tagmask.errors import InputError, RunError
-from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
-from tagmask.localize.learning import Learnt, Reservoir
-from tagmask.localize.localizer import Localizer, Trained
-from tagmask.localize.multi_scale import Views, strided_size
-from tagmask.localize.polisher import resize
-from tagmask.localize.ranking import at_size, class_ranking
-from tagmask.settings import LocalizeSettings
-from tagmask.weights import load_tensors, save_tensors
-from tagmask.workspace import SCHEMA, read_json, write_json
+from tagmask.ops.transforms import reduced_to
+from tagmask.ops.views import Views, strided_size
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.settings.localize import LocalizeSettings
+from tagmask.stages.localize.ranking import at_size, class_ranking
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.records import read_json, write_json
+from tagmask.storage.weights import load_tensors, save_tensors
+from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
 
 STAGE = "localize"
 

@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.backbones import Backbone
-from tagmask.context import TRAIN, Context
+from tagmask.backbones.build import Backbone, BackboneSettings, take_classifier_backbone
+from tagmask.contracts.optimizer import build_optimizer, rate_factor
+from tagmask.contracts.refiner import MapRefiner, TrainableRefiner
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import Engine, each_image
+from tagmask.engine.engine import Engine, each_image
+from tagmask.engine.training import train
 from tagmask.errors import DataError, RunError
-from tagmask.interfaces import ActivationMaps, Problem, Sample, UInt8Array
-from tagmask.optim import build_optimizer, rate_factor
-from tagmask.refine.maps import check_maps
-from tagmask.refine.trainable import BackboneSettings, MapRefiner, TrainableRefiner, take_classifier_backbone
-from tagmask.training import train
-from tagmask.weights import load_tensors, load_weights, save_weights
-from tagmask.workspace import Workspace, artifact_name
+from tagmask.ops.maps import check_maps
+from tagmask.runs.context import TRAIN, Context
+from tagmask.storage.arrays import load_planes, save_planes
+from tagmask.storage.files import artifact_name
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.storage.weights import load_tensors, load_weights, save_weights
+from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
 
 STAGE, TRAINING = "refine", "refine (training)"
 
@@ -116,7 +118,7 @@ class _Targets:
         image = self.loader.load(self.samples[index])
         if isinstance(image, Problem):
             return image
-        load = Workspace.load_mask if self.refiner.targets_are == "labels" else Workspace.load_planes
+        load = load_mask if self.refiner.targets_are == "labels" else load_planes
         return self.refiner.item(image, load(self.paths[index]), rng)
 
 
@@ -202,7 +204,7 @@ class _Fitting:
 
     def _make_targets(self, samples: list[Sample]) -> list[Problem]:
         context, loader = self.context, ImageLoader(TRAINING, max_pixels=self.context.source.max_pixels, cache_bytes=0)
-        save = Workspace.save_mask if self.refiner.targets_are == "labels" else Workspace.save_planes
+        save = save_mask if self.refiner.targets_are == "labels" else save_planes
 
         def work(sample: Sample) -> Problem | None:
             image = loader.load(sample)

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from tagmask.context import Context
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
 from tagmask.errors import DataError
-from tagmask.interfaces import Problem, Sample
-from tagmask.refine.fitting import STAGE, left_out, through_chain
-from tagmask.workspace import SCHEMA, artifact_name, write_json
+from tagmask.runs.context import Context
+from tagmask.stages.refine.fitting import STAGE, left_out, through_chain
+from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.files import artifact_name
+from tagmask.storage.pictures import save_mask
+from tagmask.storage.records import write_json
+from tagmask.types import Problem, Sample
 
 
 def instance_paths(context: Context, sample_id: str) -> tuple[Path, Path]:
@@ -46,7 +49,7 @@ def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         mask, listing = instance_paths(context, sample.id)
-        context.workspace.save_mask(mask, instances.ids)
+        save_mask(mask, instances.ids)
         found = [{**asdict(instance), "class": names[instance.label]} for instance in instances.found]
         write_json(listing, {"schema": SCHEMA, "instances": found})
         return None

@@ -1,7 +1,7 @@
 """The refine stage: the recipe's chain of refiners, from activation maps to pseudo masks.
 
 All but the last refiner turn maps into maps (kept in refine/maps), those that learn after their training
-(:mod:`tagmask.refine.fitting`); the last one makes labels.
+(:mod:`tagmask.stages.refine.fitting`); the last one makes labels.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
-from tagmask.context import TRAIN, VAL, Context
+from tagmask.contracts.refiner import TrainableRefiner
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
 from tagmask.errors import DataError
-from tagmask.interfaces import ActivationMaps, Problem, Sample
-from tagmask.refine.choose_threshold import choose_thresholds, own_thresholds
-from tagmask.refine.fitting import STAGE, fitted_chain, left_out, through_chain
-from tagmask.refine.instance_masks import write_instances
-from tagmask.refine.trainable import TrainableRefiner
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.stages.refine.fitting import STAGE, fitted_chain, left_out, through_chain
+from tagmask.stages.refine.instance_masks import write_instances
+from tagmask.stages.refine.thresholds import choose_thresholds, own_thresholds
+from tagmask.storage.pictures import save_mask
+from tagmask.types import ActivationMaps, Problem, Sample
 
 
 def located(context: Context, *splits: str) -> list[Sample]:
@@ -62,7 +63,7 @@ def run(context: Context) -> list[Problem]:
             mask = labeller.labels(maps, classes, stored.image_size, thresholds.of(stored.classes.tolist()))
         except (DataError, ValueError) as error:
             return left_out(sample, error)
-        workspace.save_mask(workspace.mask_path(sample.id), mask)
+        save_mask(workspace.mask_path(sample.id), mask)
         return None
 
     return problems + each_image(

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tagmask.context import Context
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import resize_image
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
 from tagmask.errors import DataError, RunError
-from tagmask.interfaces import ActivationMaps, Problem, Sample
-from tagmask.refine.auto_threshold import AutoThreshold, outline_guide
-from tagmask.workspace import write_json
+from tagmask.methods.threshold.automatic import AutoThreshold, outline_guide
+from tagmask.ops.transforms import resize_image
+from tagmask.runs.context import Context
+from tagmask.storage.records import write_json
+from tagmask.types import ActivationMaps, Problem, Sample
 
 AUTO_IMAGES = 1000  # images the threshold is chosen on; the statistic is a mean, more change it by nothing
 STATISTICS = {"variance": "variance explained by colour", "information": "colour mutual information"}

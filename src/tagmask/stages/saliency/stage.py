@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tagmask.context import TRAIN, Context
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
 from tagmask.errors import RunError, UnreadableImageError
-from tagmask.interfaces import Problem, Sample
+from tagmask.runs.context import TRAIN, Context
+from tagmask.storage.pictures import save_grey
+from tagmask.types import Problem, Sample
 
 STAGE = "saliency"
 
@@ -33,7 +34,7 @@ def run(context: Context) -> list[Problem]:
         except UnreadableImageError as error:
             reason = f"{error}; plain cross entropy for this image"
             return Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False)
-        workspace.save_grey(workspace.grey_path(sample.id, STAGE, "maps"), found)
+        save_grey(workspace.grey_path(sample.id, STAGE, "maps"), found)
         return None
 
     problems = each_image(

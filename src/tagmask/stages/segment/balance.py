@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, UInt8Array
+from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
 def repeat_factors(classes: Sequence[Collection[int]], amounts: Sequence[Mapping[int, float]]) -> list[float]:

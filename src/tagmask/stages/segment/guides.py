@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from tagmask.context import Context
 from tagmask.errors import TagmaskError
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, FloatArray, Sample, UInt8Array
-from tagmask.refine.labels import upsample_maps
-from tagmask.segment.aamr import conflict_temperature
-from tagmask.segment.confidence import confidence_weights, relative_margin
-from tagmask.settings import ConfidenceSettings
-from tagmask.workspace import Workspace, read_json, write_json
+from tagmask.methods.aamr.loss import conflict_temperature
+from tagmask.ops.confidence import confidence_weights, relative_margin
+from tagmask.ops.maps import upsample_maps
+from tagmask.runs.context import Context
+from tagmask.runs.workspace import Workspace
+from tagmask.settings.segment import ConfidenceSettings
+from tagmask.storage.pictures import load_grey
+from tagmask.storage.records import read_json, write_json
+from tagmask.types import BACKGROUND, IGNORE_INDEX, FloatArray, Sample, UInt8Array
 
 PlaneReader = Callable[[Sample], FloatArray | None]
 CHECKED = 300  # images the saliency is compared with pseudo masks on
@@ -26,7 +28,7 @@ def saliency_reader(workspace: Workspace) -> PlaneReader:
 
     def read(sample: Sample) -> FloatArray | None:
         path = workspace.grey_path(sample.id, "saliency", "maps")
-        return workspace.load_grey(path) if path.exists() else None
+        return load_grey(path) if path.exists() else None
 
     return read
 
@@ -37,7 +39,7 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
     if stage != "segment":
 
         def stored(sample: Sample) -> FloatArray:
-            margin = torch.from_numpy(workspace.load_grey(workspace.grey_path(sample.id, stage, "margins")))
+            margin = torch.from_numpy(load_grey(workspace.grey_path(sample.id, stage, "margins")))
             return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
 
         return stored

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tagmask.engine.training import Options
 from tagmask.errors import TagmaskError
-from tagmask.interfaces import Sample, UInt8Array
-from tagmask.segment.balance import label_pixels, repeat_factors
-from tagmask.settings import SegmentSettings
-from tagmask.training import Options
+from tagmask.settings.segment import SegmentSettings
+from tagmask.stages.segment.balance import label_pixels, repeat_factors
+from tagmask.types import Sample, UInt8Array
 
 
 def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.context import Context
 from tagmask.data.loading import ImageLoader
-from tagmask.engine import each_image
-from tagmask.interfaces import BACKGROUND, IGNORE_INDEX, Problem, Sample, UInt8Array
-from tagmask.refine.dense_crf import PRESETS, dense_crf
-from tagmask.segment.confidence import margin_of
-from tagmask.segment.predict import constrain_to_tags, predict_probabilities
-from tagmask.settings import SegmentSettings
+from tagmask.engine.engine import each_image
+from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.models.probabilities import constrain_to_tags, predict_probabilities
+from tagmask.ops.confidence import margin_of
+from tagmask.runs.context import Context
+from tagmask.settings.segment import SegmentSettings
+from tagmask.storage.pictures import save_grey, save_mask
+from tagmask.types import BACKGROUND, IGNORE_INDEX, Problem, Sample, UInt8Array
 
 
 def labels_within_tags(
@@ -32,7 +33,7 @@ def labels_within_tags(
         image: uint8 [H, W, 3] RGB.
         probabilities: [C + 1, H, W] of a segmentation network.
         tags: labels 1..C of the image.
-        crf: kernels of a dense CRF (``tagmask.refine.dense_crf.PRESETS``) over the background and the tags; None:
+        crf: kernels of a dense CRF (its ``PRESETS``) over the background and the tags; None:
             no CRF.
         ignore: pixels whose margin is smaller become 255.
 
@@ -79,8 +80,8 @@ def relabel(
         labels, margin = labels_within_tags(
             image, probabilities, sample.tags, crf=settings.relabel.crf, ignore=settings.relabel.ignore
         )
-        workspace.save_grey(workspace.grey_path(sample.id, stage, "margins"), margin.numpy())
-        workspace.save_mask(workspace.mask_path(sample.id, stage), labels)
+        save_grey(workspace.grey_path(sample.id, stage, "margins"), margin.numpy())
+        save_mask(workspace.mask_path(sample.id, stage), labels)
         return None
 
     with torch.no_grad():

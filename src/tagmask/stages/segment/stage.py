@@ -7,31 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.classify.backbones import keep_statistics
-from tagmask.classify.model import build_classifier, load_classifier
-from tagmask.context import TRAIN, VAL, Context
+from tagmask.backbones.build import keep_statistics
+from tagmask.contracts.loss import Loss, Targets
+from tagmask.contracts.network import SegmentationModel
+from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
-from tagmask.data.transforms import View
-from tagmask.engine import each_image
+from tagmask.engine.engine import each_image
+from tagmask.engine.training import train
 from tagmask.errors import RunError, TagmaskError
-from tagmask.interfaces import Problem, Sample, UInt8Array
-from tagmask.optim import build_optimizer, parameter_groups, rate_factor
-from tagmask.segment.folding import fold_batch_norms
-from tagmask.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
-from tagmask.segment.losses import CrossEntropy, Loss, Targets
-from tagmask.segment.model import SegmentationModel
-from tagmask.segment.schedule import options, sampling_weights, scaled
-from tagmask.segment.self_training import relabel
-from tagmask.segment.tag_gate import TagGated
-from tagmask.settings import ClassifySettings, SegmentSettings
-from tagmask.training import train
-from tagmask.weights import load_weights, read_description, save_weights
+from tagmask.methods.cross_entropy.loss import CrossEntropy
+from tagmask.models.classifier import load_classifier
+from tagmask.models.inference import Inference
+from tagmask.models.segmenter import load_segmenter
+from tagmask.models.tag_gate import TagGated
+from tagmask.ops.transforms import View
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.settings.segment import SegmentSettings
+from tagmask.stages.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
+from tagmask.stages.segment.schedule import options, sampling_weights, scaled
+from tagmask.stages.segment.self_training import relabel
+from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.storage.weights import save_weights
+from tagmask.types import Problem, Sample, UInt8Array
 
 WEAK, FULL = "segment", "segment/full"
 _TOLD = {WEAK: "", FULL: " on real masks"}
@@ -152,7 +155,7 @@ def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[lis
         return samples, context.source.read_mask, []
     samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
     if stage == WEAK:
-        return samples, lambda s: workspace.load_mask(workspace.mask_path(s.id)), []
+        return samples, lambda s: load_mask(workspace.mask_path(s.id)), []
     before = workspace.stage(settings.stages[settings.stages.index(stage) - 1])
 
     def load() -> nn.Module:
@@ -160,7 +163,7 @@ def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[lis
 
     problems = relabel(context, settings, load, samples, stage)
     samples = [s for s in samples if workspace.mask_path(s.id, stage).exists()]
-    return samples, lambda s: workspace.load_mask(workspace.mask_path(s.id, stage)), problems
+    return samples, lambda s: load_mask(workspace.mask_path(s.id, stage)), problems
 
 
 def _train(
@@ -210,7 +213,7 @@ def _train(
             "kind": "segmenter",
             "classes": list(names),
             "network": settings.network.dump(),
-            **asdict(settings.inference),
+            **asdict(Inference.of(settings)),
         }
         whole: nn.Module = model
         if weak and settings.tag_gate is not None:
@@ -239,23 +242,6 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
     return model
 
 
-def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
-    """The network stored in a file of :func:`save_weights`, behind its gate if it has one, to predict with.
-
-    Its batch norms are folded into its convolutions, which rounds differently; it cannot be trained or saved again.
-    """
-    description = read_description(path)
-    n_labels, gate = len(description["classes"]), description.get("tag_gate")
-    model: SegmentationModel | TagGated = network.build(n_labels, pretrained=False)
-    if gate is not None:
-        settings = ClassifySettings.model_validate(gate["classifier"])
-        classifier = build_classifier(settings, n_labels - 1, pretrained=False)
-        model = TagGated(cast(SegmentationModel, model), classifier, gate["threshold"])
-    load_weights(path, model)
-    fold_batch_norms(model.eval(), torch.zeros(1, 3, 64, 64))
-    return model
-
-
 def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Problem]:
     engine, workspace = context.engine, context.workspace
     model = load_segmenter(workspace.stage(stage) / "model.safetensors", settings.network)
@@ -268,8 +254,8 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
         if isinstance(image, Problem):
             return image
         with engine.autocast():
-            mask = settings.inference.labels(model, image, n_labels=n_labels, device=engine.device)
-        workspace.save_mask(workspace.prediction_path(sample.id, stage), mask)
+            mask = Inference.of(settings).labels(model, image, n_labels=n_labels, device=engine.device)
+        save_mask(workspace.prediction_path(sample.id, stage), mask)
         return None
 
     return each_image(

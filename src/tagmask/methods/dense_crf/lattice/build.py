@@ -1,6 +1,6 @@
 """Compiled building of the permutohedral lattice: where points lie, which vertices exist, who is whose neighbour.
 
-Source: see :mod:`tagmask.refine.permutohedral`. Which lattice points exist decides the result, so the arithmetic that
+Source: see ``filter``. Which lattice points exist decides the result, so the arithmetic that
 places points is float32 without fused operations, rounding half up, as in the code the results are compared with.
 
 A vertex is known by one 64-bit key, sum of coordinate * stride: that of a neighbour is the key plus a constant.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.refine.compiling import compiled_as_written
+from tagmask.ops.compiling import compiled_as_written
 
 Floats = NDArray[np.float32]
 _LANES = 128  # points placed together
@@ -245,7 +245,7 @@ def sum_entries(starts: NDArray[Any], weights: Floats, out: Floats, start: int, 
 
 @compiled_as_written
 def blur_sums(sums: Floats, neighbours: NDArray[Any], out: Floats, start: int, stop: int) -> None:
-    """:func:`tagmask.refine.lattice_rows.blur` of one number per vertex."""
+    """:func:`tagmask.methods.dense_crf.lattice.rows.blur` of one number per vertex."""
     half = np.float32(0.5)
     for v in range(start, stop):
         out[v] = sums[v] + half * (sums[neighbours[v, 0]] + sums[neighbours[v, 1]])

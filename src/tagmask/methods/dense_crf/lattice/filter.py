@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.refine import lattice_build, lattice_rows
-from tagmask.refine.lattice_geometry import axis_steps, key_strides, scales
+from tagmask.methods.dense_crf.lattice import build as lattice_build
+from tagmask.methods.dense_crf.lattice import rows as lattice_rows
+from tagmask.methods.dense_crf.lattice.geometry import axis_steps, key_strides, scales
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.uint32]

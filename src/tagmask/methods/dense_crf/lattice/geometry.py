@@ -1,6 +1,6 @@
 """What the compiled and the torch version of the permutohedral lattice share: scales, and keys of vertices.
 
-Source: see :mod:`tagmask.refine.permutohedral`.
+Source: see :mod:`tagmask.methods.dense_crf.lattice.filter`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The permutohedral lattice in torch operations, for devices other than the CPU.
 
-Source: see :mod:`tagmask.refine.permutohedral`, with which it agrees but for the order of sums: points are placed by
+Source: see ``filter``, with which it agrees but for the order of sums: points are placed by
 the same float32 arithmetic, so the same vertices exist. Keys are sorted and searched instead of hashed.
 
 On a GPU sums are added in no fixed order, unless ``torch.use_deterministic_algorithms(True)`` is set.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tagmask.refine.lattice_geometry import axis_steps, key_strides, scales
+from tagmask.methods.dense_crf.lattice.geometry import axis_steps, key_strides, scales
 
 
 @dataclass(frozen=True)

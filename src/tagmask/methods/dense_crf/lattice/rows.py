@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from tagmask.refine.compiling import compiled
+from tagmask.ops.compiling import compiled
 
 Floats = NDArray[np.float32]
 _BLOCK = 128  # rows whose energies stay in the cache until their softmax

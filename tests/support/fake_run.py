@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tagmask.evaluate.segmentation import confusion_matrix, scores
-from tagmask.interfaces import ActivationMaps, ClassList, DataSource, Problem, Sample, UInt8Array
-from tagmask.workspace import Workspace, write_json
+from tagmask.metrics.segmentation import confusion_matrix, scores
+from tagmask.runs.workspace import Workspace
+from tagmask.storage.pictures import save_mask
+from tagmask.storage.records import write_json
+from tagmask.types import ActivationMaps, ClassList, DataSource, Problem, Sample, UInt8Array
 
 STAGES = ("classify", "localize", "refine", "segment", "segment/full", "evaluate")
 FOUR = ("cow", "sheep", "boat", "aeroplane")
@@ -138,14 +140,14 @@ def _artifacts(
     if "refine" in stages and split == "train":
         mask = _labels(full, sample.tags, truth.shape, 0.35)
         mask[(full.max(axis=0, initial=0) > 0.30) & (mask == 0)] = 255
-        workspace.save_mask(workspace.mask_path(sample.id), mask)
+        save_mask(workspace.mask_path(sample.id), mask)
         written["pseudo_masks"] = mask
     for stage, measure, threshold in (("segment", "segmentation", 0.3), ("segment/full", "segmentation_full", 0.2)):
         if stage in stages and split == "val":
             mask = _labels(full, sample.tags, truth.shape, threshold + rng.uniform(-0.05, 0.2))
             if rng.random() < 0.2 and sample.tags:
                 mask[mask == sample.tags[0]] = 1
-            workspace.save_mask(workspace.prediction_path(sample.id, stage), mask)
+            save_mask(workspace.prediction_path(sample.id, stage), mask)
             written[measure] = mask
     return written
 

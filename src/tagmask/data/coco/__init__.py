@@ -1,0 +1,1 @@
+"""COCO: instances JSON, its masks, tags from both."""

@@ -1,0 +1,1 @@
+"""Checks of a data source before anything is trained."""

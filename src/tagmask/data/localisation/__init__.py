@@ -1,0 +1,1 @@
+"""Data sets of object localisation, with boxes: CUB, ILSVRC, the lists of wsolevaluation."""

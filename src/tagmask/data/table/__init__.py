@@ -1,0 +1,1 @@
+"""A CSV or Parquet table of images and tags."""

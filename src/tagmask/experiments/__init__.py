@@ -1,0 +1,1 @@
+"""Many runs: sweeps, comparisons, paired differences, scores measured anew."""

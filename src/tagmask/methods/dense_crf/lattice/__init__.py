@@ -1,0 +1,1 @@
+"""The permutohedral lattice: Gaussian filtering in five dimensions, compiled or in torch."""

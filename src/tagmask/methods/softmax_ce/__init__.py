@@ -1,0 +1,1 @@
+"""TODO softmax_ce."""

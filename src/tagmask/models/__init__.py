@@ -1,0 +1,1 @@
+"""Trained networks: built, read back, folded, gated, tiled, asked."""

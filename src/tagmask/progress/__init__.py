@@ -1,0 +1,1 @@
+"""Who is told what a run does: terminal, log file, nobody."""

@@ -1,0 +1,1 @@
+"""The run directory, and what a stage is handed of it."""

@@ -1,0 +1,1 @@
+"""A recipe as typed settings: one file for each of its keys."""

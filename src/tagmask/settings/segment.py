@@ -1,0 +1,121 @@
+"""The key ``segment`` of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from tagmask.contracts import registry
+from tagmask.contracts.method import LATER
+from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.settings.augment import AugmentSettings
+from tagmask.settings.base import Fraction, LossField, NetworkField, Positive, SaliencyField, Settings
+from tagmask.settings.presets import filled
+
+
+class ConfidenceSettings(Settings):
+    """Weights of the cross entropy: from ``floor`` where two labels tie to 1 where one leads by ``width``.
+
+    The margin is 1 - second / highest, of the refined maps and the threshold's plane, or of the network's
+    probabilities for the labels of a round of self-training.
+    """
+
+    width: Annotated[float, Field(gt=0, le=1)] = 0.2
+    floor: Fraction = 0.0
+
+
+class RelabelSettings(Settings):
+    """How a round of self-training labels the training images: predicted, kept to the tags, then a dense CRF."""
+
+    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field("deeplab", description="kernels; null: no CRF")
+    ignore: Fraction = Field(0.0, description="pixels whose margin (1 - second / highest) is smaller are ignored")
+
+
+class SegmentSettings(Settings):
+    """The segmentation network, trained on pseudo masks (weak), real masks (full), or one of each (both)."""
+
+    preset: str | None = Field(
+        None, json_schema_extra=LATER, description="published settings, for all that is not written"
+    )
+    network: NetworkField = Field(default="deeplabv3plus", validate_default=True)
+    supervision: Literal["weak", "full", "both"] = "weak"
+    epochs: Positive = 10
+    iterations: Positive | None = Field(None, json_schema_extra=LATER, description="updates, instead of epochs")
+    per_images: Positive | None = Field(
+        None, json_schema_extra=LATER, description="iterations are for so many images, and scaled to the data"
+    )
+    batch_size: Positive = 8
+    accumulate: Positive = Field(1, json_schema_extra=LATER, description="batches that one update is made of")
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, json_schema_extra=LATER, description="decay of the weights' moving average"
+    )
+    class_balanced: Literal["tags", "pixels"] | None = Field(
+        None, json_schema_extra=LATER, description="draw images with rare classes more"
+    )
+    batch_norm: Literal["eval", "train"] = "train"
+    augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
+    optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)
+    hold: Positive = Field(1, json_schema_extra=LATER, description="steps for which a learning rate is held")
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
+    flip: bool = True
+    tile: Annotated[int, Field(ge=SMALLEST_TILE)] | None = Field(
+        None, json_schema_extra=LATER, description="larger images in parts"
+    )
+    crf: Literal["psa", "irn_labels", "deeplab"] | None = Field(
+        None, json_schema_extra=LATER, description="kernels of a CRF on predictions"
+    )
+    tag_gate: Fraction | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="classes that the tag classifier gives less than this probability are not predicted",
+    )
+    loss: LossField = Field(default="cross_entropy", validate_default=True)
+    saliency: SaliencyField | None = Field(
+        None, description="where saliency maps come from, for a loss that needs them"
+    )
+    confidence: ConfidenceSettings | None = Field(None, description="weights by how sure each pseudo label is")
+    rounds: Positive = Field(1, description="trainings; each but the first on labels of the network before")
+    relabel: RelabelSettings = RelabelSettings()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The trainings on pseudo masks by their stages' names: 'segment', 'segment/2', ..."""
+        return ("segment", *(f"segment/{number}" for number in range(2, self.rounds + 1)))
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether the loss learns from saliency maps."""
+        return "saliency" in self.loss.needs
+
+    @model_validator(mode="after")
+    def _has_saliency(self) -> SegmentSettings:
+        if self.needs_saliency and self.saliency is None:
+            sources = ", ".join(registry.entries("saliency"))
+            msg = f"the loss {self.loss.name} needs saliency maps; set segment.saliency ({sources})"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        return filled(given) if isinstance(given, Mapping) else given
+
+    @field_validator("augment", "optimizer", mode="before")
+    @classmethod
+    def _complete(cls, value: Any, info: ValidationInfo) -> Any:
+        """Changing one key of a block leaves its others at this stage's defaults, not at those of the block's class."""
+        default = cls.model_fields[str(info.field_name)].default
+        return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
+
+    @field_validator("augment")
+    @classmethod
+    def _for_pairs(cls, value: AugmentSettings) -> AugmentSettings:
+        if value.kind != "scale_crop":
+            msg = f"images with masks are augmented by kind scale_crop only, not {value.kind}"
+            raise ValueError(msg)
+        return value
+
+
+SMALLEST_TILE = 64

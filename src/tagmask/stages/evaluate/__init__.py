@@ -1,0 +1,1 @@
+"""Measure maps, masks and predictions against ground truth."""

@@ -1,0 +1,1 @@
+"""Make activation maps of every image."""

@@ -1,0 +1,1 @@
+"""Turn activation maps into pseudo masks."""

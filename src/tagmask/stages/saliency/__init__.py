@@ -1,0 +1,1 @@
+"""Make saliency maps of the training images."""

@@ -1,0 +1,1 @@
+"""Train the segmentation network on pseudo masks, and predict."""

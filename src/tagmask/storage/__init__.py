@@ -1,0 +1,1 @@
+"""The only door to the disk: whole writes, JSON, pictures, arrays, weights, images."""
