@@ -41,7 +41,7 @@ def scene(labels: int, height: int, width: int, photo: str | None = None) -> tup
 
 
 def plain(image: np.ndarray, unary: torch.Tensor, iterations: int) -> torch.Tensor:
-    """The definition (methods.md 10.1), label by label, in numpy on one thread."""
+    """The update of docs/methods/dense-crf.md, label by label, in numpy on one thread."""
     with Team(1) as team:
         lattices = [Lattice.of([kernel.features(image)], [kernel.compat], team) for kernel in KERNELS]
     cost = unary.flatten(1).numpy()

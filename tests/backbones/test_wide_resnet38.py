@@ -68,7 +68,7 @@ def test_structure_is_the_published_one(published: dict[str, Any]) -> None:
 
 
 def by_the_table(tensors: dict[str, Tensor], x: Tensor) -> list[Tensor]:
-    """The network from methods.md 1.2, read from the tensors' names alone."""
+    """The network of docs/methods/wide-resnet38.md, read from the tensors' names alone."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         at = {key: tensors[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")}

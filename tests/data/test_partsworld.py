@@ -29,7 +29,7 @@ from tagmask.errors import DataError, RunError, UnreadableMaskError
 from tagmask.types import Sample
 
 DEFAULT = SceneSettings()
-# Image, mask and parts of training image 2. If this changes, raise VERSION in partsworld.py with it.
+# Image, mask and parts of training image 2. If this changes, raise VERSION of tagmask.data.partsworld.source with it.
 GOLDEN = "7576339432a2493f6730023b486eb39cfa090506acbfb1ccbcd87cb080bafe52"
 
 

@@ -37,7 +37,7 @@ def build_backbone(
         weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
             The three that are not timm's take a state dict saved by torch too.
         output_stride: stride of the last feature map.
-        dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (methods.md 1.1).
+        dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (docs/methods/cam.md).
         final_conv: end in what the model itself pools (MobileNet's and EfficientNet's last 1x1 convolution
             included) instead of the last stage's output.
 

@@ -1,7 +1,7 @@
 """InceptionV3 as object localisation uses it: larger maps, cut behind its seventeen-by-seventeen blocks.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016; the cut is that of SPG (Zhang
-et al., "Self-produced Guidance for Weakly-supervised Object Localization", ECCV 2018), methods.md 1.3: the first
+et al., "Self-produced Guidance for Weakly-supervised Object Localization", ECCV 2018; docs/localisation.md): the first
 convolution is padded, the two pools of the stem are 3x3 with padding 1 and round up, Mixed_6a has stride 1 and padding
 1, its pool too, and a pool before it makes 14x14 maps of 224 pixels (stride 16; left out: 28x28, stride 8). Parameter
 names are torchvision's and timm's, so that their weights fit.

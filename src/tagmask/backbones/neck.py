@@ -1,8 +1,8 @@
 """New convolutions between a backbone and its head, as the classifiers of object localisation have them.
 
 SPA (Pan et al., CVPR 2021) and SPG (Zhang et al., ECCV 2018): two of 3x3 and 1024 channels, each with a ReLU, before
-the 1x1 classifier; wsolevaluation's VGG16: one (methods.md 1.3). What comes out are the features that the head pools
-and that maps are made of; the taps stay the backbone's.
+the 1x1 classifier; wsolevaluation's VGG16: one (docs/localisation.md). What comes out are the features that the head
+pools and that maps are made of; the taps stay the backbone's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """VGG-16 as object localisation uses it: no fully connected layers, no last pool, stages where SPA and SSA tap them.
 
 Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015; the cut is that
-of SPA (CVPR 2021), methods.md 1.3: each of the first four blocks ends in its pool, the fifth has none, so that stages 4
-and 5 are both at stride 16. Parameter names are torchvision's and timm's, so that their weights fit.
+of SPA (CVPR 2021; docs/localisation.md): each of the first four blocks ends in its pool, the fifth has none, so that
+stages 4 and 5 are both at stride 16. Parameter names are torchvision's and timm's, so that their weights fit.
 
 Deviation: stages 1 and 2 are tapped apart (SPA counts them as one). Stride 8 leaves out the fourth pool too
 (wsolevaluation's large maps). Pools round up, so that images of any size pass.

@@ -1,8 +1,8 @@
 """WideResNet-38, the backbone of AffinityNet and of the systems built on it; timm has no such model.
 
 Source: Wu, Shen and van den Hengel, "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition", Pattern
-Recognition 2019, model A1; dilated and tapped as ``network/resnet38d.Net`` of jiwoon-ahn/psa (methods.md 1.2).
-Parameter names are the published ones, so that published weights fit.
+Recognition 2019, model A1; dilated and tapped as ``network/resnet38d.Net`` of jiwoon-ahn/psa;
+docs/methods/wide-resnet38.md. Parameter names are the published ones, so that published weights fit.
 """
 
 from __future__ import annotations

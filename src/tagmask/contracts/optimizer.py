@@ -1,4 +1,4 @@
-"""Optimisers of every training: settings, parameter groups and schedules (methods.md 1.1)."""
+"""Optimisers of every training: settings, parameter groups and schedules (docs/recipes.md, optimizer)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tagmask.contracts.method import LATER
 
 
 class OptimizerSettings(BaseModel):
-    """Optimiser, parameter groups and schedule (methods.md 1.1).
+    """Optimiser, parameter groups and schedule.
 
-    ``momentum: null`` with ``sgd`` is the published code's quirk: its helper passes the weight decay into the
-    momentum slot, so the effective momentum equals ``weight_decay``.
+    ``momentum: null`` with ``sgd`` is the quirk of ``misc/torchutils.PolyOptimizer`` of jiwoon-ahn/irn: it passes the
+    weight decay into the momentum slot, so the effective momentum equals ``weight_decay``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

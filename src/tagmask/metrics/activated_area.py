@@ -1,7 +1,7 @@
 """How much of the objects lies in the activated area {R > 0}: class-wise recall of maps before any threshold is set.
 
 Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
-2022, section 3.1; methods.md 12.4. What lies outside the activated area is lost to every threshold.
+2022, section 3.1. What lies outside the activated area is lost to every threshold.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Boxes of a map at many thresholds, and how well boxes overlap. Half-open pixel boxes: x0 <= x < x1, y0 <= y < y1.
 
-Which box stands for a map differs between the published codes (methods.md 12.5): ``union`` is the tight box of
+Which box stands for a map differs between the published codes (docs/localisation.md): ``union`` is the tight box of
 everything above the threshold (SPA's evaluation); ``largest`` that of the 4-connected component with the largest box
 (SPA's other mode); ``contour`` that of the 8-connected component whose outline encloses the largest area
 (wsolevaluation).

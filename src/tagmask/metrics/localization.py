@@ -1,4 +1,4 @@
-"""Weakly supervised object localisation: errors of boxes made from class maps (methods.md 12.5, 12.6).
+"""Weakly supervised object localisation: errors of boxes made from class maps (docs/localisation.md).
 
 - Top-1, Top-5 and GT-known error at a threshold of the map, as SPA measures them (Pan et al., CVPR 2021): the map
   min-max normalised, resized to the image, foreground where it reaches the threshold; right if the box's IoU with a

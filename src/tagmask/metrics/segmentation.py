@@ -109,7 +109,7 @@ def mean_iou(confusion: Array, *, classes: Average = "union", background: bool =
 
 
 def mean_precision(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
-    """Mean of the class precisions over classes that were predicted at all (LPCAM Table 1, methods.md 12.3).
+    """Mean of the class precisions over classes that were predicted at all (LPCAM, Table 1).
 
     Args:
         confusion: integer [n, n], ground truth by prediction, summed over the split.

@@ -148,7 +148,7 @@ def cosine_kmeans(
     tolerance: float = 5.0,
     max_iterations: int = 300,
 ) -> tuple[Tensor, Tensor]:
-    """K-means that assigns by cosine (methods.md 6.2).
+    """K-means that assigns by cosine, as the published LPCAM does (docs/methods/lpcam.md).
 
     Starts from distinct random features, gives an empty cluster one random feature, and stops when
     (sum over the centres of how far each moved)^2 < ``tolerance``.

@@ -1,7 +1,7 @@
 """Pixel pairs of a local stencil, and the strongest value on the straight path of each pair.
 
 Source: Ahn, Cho, Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations",
-CVPR 2019 (IRNet), section 4.1; ``misc/indexing.PathIndex`` of jiwoon-ahn/irn; methods.md 10.3 and 10.4.
+CVPR 2019 (IRNet), section 4; ``misc/indexing.PathIndex`` of jiwoon-ahn/irn.
 
 The published code lists the pixels of all paths (2,134 per source at radius 10) and gathers them. Here every
 offset is a slice of the grid, and a path is cut into runs along one axis (532 of them at radius 10), for

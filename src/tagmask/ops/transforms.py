@@ -1,7 +1,7 @@
 """Image and mask transforms. All randomness comes from the generator that is passed in.
 
 Images are uint8 [H, W, 3] RGB, masks uint8 [H, W]. Images are resized by Pillow on uint8 before they are
-normalised, as the published pipelines do (methods.md trap 4).
+normalised, as the published pipelines do (docs/methods/cam.md).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def augment_image(
         factor = float(rng.uniform(*scale))
     resized = resize_image(image, scaled_size(image.shape[:2], factor))
     window = random_window(resized.shape[:2], crop, rng)
-    # The missing area is 0 after normalisation, the mean colour (methods.md trap 27).
+    # The missing area is 0 after normalisation, the mean colour, as in IRNet's code.
     return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
 
 

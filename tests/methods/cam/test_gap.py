@@ -30,7 +30,7 @@ def test_logits_by_hand() -> None:
 
 
 def test_the_loss_by_hand() -> None:
-    """Binary cross entropy of methods.md 15.7: logits (2, 1), tags (1, 0)."""
+    """Logits (2, 1), tags (1, 0): (log(1 + e^-2) + log(1 + e)) / 2."""
     loss = GapClassifier(2, 2).losses(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]]), {})["loss"]
     assert float(loss) == pytest.approx(0.720095, abs=1e-6)
 

@@ -48,7 +48,7 @@ def test_reference_bins_drop_what_the_published_code_drops(published: Mapping[st
 
 
 def test_by_hand() -> None:
-    """Methods.md 15.1: (15 + 10 + 7.5 + 2 * 7.5) / 5."""
+    """Means of the grids' maxima 15, 10 and 7.5, mean 7.5: (15 + 10 + 7.5 + 2 * 7.5) / 5."""
     assert hspp(torch.arange(16.0).reshape(1, 1, 4, 4)).tolist() == [[9.5]]
 
 

@@ -44,7 +44,7 @@ def output_of(features: Tensor) -> ClassifierOutput:
 
 
 def test_reference_values() -> None:
-    """methods.md 15.6."""
+    """A = relu(G / |G| . v), v of two prototypes and one of the context, computed independently in float64."""
     prototypes, around = torch.tensor([[4.0, 0], [2, 1]]), torch.tensor([[0.0, 3]])
     features = torch.tensor([[[1.0, 0, 1]], [[0, 1, 1]]])
     torch.testing.assert_close(

@@ -24,7 +24,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 
 def test_reference_values() -> None:
-    """methods.md 15.5."""
+    """Softmax over classes of w . X for three centres, computed independently in float64."""
     centres, weights = torch.tensor([[4.0, 0], [2, 1], [0, 3]]), torch.eye(2)
     expected = torch.tensor([0.982014, 0.731059, 0.047426])
     torch.testing.assert_close(prototype_scores(centres, weights, 0), expected, rtol=0, atol=1e-6)
@@ -182,7 +182,7 @@ def test_features_that_are_no_numbers_do_not_crash() -> None:
 
 
 def test_the_vector_of_a_class_by_hand() -> None:
-    """methods.md 15.6."""
+    """((1, 0) + (2, 1) / sqrt(5)) / 2 - (0, 1)."""
     around, none = torch.tensor([[0.0, 3]]), torch.zeros(0, 2)
     prototypes = torch.tensor([[4.0, 0], [2, 1]])
     torch.testing.assert_close(class_vector(prototypes, around), torch.tensor([0.947214, -0.776393]))

@@ -80,7 +80,7 @@ def test_an_image_without_tags_counts_in_the_mean(published: Mapping[str, Tensor
 
 
 def test_by_hand() -> None:
-    """methods.md 15.7, in double precision."""
+    """Formulas of docs/methods/recam.md on two positions, computed independently in double precision."""
     features = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]], dtype=torch.float64)
     first = torch.eye(2, dtype=torch.float64)
     second = 0.5 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
@@ -240,7 +240,7 @@ def test_maps_of_the_second_classifier_need_one() -> None:
 
 
 def test_the_trained_classifier_goes_inside_and_learns_slowly(context_of: Any, tiny: dict[str, Any]) -> None:
-    """methods.md trap 31: the first classifier has the backbone's rate, only the second one is fast."""
+    """As published, the first classifier has the backbone's rate, only the second one is fast."""
     recipe = {**tiny, "retrain": [{"head": "recam", "optimizer": {"lr": 1e-5, "head_lr": 1e-4}}]}
     context = context_of(recipe)
     before = build_classifier(context.recipe.classify, 8)
@@ -273,7 +273,7 @@ def test_softmax_alone_by_hand() -> None:
 
 
 def test_softmax_couples_classes_and_sigmoid_does_not() -> None:
-    """d/dz of the softmax loss is softmax(z) - onehot, of the soft margin (sigmoid(z) - y) / C (methods.md 3.4)."""
+    """d/dz of the softmax loss is softmax(z) - onehot, of the soft margin (sigmoid(z) - y) / C (docs/analysis.md)."""
     logits = torch.tensor([[2.0, 1.0, -1.0]], requires_grad=True)
     tags = torch.tensor([[1.0, 0.0, 0.0]])
     (coupled,) = torch.autograd.grad(softmax_tag_loss(logits, tags), logits)

@@ -28,7 +28,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 
 def test_reference_values() -> None:
-    """methods.md 15.4."""
+    """Four positions with the features (1, 0), (1, 1), (0, 1), (2, 1), computed independently in float64."""
     one = semantic_structure(FOUR, blocks=1)
     torch.testing.assert_close(one[:, 0], torch.tensor([0, 0.402827, 0, 0.597173]).double(), rtol=0, atol=1e-6)
     two = semantic_structure(FOUR, blocks=2)

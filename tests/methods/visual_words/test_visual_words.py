@@ -180,7 +180,7 @@ def test_autocast_does_not_blur_the_words() -> None:
 
 
 def test_first_words() -> None:
-    """N(0, sqrt(2 / 6) / sqrt(D)), methods.md 4.1: 0.01276 for D = 2048."""
+    """N(0, sqrt(2 / 6) / sqrt(D)), Kaiming-normal with a = sqrt(5) as published: 0.01276 for D = 2048."""
     torch.manual_seed(0)
     assert float(VisualWordsHead().build(2048, 20).codebook.detach().std()) == pytest.approx(0.01276, rel=0.02)
 

@@ -1,4 +1,4 @@
-"""COCO instances JSON: tags from categories, masks painted only when they are asked for (methods.md 0.3).
+"""COCO instances JSON: tags from categories, masks painted only when they are asked for (docs/own-data.md).
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """

@@ -28,7 +28,7 @@ from tagmask.types import IGNORE_INDEX, Box, DataSource, Problem
 
 log = logging.getLogger(__name__)
 
-#: The 20 classes in the order of the mask labels 1..20 (methods.md 0.3).
+#: The 20 classes in the order of the mask labels 1..20, which is alphabetical.
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",

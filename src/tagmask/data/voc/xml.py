@@ -1,4 +1,4 @@
-"""Annotations/*.xml of PASCAL VOC: names and boxes of all objects, 'difficult' ones included (methods.md 0.3)."""
+"""Annotations/*.xml of PASCAL VOC: names and boxes of all objects, 'difficult' ones included (docs/own-data.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Activation-aware mask refinement: saliency teaches the background, the more the better it fits the pseudo mask.
 
 Source: Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic
-Segmentation", WACV 2022, Eq. 4; no code was published. Deviations where the paper leaves a choice (methods.md 11.4):
+Segmentation", WACV 2022, Eq. 4; no code was published. Choices where the paper leaves one (docs/methods/aamr.md):
 
 - the background's probability is channel 0 of the softmax (``background: sigmoid``: of the raw channel);
 - tau is taken per image (``tau: batch``: one from counts pooled over the batch), over pixels that are inside the image

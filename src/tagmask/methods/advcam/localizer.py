@@ -1,8 +1,8 @@
 """AdvCAM: maps of an image that is changed step by step in favour of a class.
 
 Lee, Kim, Yoon, "Anti-Adversarially Manipulated Attributions for Weakly and Semi-Supervised Semantic Segmentation",
-CVPR 2021; methods.md 8. Adversarial climbing adds to the image the gradient that raises one class's score, so that
-parts of the object which the classifier does not need come to count as well. The maps of all steps are summed.
+CVPR 2021; docs/methods/advcam.md. Adversarial climbing adds to the image the gradient that raises one class's score,
+so that parts of the object which the classifier does not need come to count as well. The maps of all steps are summed.
 
 Three savings over the published loop leave the numbers as they are. The head is linear, so Grad-CAM's channel weights
 are known without a backward pass: the gradient of sum_p ReLU(w_c . F_p) is w_c at each place that responds. Parameters
@@ -158,7 +158,7 @@ def steps_and_factors(scales: tuple[float, ...], steps: int, *, compensate: bool
     """Per scale, in ascending order, the number of steps and the factor of its sum of regions.
 
     The published code takes fewer steps at its smallest scale (0.5): half of more than 10, and 5 of 6 to 10. Half as
-    many steps are made up for by the factor 2, which then stays for all scales (methods.md 8, trap 58);
+    many steps are made up for by the factor 2, which then stays for all scales (docs/methods/advcam.md);
     ``compensate``: for the smallest only, as intended.
     """
     first, factor = (steps, 1.0) if steps < 6 else (5, 1.0) if steps <= 10 else (steps // 2, 2.0)

@@ -1,8 +1,8 @@
 """AffinityNet's maths: what its network learns from, its loss, and the random walk over what it predicts.
 
 Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised
-Semantic Segmentation", CVPR 2018, sections 3.2 to 3.4; the published code is jiwoon-ahn/psa (``network/
-resnet38_aff``, ``tool/pyutils`` and ``voc12/data.ExtractAffinityLabelInRadius``); methods.md 10.3.
+Semantic Segmentation", CVPR 2018; the published code is jiwoon-ahn/psa (``network/
+resnet38_aff``, ``tool/pyutils`` and ``voc12/data.ExtractAffinityLabelInRadius``); docs/methods/affinitynet.md.
 
 An affinity is stored as [P, n]: a row for every offset of ``stencil_offsets(radius)`` (34 for radius 5), a column
 for every source, which are the pixels of rows 0..h-radius and columns radius-1..w-radius in row-major order. Only
@@ -177,7 +177,7 @@ def affinity_planes(affinity: Tensor, size: tuple[int, int], *, radius: int = 5)
 def affinity_random_walk(
     maps: Tensor, affinity: Tensor, *, radius: int = 5, beta: float = 8.0, steps: int = 256
 ) -> Tensor:
-    """Spread scores over pixels that the network takes to be alike (AffinityNet's propagation, methods.md 10.3).
+    """Spread scores over pixels that the network takes to be alike (AffinityNet's propagation).
 
     The same sparse steps as IRNet's walk; the N x N transition matrix is never made. A grid that is too small to
     have any pair is left as it is.

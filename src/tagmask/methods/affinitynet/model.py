@@ -1,7 +1,7 @@
 """AffinityNet's network on any backbone: features in which like pixels lie close.
 
-Source: Ahn and Kwak, CVPR 2018 (AffinityNet), section 3.3; ``network/resnet38_aff.Net`` of jiwoon-ahn/psa;
-methods.md 10.3.
+Source: Ahn and Kwak, CVPR 2018 (AffinityNet); ``network/resnet38_aff.Net`` of jiwoon-ahn/psa;
+docs/methods/affinitynet.md.
 
 The published layout reads WideResNet-38 at conv4, conv5 and conv6, all of stride 8. Generalised: every stage of
 stride 8 and more, coarser ones stretched to stride 8. With WideResNet-38 this is the published network, tensor by

@@ -2,7 +2,7 @@
 
 Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised
 Semantic Segmentation", CVPR 2018; ``voc12/data.VOC12AffDataset``, ``train_aff.py`` and ``infer_aff.py`` of
-jiwoon-ahn/psa; methods.md 10.3. The maths is in ``affinitynet.py``, the network in ``affinity_network.py``.
+jiwoon-ahn/psa; docs/methods/affinitynet.md. The maths is in ``losses``, the network in ``model``.
 
 Deliberate deviations:
 

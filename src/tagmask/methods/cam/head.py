@@ -1,7 +1,7 @@
 """Global average pooling head. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
 
 logits z_c = w_c . mean_p F_p with a bias-free 1x1 convolution, so that mean_p (w_c . F_p) = z_c exactly: the
-property class activation maps rely on (methods.md 1.1, 2).
+property class activation maps rely on (docs/methods/cam.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Class activation maps. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
 
-R_c(p) = ReLU(w_c . F_p) per view, before anything is summed (methods.md 0.4, 2).
+R_c(p) = ReLU(w_c . F_p) per view, before anything is summed (docs/methods/cam.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Refined iterative inference: what a map has found is erased from the image, and the network is asked again.
 
 Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
-2022, 3.3; methods.md 7.2. Erased pixels take the image's mean colour, so that the next map must find other parts.
+2022, 3.3; docs/methods/class-conditional.md. Erased pixels take the image's mean colour, so that the next map
+must find other parts.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def erase(pairs: Sequence[Tensor], kept: Tensor, mask_geometry: MaskGeometry = "
 
     ``correct`` resizes the mask from its full size for each scale and mirrors it for the mirrored view. ``reference``
     is the released code: the mask is resized from scale to scale in a chain, in the order given, so that what is lost
-    at a small scale stays lost, and mirrored views get the mask of the others (methods.md trap 8).
+    at a small scale stays lost, and mirrored views get the mask of the others.
 
     Args:
         pairs: per scale the network input float32 [2 or 1, 3, h_s, w_s], not erased; the second one is the mirror.

@@ -1,8 +1,8 @@
 """Class-conditional inference: split & unite, and refined iterative inference, around any view method.
 
 Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
-2022; methods.md 7.1-7.3. Nothing is trained: the classifier sees cuts of the image, and the image without what was
-found before.
+2022, 3.2 and 3.3; docs/methods/class-conditional.md. Nothing is trained: the classifier sees cuts of the image, and the
+image without what was found before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def full_size_maps(
         size: (H, W).
 
     Returns:
-        float32 [K, H, W], >= 0 (methods.md 0.5).
+        float32 [K, H, W], >= 0, not normalised.
     """
     return sum_scales([seed.scale_maps(trained, trained.look(pair), channels) for pair in pairs], size)
 

@@ -1,7 +1,7 @@
 """Split & unite: an image is cut where its objects lie, and the maps of the cuts are put together again.
 
 Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
-2022, 3.2; methods.md 7.1 and 7.3.
+2022, 3.2; docs/methods/class-conditional.md.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def split_rectangles(centers: Sequence[tuple[float, float]], image_size: tuple[i
     The cuts reach over the centre by a buffer of 10 px with one class. With two, the rectangle between both centres,
     and 20 px more, is inside all four, so that both objects keep their context. With three or more classes the
     released code does not split: each cut is the whole image. Bounds are clipped to the image; the released code
-    does not clip, and a negative start there counts from the far end (methods.md trap 9).
+    does not clip, and a negative start there counts from the far end.
 
     Args:
         centers: (y, x) of each class, K >= 1, in pixels; they are truncated to whole pixels.

@@ -1,7 +1,7 @@
 """Losses of the segmentation networks: what they share, and the cross entropy.
 
 A network in training may return one output or several (DeepLabV2's scales, an auxiliary head); a loss is summed over
-them, each with its factor, labels resized to each output by nearest neighbours (methods.md 11.4).
+them, each with its factor, labels resized to each output by nearest neighbours (docs/methods/deeplabv2.md).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """DeepLabV2 on a dilated ResNet, at several scales.
 
 Source: Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
-Connected CRFs", TPAMI 2018, as kazuto1011/deeplab-pytorch builds and trains it (methods.md 11.1). Parameter names are
-the published code's, so that its weights fit.
+Connected CRFs", TPAMI 2018, as kazuto1011/deeplab-pytorch builds and trains it (docs/methods/deeplabv2.md). Parameter
+names are the published code's, so that its weights fit.
 
 Deviations: ``layout: torchvision`` puts the stride into the 3x3 convolution and takes RGB, as ImageNet weights of
 torchvision and timm need it; the published layout is ``caffe``.

@@ -1,4 +1,4 @@
-"""Mean field inference of a fully connected CRF with Gaussian kernels (methods.md 10.1).
+"""Mean field inference of a fully connected CRF with Gaussian kernels (docs/methods/dense-crf.md).
 
 Q <- softmax(-U + sum of the kernels' messages), all pixels at once; the message of a pixel to itself is included,
 every kernel is normalised symmetrically, Potts messages are added. The kernels are summed over the permutohedral

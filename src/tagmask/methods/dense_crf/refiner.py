@@ -1,7 +1,8 @@
 """Fully connected CRF by mean field: labels follow the image's edges; nothing to train.
 
 Source: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS
-2011, as lucasb-eyer/pydensecrf runs it (methods.md 10.1). The inference is :mod:`tagmask.methods.dense_crf.mean_field`.
+2011, as lucasb-eyer/pydensecrf runs it (docs/methods/dense-crf.md). The inference is
+:mod:`tagmask.methods.dense_crf.mean_field`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tagmask.types import UInt8Array
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
 
-# The published settings (methods.md 10.1), as keyword arguments of dense_crf and dense_crf_labels.
+# The published settings (docs/methods/dense-crf.md), as keyword arguments of dense_crf and dense_crf_labels.
 PRESETS: dict[str, dict[str, float]] = {
     "irn_labels": {"gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 50, "bilateral_srgb": 5,
                    "bilateral_compat": 10},

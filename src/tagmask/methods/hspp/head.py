@@ -1,5 +1,5 @@
 """Hybrid spatial pyramid pooling. Ru, Du, Wu, "Learning Visual Words for Weakly-Supervised Semantic Segmentation",
-IJCAI 2021, section 3.3; methods.md 4.2.
+IJCAI 2021, section 3.3; docs/methods/hspp.md.
 
 Average pooling spreads the evidence over the whole image, maximum pooling rests on one place. HSPP averages the maxima
 of the bins of several grids, and the plain mean: each part of the image has to show something.
@@ -21,7 +21,7 @@ from tagmask.contracts.head import Head
 def hspp(
     features: Tensor, *, gamma: float = 2.0, splits: Sequence[int] = (1, 2, 4), reference_bins: bool = False
 ) -> Tensor:
-    """Pool features; methods.md 4.2.
+    """Pool features by the maxima of several grids and the mean.
 
     (sum over r in splits of the mean of the maxima of r x r bins + gamma * mean over all positions)
     / (number of splits + gamma).

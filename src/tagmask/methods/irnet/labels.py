@@ -1,7 +1,7 @@
 """Labels for learning inter-pixel relations: confident foreground, confident background, unsure in between.
 
 Source: Ahn, Cho, Kwak, CVPR 2019 (IRNet), section 4.2; ``step/cam_to_ir_label.py`` of jiwoon-ahn/irn;
-methods.md 10.2.
+docs/methods/irnet.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 class LabelsCRF(Protocol):
     """A dense CRF of one image with unaries from labels, such as ``partial(dense_crf_labels, image, ...)``.
 
-    IRNet's has confidence 0.7 and a bilateral kernel of 50 pixels and 5 colour levels (methods.md 10.1).
+    IRNet's has confidence 0.7 and a bilateral kernel of 50 pixels and 5 colour levels.
     """
 
     def __call__(self, labels: UInt8Array, *, n_labels: int) -> Tensor | NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """IRNet: class boundaries and displacements learnt from pixel pairs.
 
 Source: Ahn, Cho, Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations",
-CVPR 2019, sections 4 and 5; ``net/resnet50_irn.py`` and ``step/train_irn.py`` of jiwoon-ahn/irn; methods.md 10.4.
+CVPR 2019, section 4; ``net/resnet50_irn.py`` and ``step/train_irn.py`` of jiwoon-ahn/irn.
 
 A pair's affinity is a = 1 - (strongest boundary on its path). The published code gathers the boundary at every
 point of every path and takes logarithms per pair. Deliberate deviation (same numbers, less work and memory):

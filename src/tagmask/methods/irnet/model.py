@@ -1,6 +1,6 @@
 """The two branches of IRNet on any backbone.
 
-Source: Ahn, Cho, Kwak, CVPR 2019 (IRNet), section 4; ``net/resnet50_irn.py`` of jiwoon-ahn/irn; methods.md 10.4.
+Source: Ahn, Cho, Kwak, CVPR 2019 (IRNet), section 4; ``net/resnet50_irn.py`` of jiwoon-ahn/irn; docs/methods/irnet.md.
 
 The published layout reads ResNet-50's stem after its max-pooling (stride 4), and layers 1 to 4 (strides 4, 8, 16,
 16). Generalised: the last stage of stride 2 after the same max-pooling, and every stage of stride 4 and more.

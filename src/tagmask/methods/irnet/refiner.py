@@ -1,8 +1,8 @@
 """IRNet as a refiner: it learns class boundaries from the maps, which then spread inside them.
 
 Source: Ahn, Cho, Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019;
-``step/cam_to_ir_label.py``, ``step/train_irn.py`` and ``step/make_sem_seg_labels.py`` of jiwoon-ahn/irn; methods.md
-10.2 and 10.4. The losses are in ``irnet.py``, the network in ``irnet_network.py``, the walk in ``random_walk.py``.
+``step/cam_to_ir_label.py``, ``step/train_irn.py`` and ``step/make_sem_seg_labels.py`` of jiwoon-ahn/irn;
+docs/methods/irnet.md. The losses are in ``losses``, the network in ``model``, the walk in ``tagmask.ops.random_walk``.
 
 Deliberate deviations:
 

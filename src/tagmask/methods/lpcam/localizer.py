@@ -1,8 +1,8 @@
 """LPCAM: similarity to a class's own prototypes minus similarity to its context's.
 
-Chen and Sun, "Extracting Class Activation Maps from Non-Discriminative Features as well", CVPR 2023 (methods.md 6).
-One pass over the training images samples features of each class, inside and outside its map; their cluster centres
-are the prototypes. They come down to one vector per class, so a map costs as much as plain CAM.
+Chen and Sun, "Extracting Class Activation Maps from Non-Discriminative Features as well", CVPR 2023;
+docs/methods/lpcam.md. One pass over the training images samples features of each class, inside and outside its map;
+their cluster centres are the prototypes. They come down to one vector per class, so a map costs as much as plain CAM.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATCHES = 6  # nearest patches of each
 
 
 def lpcam(features: Tensor, class_prototypes: Tensor, context_prototypes: Tensor) -> Tensor:
-    """Map of one class at one scale (methods.md 6.4).
+    """Map of one class at one scale: likeness to its prototypes minus that to its context's (docs/methods/lpcam.md).
 
     Args:
         features: float [D, h, w] of the image plus the flipped ones of its mirror; cosine ignores their length.
@@ -106,7 +106,7 @@ class Lpcam(ViewLocalizer):
     # -- learning: group 2c is class c, group 2c + 1 its context -----------------------------------------------
 
     def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
-        """All images with tags, or ``images_per_class`` of each class, drawn with replacement (methods.md 6.1); an
+        """All images with tags, or ``images_per_class`` of each class, drawn with replacement, as for COCO; an
         image drawn for a class is studied for that class alone, whatever else it shows."""
         if self.images_per_class is None:
             return [(index, labels) for index, labels in enumerate(tags) if labels]

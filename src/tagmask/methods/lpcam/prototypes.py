@@ -1,4 +1,4 @@
-"""Prototypes of a class in feature space: LPCAM's clustering and selection (methods.md 6.1-6.3).
+"""Prototypes of a class in feature space: LPCAM's clustering and selection (docs/methods/lpcam.md).
 
 Chen and Sun, "Extracting Class Activation Maps from Non-Discriminative Features as well", CVPR 2023. Clusters are
 assigned by cosine, but a centre is the arithmetic mean of its raw members: the selection uses the centre's length.
@@ -23,7 +23,7 @@ def split_positions(mask: Tensor, size: tuple[int, int], threshold: float) -> tu
     Args:
         mask: float [H, W] activation map of the class, divided by its maximum.
         size: (h, w) of the feature grid.
-        threshold: tau. A cell exactly at it belongs to neither (methods.md 6.1; NaN neither).
+        threshold: tau. A cell exactly at it belongs to neither, as in the published code; NaN neither.
 
     Returns:
         bool [h, w] foreground, bool [h, w] context; the mask is resized by torch's nearest.
@@ -35,7 +35,7 @@ def split_positions(mask: Tensor, size: tuple[int, int], threshold: float) -> tu
 def prototype_scores(
     centers: Tensor, class_weights: Tensor, class_index: int, *, posterior: Posterior = "classes"
 ) -> Tensor:
-    """How surely each centre [K, D] is the class, float [K] in [0, 1] (methods.md 6.3).
+    """How surely each centre [K, D] is the class, float [K] in [0, 1].
 
     ``classes`` is the classifier's own posterior of a centre, the softmax over classes, which the published code
     uses; ``centres`` is the softmax over centres that the paper prints (Eq. 3), which sums to one over the K.
@@ -53,7 +53,7 @@ def select_prototypes(
     keep: Keep,
     posterior: Posterior = "classes",
 ) -> Tensor:
-    """The centres that stand for a class, or for its context (methods.md 6.3).
+    """The centres that stand for a class, or for its context (Eq. 3 and 4 of the paper).
 
     Args:
         centers: float [K, D] raw-mean centres.
@@ -84,7 +84,7 @@ def kept(scores: Tensor, threshold: float | tuple[float, float], keep: Keep) -> 
 
 
 def class_vector(class_prototypes: Tensor, context_prototypes: Tensor) -> Tensor:
-    """The one vector [D] that all prototypes of a class come down to (methods.md 6.4).
+    """The one vector [D] that all prototypes of a class come down to (docs/methods/lpcam.md).
 
     The mean cosine to [K1, D] prototypes is linear in the unit feature, so FG - BG is the inner product with the
     mean of the unit class prototypes minus the mean of the unit context prototypes [K2, D]; K2 may be 0.

@@ -1,7 +1,7 @@
 """Pixel-adaptive mask refinement: masks averaged over neighbours of like colour; nothing to train.
 
 Source: Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 3.3; the
-published code is ``models/mods/pamr.PAMR`` of visinf/1-stage-wseg (methods.md 10.5).
+published code is ``models/mods/pamr.PAMR`` of visinf/1-stage-wseg (docs/methods/pamr.md).
 
 Deliberate deviation (same number, less work): the published code copies the neighbours of every mask into one
 tensor, 48 times the masks; here each neighbour is a slice of the padded masks, added to the sum in place.
@@ -85,7 +85,7 @@ def _averages(masks: Tensor, weights: Tensor, dilations: Sequence[int], iteratio
 
 @torch.no_grad()
 def pamr(image: Tensor, masks: Tensor, *, iterations: int = 10, dilations: Sequence[int] = DILATIONS) -> Tensor:
-    """Refine masks by averaging over pixels of like colour (methods.md 10.5). Without gradient.
+    """Refine masks by averaging over pixels of like colour (docs/methods/pamr.md). Without gradient.
 
     Args:
         image: [B, 3, H, W] float, any scale.

@@ -1,6 +1,7 @@
 """ReCAM: a second classifier on class-wise masked features.
 
-Chen et al., "Class Re-Activation Maps for Weakly-Supervised Semantic Segmentation", CVPR 2022; methods.md 3.
+Chen et al., "Class Re-Activation Maps for Weakly-Supervised Semantic Segmentation", CVPR 2022;
+docs/methods/recam.md.
 
 Binary cross entropy asks of each class alone whether it is there; a place that two classes share may answer yes to
 both. ReCAM cuts one feature per positive class out with that class's own activation map, so that it has a single
@@ -39,8 +40,8 @@ def class_features(
 ) -> Tensor:
     """One feature per chosen class: mean over all places of (its normalised activation map x the features).
 
-    The mean is over all places, not over the map's mass: how much of the image the class covers stays visible
-    (methods.md trap 29).
+    The mean is over all places, not over the map's mass: how much of the image the class covers stays
+    visible (docs/methods/recam.md).
 
     Args:
         features: [B, D, h, w] float.
@@ -89,8 +90,8 @@ def reactivation_loss(
     detach_masks: bool = False,
     eps: float = 1e-5,
 ) -> dict[str, Tensor]:
-    """ReCAM's loss (methods.md 3.1): multi-label soft margin of the pooled features and softmax cross entropy of the
-    re-weighted ones. Gradients run through the masks and their maxima, as published.
+    """ReCAM's loss (docs/methods/recam.md): multi-label soft margin of the pooled features and softmax cross entropy of
+    the re-weighted ones. Gradients run through the masks and their maxima, as published.
 
     Args:
         features: [B, D, h, w] float.

@@ -1,5 +1,5 @@
 """Maps of ReCAM's classifiers. Chen et al., "Class Re-Activation Maps for Weakly-Supervised Semantic Segmentation",
-CVPR 2022, Eq. 9; methods.md 3.3.
+CVPR 2022, Eq. 9; docs/methods/recam.md.
 
 R_c(p) = ReLU(v_c . F_p) as for CAM, with v made of the first and second classifier's weights w and w'.
 """

@@ -1,8 +1,8 @@
 """SC-CAM: a second classifier that tells sub-categories apart, found by clustering the images of each class.
 
 Chang, Wang, Hung, Piramuthu, Tsai, Yang, "Weakly-Supervised Semantic Segmentation via Sub-category Exploration",
-CVPR 2020; methods.md 7.6. What tells dogs from cats is a muzzle; what tells one kind of dogs from another is the rest
-of the dog. The sub-labels come with the images, see ``subcategories``.
+CVPR 2020; docs/methods/sc-cam.md. What tells dogs from cats is a muzzle; what tells one kind of dogs from another is
+the rest of the dog. The sub-labels come with the images, see ``subcategories``.
 """
 
 from __future__ import annotations

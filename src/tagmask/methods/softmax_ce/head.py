@@ -1,7 +1,7 @@
 """Softmax cross entropy on the tag classifier: two rows of ReCAM's ablation (Chen et al., CVPR 2022, Table 1).
 
-The published text does not say how images with several tags enter a softmax; methods.md 3.4 takes the tags' uniform
-distribution as the target.
+The published text does not say how images with several tags enter a softmax; here the tags' uniform distribution is the
+target (docs/methods/recam.md).
 """
 
 from __future__ import annotations

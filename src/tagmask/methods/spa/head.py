@@ -2,7 +2,7 @@
 bodies.
 
 Pan et al., "Unveiling the Potential of Structure Preserving for Weakly Supervised Object Localization" (SPA), CVPR
-2021, section 3.2, as in its published code (methods.md 9.5): softmax cross entropy plus, from some epoch on,
+2021, section 3.2, as in its published code (docs/methods/scg.md): softmax cross entropy plus, from some epoch on,
 ``weight`` times the loss of :func:`restricted_activation_loss`.
 
 Deviations: the loss begins after a number of training images instead of epochs, which is counted in the checkpoint; an

@@ -1,7 +1,7 @@
 """SCG: maps made anew from the self-correlation of two stages, one view at a time.
 
 Pan et al., "Unveiling the Potential of Structure Preserving for Weakly Supervised Object Localization" (SPA),
-CVPR 2021, section 3.3, as in its published code (methods.md 9.5); the matrices are in ``self_correlation``.
+CVPR 2021, section 3.3, as in its published code (docs/methods/scg.md); the matrices are in ``self_correlation``.
 
 Deviations: maps need not be square; with several views each view makes its own map in [0, 1] and these are summed
 (the published code sees one view).

@@ -1,7 +1,7 @@
 """SCG: self-correlation of features, and maps made of it. The direct ancestor of SSA.
 
 Pan et al., "Unveiling the Potential of Structure Preserving for Weakly Supervised Object Localization" (SPA),
-CVPR 2021, as in its published code (methods.md 9.5).
+CVPR 2021, as in its published code (docs/methods/scg.md).
 """
 
 from __future__ import annotations

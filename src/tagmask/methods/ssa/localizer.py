@@ -1,10 +1,10 @@
 """SSA: maps polished with the semantic structure of two stages that guide each other.
 
 Sun & Li, "SSA: Semantic Structure Aware Inference for Weakly Pixel-Wise Dense Predictions without Cost", arXiv 2021,
-equations 2-8 (methods.md 5; there is no published code to compare with). Per view and stage i the seed maps C
-are averaged over positions that look alike, CP_i = C S_i (see ``semantic_structure``); per scale, after the flip sum
-and on values that are not normalised, SM_i = clamp(CP_i, 0, 1) guides the other stages (methods.md 5.4), and the
-results are added.
+equations 2-8 (there is no published code to compare with; docs/methods/ssa.md says what is ours). Per view and stage i
+the seed maps C are averaged over positions that look alike, CP_i = C S_i (see ``semantic_structure``); per scale, after
+the flip sum and on values that are not normalised, SM_i = clamp(CP_i, 0, 1) guides the other stages, and the results
+are added.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ssa(
     epsilon: Epsilon = "identity",
     clip: bool = False,
 ) -> Tensor:
-    """Polish the maps of one view with the structure of two stages (methods.md 5.2, 5.4).
+    """Polish the maps of one view with the structure of two stages (Eq. 8; the guidance is ours, docs/methods/ssa.md).
 
     Args:
         maps: [K, h, w] float, >= 0, not normalised.

@@ -1,14 +1,14 @@
 """The semantic structure of an image: which positions look alike, and maps averaged over those that do.
 
 The semantic structure module of SSA (Sun & Li, "SSA: Semantic Structure Aware Inference for Weakly Pixel-Wise Dense
-Predictions without Cost", arXiv 2021), equations 2-6 (methods.md 5.1). With unit features F of n = h * w positions:
+Predictions without Cost", arXiv 2021), equations 2-6. With unit features F of n = h * w positions:
 
     S' = F'F - I        N = tanh(S') * S' (element-wise)        S1 = N / column sums                  (one block)
     S2 = relu(S1'S1 - I) / column sums                                                                (two blocks)
     S3 = relu(S2'S2 - I) / column sums                                                                (three blocks)
 
 Maps C [K, n] are polished as C S: each position gets a weighted average of the map over positions that look like it.
-``semantic_structure`` returns S for inspection; ``polish`` never builds S2 or S3 (methods.md 5.3): N >= 0 and the
+``semantic_structure`` returns S for inspection; ``polish`` never builds S2 or S3 (docs/methods/ssa.md): N >= 0 and the
 columns of S1 sum to one, so that relu(. - I) does nothing but set the diagonal to zero, and products with S1'S1 are
 two products with N of K + 1 rows.
 """
@@ -39,7 +39,7 @@ def semantic_structure(
     epsilon: Epsilon = "identity",
     clip: bool = False,
 ) -> Tensor:
-    """The structure matrix S itself, by definition, at O(n^3): for inspection and tests (methods.md 5.1).
+    """The structure matrix S itself, by definition, at O(n^3): for inspection and tests (equations 2-6).
 
     Args:
         features: [D, h, w] float.

@@ -1,4 +1,4 @@
-"""From maps to labels by background thresholds, fixed or chosen without any mask (methods.md 0.6, 0.7)."""
+"""From maps to labels by background thresholds, fixed or chosen without any mask (docs/methods/threshold.md)."""
 
 from __future__ import annotations
 

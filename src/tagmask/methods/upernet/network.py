@@ -1,9 +1,9 @@
 """UPerNet on Swin or any other timm encoder with feature maps of several sizes.
 
 Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018; Liu et al., "Swin Transformer",
-ICCV 2021, whose segmentation code adds a fully convolutional head on the third stage in training (methods.md 11.3).
-Decoder of segmentation-models-pytorch: pyramid pooling 1, 2, 3, 6 on the last stage, a feature pyramid over all, each
-stage's features normalised first, as the code of Swin does.
+ICCV 2021, whose segmentation code adds a fully convolutional head on the third stage in training; see
+docs/methods/upernet.md. Decoder of segmentation-models-pytorch: pyramid pooling 1, 2, 3, 6 on the last stage, a
+feature pyramid over all, each stage's features normalised first, as the code of Swin does.
 
 Deviations: the pyramid's upsampling and the order of its batch norms are those of segmentation-models-pytorch.
 """

@@ -1,5 +1,5 @@
 """Visual word encoder. Ru, Du, Wu, "Learning Visual Words for Weakly-Supervised Semantic Segmentation", IJCAI 2021,
-section 3.2; methods.md 4.1.
+section 3.2; docs/methods/visual-words.md.
 
 A codebook of words is learnt beside the classes. Every position gets the word that it resembles most, and the network
 must tell from the image which words occur in it: to do that it has to keep details that the classes alone would let go.
@@ -36,7 +36,7 @@ def word_similarity(features: Tensor, codebook: Tensor) -> Tensor:
 
 
 def visual_words(features: Tensor, codebook: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Which words are where in an image; methods.md 4.1, equations 2 to 4 of the paper.
+    """Which words are where in an image: equations 2 to 4 of the paper.
 
     Args:
         features: [B, D, h, w] float. Detach them to train the codebook only, as the published code does.

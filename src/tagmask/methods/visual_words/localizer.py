@@ -1,5 +1,5 @@
 """Maps of a classifier with visual words. Ru, Du, Wu, "Learning Visual Words for Weakly-Supervised Semantic
-Segmentation", IJCAI 2021, section 3.4; methods.md 4.3.
+Segmentation", IJCAI 2021, section 3.4; docs/methods/visual-words.md.
 
 Two branches: the image branch is CAM; the word branch asks which word a position is, and which classes the word speaks
 for. The published code uses the image branch alone and keeps the larger value of image and mirror.

@@ -1,4 +1,4 @@
-"""Cuts of the training images by split & unite, as training images (methods.md 7.4).
+"""Cuts of the training images by split & unite, as training images (docs/methods/class-conditional.md).
 
 Sun, Zhang, Barnes, "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation", WACV
 2022, Table 4. The classifier trained before says where each image is cut; the training then sees, in each epoch, the

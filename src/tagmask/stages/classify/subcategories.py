@@ -1,4 +1,7 @@
-"""Sub-labels of the training images for the head ``subcategory``: clusters of each class's images (methods.md 7.6)."""
+"""Sub-labels of the training images for the head ``subcategory``: clusters of each class's images.
+
+Chang et al. (SC-CAM), CVPR 2020; docs/methods/sc-cam.md.
+"""
 
 from __future__ import annotations
 

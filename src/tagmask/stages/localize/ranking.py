@@ -1,4 +1,4 @@
-"""Which classes a classifier sees in an image, best first, for Top-1 and Top-5 localisation (methods.md 1.3).
+"""Which classes a classifier sees in an image, best first, for Top-1 and Top-5 localisation (docs/localisation.md).
 
 As the published codes do it: logits of the whole image, or the softmax averaged over ten crops (the corners, the
 centre, and their mirrors) of the image at 256/224 of the size that maps are made at.

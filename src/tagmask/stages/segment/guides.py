@@ -68,7 +68,7 @@ def check_saliency(
 ) -> None:
     """Compare saliency with pseudo masks; write saliency.json; warn when most foreground lies where nothing is salient.
 
-    An inverted folder "still trains" (methods.md trap 49), so it must be noticed here. Maps that are merely dark, far
+    An inverted folder "still trains" (docs/methods/aamr.md), so it must be noticed here. Maps that are merely dark, far
     more salient on the foreground than elsewhere, are no reason to warn.
     """
     settings = context.recipe.segment

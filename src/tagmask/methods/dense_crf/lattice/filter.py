@@ -1,7 +1,7 @@
 """Gaussian filtering in few dimensions by the permutohedral lattice, compiled.
 
 Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010,
-in the form of lucasb-eyer/pydensecrf (methods.md 10.1): d + 1 vertices per point, one pass [1/2 1 1/2] along each
+in the form of lucasb-eyer/pydensecrf: d + 1 vertices per point, one pass [1/2 1 1/2] along each
 of d + 1 axes, result divided by 1 + 2^-d.
 
 Several filters over the same points are one lattice: their vertices stand one behind the other, so a step is one call
