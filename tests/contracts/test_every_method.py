@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tagmask.contracts import registry
 from tagmask.contracts.building import build_method
-from tagmask.contracts.registry import Kind
+from tagmask.contracts.declaration import Kind
 from tagmask.errors import UnknownNameError
 
 ALL: list[tuple[Kind, str]] = [

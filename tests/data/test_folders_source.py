@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask.data.folders import FoldersSource
+from tagmask.data.folders.source import FoldersSource
 from tagmask.errors import DataError, UnknownNameError
 
 

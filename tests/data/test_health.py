@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tagmask.data.folders import FoldersSource
+from tagmask.data.folders.source import FoldersSource
 from tagmask.data.health.check import check
 from tagmask.data.health.report import HealthReport
 from tagmask.data.table.source import TableSource

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from tagmask import cli
 from tagmask.cli.recipes import find_recipe
 from tagmask.contracts import registry
+from tagmask.contracts.declaration import Kind
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.engine import EngineSettings
@@ -134,7 +135,7 @@ def test_recipes_page_names_every_setting_and_its_default() -> None:
 
 
 @pytest.mark.parametrize("kind", ["head", "localizer", "network", "loss", "saliency"])
-def test_every_methods_page_names_its_settings(kind: registry.Kind) -> None:
+def test_every_methods_page_names_its_settings(kind: Kind) -> None:
     pages = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs" / "methods").glob("*.md"))
     found = {heading: table for page in pages for heading, table in documented(str(page)).items()}
     text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)

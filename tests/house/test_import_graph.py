@@ -148,8 +148,9 @@ def test_no_cycle() -> None:
 
 def test_every_registered_name_leads_to_something() -> None:
     from tagmask.contracts import registry
+    from tagmask.contracts.declaration import Kind
 
-    for kind in get_args(registry.Kind):
+    for kind in get_args(Kind):
         for name, entry in registry.entries(kind).items():
             module, _, attribute = entry.where.partition(":")
             assert hasattr(importlib.import_module(module), attribute), f"{kind} {name}: {entry.where}"

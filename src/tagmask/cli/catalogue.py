@@ -17,8 +17,9 @@ def methods(
     """List all methods, with their papers."""
     from tagmask.cli.terminal import print_table
     from tagmask.contracts import registry
+    from tagmask.contracts.declaration import Kind
 
-    kinds = get_args(registry.Kind)
+    kinds = get_args(Kind)
     if kind is not None and kind not in kinds:
         raise UnknownNameError("kind of method", kind, kinds)
     rows = [

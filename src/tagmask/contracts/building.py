@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from tagmask.contracts import registry
+from tagmask.contracts.declaration import Kind
 from tagmask.contracts.method import Method
 from tagmask.errors import RecipeError, nearest
 
@@ -31,7 +32,7 @@ def anchor(value: Any, base: Path) -> Any:
     return [anchor(item, base) for item in value] if isinstance(value, list) else value
 
 
-def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> Any:
+def build_method(kind: Kind, value: Any, *, where: str, base: Path) -> Any:
     """Make a method from its recipe form: a name, or a mapping with ``name`` and its settings.
 
     Raises:
@@ -49,7 +50,7 @@ def build_method(kind: registry.Kind, value: Any, *, where: str, base: Path) -> 
     return validate_settings(registry.get(kind, str(value["name"]), where=where), settings, base, where, "")
 
 
-def method_of(kind: registry.Kind) -> BeforeValidator:
+def method_of(kind: Kind) -> BeforeValidator:
     """Validator of a settings field that holds a method: a name, a mapping with ``name``, or the method itself.
 
     Such a field is ``Annotated[Any, method_of(kind), AS_METHOD]``. Any: a plugin's class is as good as ours; the

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from tagmask.contracts import registry
 from tagmask.contracts.building import absolute, anchor, build_method, validate_settings
+from tagmask.contracts.declaration import Kind
 from tagmask.errors import RecipeError, nearest
 from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
@@ -192,7 +193,7 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
     values |= _trainings(values, base, where)
     if isinstance(values.get("segment"), dict):
         values["segment"] = filled(values["segment"])
-    kinds: tuple[tuple[str, str, registry.Kind, type[Settings]], ...] = (
+    kinds: tuple[tuple[str, str, Kind, type[Settings]], ...] = (
         ("localize", "method", "localizer", LocalizeSettings),
         ("segment", "network", "network", SegmentSettings),
         ("segment", "loss", "loss", SegmentSettings),

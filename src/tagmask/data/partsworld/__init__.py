@@ -1,1 +1,9 @@
 """The embedded procedural data set."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "data", "partsworld", "source:PartsWorldSource", "the embedded procedural data set", page="partsworld.md"
+    ),
+)

@@ -1,1 +1,7 @@
 """A CSV or Parquet table of images and tags."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration("data", "table", "source:TableSource", "CSV or Parquet table of images and tags", page="own-data.md"),
+)

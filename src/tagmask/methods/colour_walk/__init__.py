@@ -1,1 +1,13 @@
-"""TODO colour_walk."""
+"""Colour walk: a random walk of the maps over colour affinities. Ours."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "refiner",
+        "colour_walk",
+        "refiner:ColourWalk",
+        "random walk of the maps over colour affinities, nothing to train",
+        page="methods/colour-walk.md",
+    ),
+)

@@ -1,1 +1,13 @@
-"""TODO cross_entropy."""
+"""The plain loss of segmentation networks."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "loss",
+        "cross_entropy",
+        "loss:CrossEntropy",
+        "mean cross entropy over labelled pixels",
+        page="methods/noise-robust.md",
+    ),
+)

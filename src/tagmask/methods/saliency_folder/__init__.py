@@ -1,1 +1,13 @@
-"""TODO saliency_folder."""
+"""Saliency maps of another program, read from a folder."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "saliency",
+        "folder",
+        "saliency:FolderSaliency",
+        "pictures of another program, one per image id",
+        page="methods/aamr.md",
+    ),
+)

@@ -1,1 +1,13 @@
-"""TODO saliency_function."""
+"""Saliency maps of a function of yours."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "saliency",
+        "function",
+        "saliency:FunctionSaliency",
+        "a function of yours, 'module:function'",
+        page="methods/aamr.md",
+    ),
+)

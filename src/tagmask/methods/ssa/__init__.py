@@ -1,1 +1,14 @@
-"""TODO ssa."""
+"""SSA: semantic structure aware inference. Sun & Li, arXiv 2021."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "localizer",
+        "ssa",
+        "localizer:Ssa",
+        "maps averaged over positions that look alike, two stages guiding each other",
+        paper="Sun & Li, arXiv 2021",
+        page="methods/ssa.md",
+    ),
+)

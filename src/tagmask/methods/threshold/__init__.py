@@ -1,1 +1,13 @@
-"""TODO threshold."""
+"""Background thresholds, fixed or chosen without masks."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "refiner",
+        "threshold",
+        "refiner:Threshold",
+        "one background threshold, fixed or chosen without any mask ('auto')",
+        page="methods/threshold.md",
+    ),
+)

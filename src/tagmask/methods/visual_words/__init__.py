@@ -1,1 +1,22 @@
-"""TODO visual_words."""
+"""Visual word encoder (VWE). Ru et al., IJCAI 2021."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (
+    Declaration(
+        "head",
+        "visual_words",
+        "head:VisualWordsHead",
+        "visual word encoder on any head: learns words beside the classes",
+        paper="Ru et al., IJCAI 2021",
+        page="methods/visual-words.md",
+    ),
+    Declaration(
+        "localizer",
+        "visual_words",
+        "localizer:VisualWords",
+        "maps of a classifier with visual words: image branch, word branch or both",
+        paper="Ru et al., IJCAI 2021",
+        page="methods/visual-words.md",
+    ),
+)

@@ -1,0 +1,5 @@
+"""One folder per class."""
+
+from tagmask.contracts.declaration import Declaration
+
+METHODS = (Declaration("data", "folders", "source:FoldersSource", "one folder per class", page="own-data.md"),)
