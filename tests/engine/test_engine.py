@@ -17,7 +17,8 @@ import pytest
 import torch
 import yaml
 
-from tagmask.engine.engine import Engine, each_image
+from tagmask.engine.engine import Engine
+from tagmask.engine.image_loop import gather_images, process_images
 from tagmask.errors import RunError
 from tagmask.progress.listeners import SilentProgress
 from tagmask.settings.engine import EngineSettings
@@ -42,7 +43,9 @@ class Bar(SilentProgress):
 def loop(
     work: Any, items: Sequence[Any], *, done: Any = lambda item: False, bar: Bar | None = None, **options: Any
 ) -> Any:
-    return each_image(engine(threads=3), items, work, done=done, progress=bar or Bar(), description="images", **options)
+    return process_images(
+        engine(threads=3), items, work, done=done, progress=bar or Bar(), description="images", **options
+    )
 
 
 # -- the loop over images --------------------------------------------------------------------------------
@@ -131,6 +134,18 @@ def test_memory_of_the_loop_does_not_grow_with_the_images() -> None:
     assert most < 10
 
 
+def test_gathered_results_come_in_the_order_of_the_images() -> None:
+    def work(item: int) -> int:
+        time.sleep(0.002 * (7 - item))
+        return item * item
+
+    bar = Bar()
+    results = gather_images(engine(threads=3), range(7), work, progress=bar, description="squares")
+    torch.set_num_threads(1)
+    assert results == [0, 1, 4, 9, 16, 25, 36]
+    assert (bar.total, bar.advanced) == (7, 7)
+
+
 def test_one_rank_has_everything_and_gathers_itself() -> None:
     alone = engine(threads=1)
     assert list(alone.share([1, 2, 3])) == [1, 2, 3]
@@ -188,6 +203,31 @@ def artifacts(root: Path, *stages: str) -> dict[str, bytes]:
 
 def processes(root: Path) -> int:
     return int(json.loads((root / "manifest.json").read_text())["environment"]["processes"])
+
+
+GATHER = """
+import json, pathlib, sys
+from tagmask.engine.engine import Engine
+from tagmask.engine.image_loop import gather_images
+from tagmask.progress.listeners import SilentProgress
+from tagmask.settings.engine import EngineSettings
+engine = Engine(EngineSettings.model_validate({"device": "cpu"}), seed=0)
+rank, mine = engine.fabric.global_rank, []
+def work(item):
+    mine.append(item)
+    return f"item {item}"
+gathered = [gather_images(engine, range(n), work, progress=SilentProgress(), description="d") for n in (5, 1, 0)]
+pathlib.Path(sys.argv[1], f"{rank}.json").write_text(json.dumps([mine, gathered]))
+"""
+
+
+def test_every_process_gathers_the_results_of_all_in_order(tmp_path: Path) -> None:
+    (tmp_path / "gather.py").write_text(GATHER)
+    command = [sys.executable, *TORCHRUN[:-2], str(tmp_path / "gather.py"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=120)
+    (first, gathered), (second, same) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (sorted(first), second) == ([0, 0, 2, 4], [1, 3])
+    assert gathered == same == [[f"item {number}" for number in range(n)] for n in (5, 1, 0)]
 
 
 def test_two_processes_leave_the_bits_of_one(recipe_file: Path, finished: Path, tmp_path: Path) -> None:

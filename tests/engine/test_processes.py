@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tagmask.engine.processes import in_processes
+from tagmask.engine.processes import map_in_processes
 from tagmask.errors import RunError
 
 
@@ -27,8 +27,8 @@ def fragile(x: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_item_once(workers: int) -> None:
-    assert sorted(in_processes(square, range(7), workers)) == [x * x for x in range(7)]
-    assert list(in_processes(square, [], workers)) == []
+    assert sorted(map_in_processes(square, range(7), workers)) == [x * x for x in range(7)]
+    assert list(map_in_processes(square, [], workers)) == []
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_every_item_once(workers: int) -> None:
 )
 def test_the_item_of_a_process_that_ends_is_named(x: int, why: str) -> None:
     with pytest.raises(RunError, match=why):
-        list(in_processes(fragile, [0, 1, x, 2], 2, name=lambda x: f"image {x}"))
+        list(map_in_processes(fragile, [0, 1, x, 2], 2, name=lambda x: f"image {x}"))
 
 
 def test_an_error_here_names_the_item_too() -> None:
     with pytest.raises(RunError, match="5: OSError: the disk is gone"):
-        list(in_processes(fragile, [1, 5], 1))
+        list(map_in_processes(fragile, [1, 5], 1))

@@ -1,11 +1,11 @@
-"""Device, precision, ranks, and the loop over images that every image-wise stage shares (training.py: over steps)."""
+"""Device, precision, ranks and threads of one process; image_loop.py walks over images, training.py over steps."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,15 +15,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from tagmask.engine.threads import in_order
-from tagmask.errors import RunError, TagmaskError
-from tagmask.progress.listeners import Progress
+from tagmask.engine.threads import map_in_threads
+from tagmask.errors import RunError
 from tagmask.settings.engine import EngineSettings
-from tagmask.types import Problem
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_MOST_AT_ONCE = 16  # images in flight on a CPU; each holds its own features
+IMAGES_AT_ONCE = 16  # images in flight on a CPU; each holds its own features
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -82,17 +80,17 @@ class Engine:
         the order of floating-point sums with their number; so every bit is the same on any number of threads and
         ranks (and it is faster, too).
         """
-        yield from map(work, items) if self.device.type != "cpu" else self.in_threads(work, items, at_once=at_once)
+        yield from map(work, items) if self.device.type != "cpu" else self.map_in_threads(work, items, at_once=at_once)
 
-    def in_threads(
-        self, work: Callable[[Item], Result], items: Sequence[Item], *, at_once: int = _MOST_AT_ONCE
+    def map_in_threads(
+        self, work: Callable[[Item], Result], items: Sequence[Item], *, at_once: int = IMAGES_AT_ONCE
     ) -> Generator[Result, None, None]:
         """:meth:`map` for what is the CPU's work on any device."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             workers = min(threads, at_once)
-            yield from in_order(work, items, workers, initializer=torch.set_num_threads, arguments=(1,))
+            yield from map_in_threads(work, items, workers, initializer=torch.set_num_threads, arguments=(1,))
         finally:
             torch.set_num_threads(threads)
 
@@ -155,64 +153,3 @@ def _best_precision(accelerator: str) -> str:
     if accelerator == "cpu" and torch.cpu._is_avx512_bf16_supported():  # no public query exists
         return "bf16"
     return "float32"
-
-
-def take_each(
-    results: Generator[Result, None, None],
-    take: Callable[[Result], object],
-    *,
-    progress: Progress,
-    description: str,
-    total: int,
-    done: int = 0,
-) -> None:
-    """Hand every result of :meth:`Engine.map` to ``take`` in this thread, and show how far it is.
-
-    ``done`` of ``total`` were there before. The threads have ended when this returns or raises.
-    """
-    progress.start(description, total, done)
-    with closing(results):
-        for result in results:
-            take(result)
-            progress.advance(1)
-    progress.finish()
-
-
-def each_image(
-    engine: Engine,
-    items: Sequence[Item],
-    work: Callable[[Item], Problem | None],
-    *,
-    done: Callable[[Item], bool],
-    progress: Progress,
-    description: str,
-    at_once: int = _MOST_AT_ONCE,
-) -> list[Problem]:
-    """Run ``work`` on this rank's items that are not done; image-wise stages supply the work, not a loop.
-
-    On a CPU up to ``at_once`` items are worked on at a time, in threads. Returns the problems of all ranks.
-
-    Raises:
-        RunError: every single item failed, or work raised it, on whichever rank.
-    """
-    mine = engine.share(items)
-    waiting = [item for item in mine if not done(item)]
-    found: list[Problem | None] = []
-    failure = ""
-    results = engine.map(work, waiting, at_once=at_once)
-    done_before = len(mine) - len(waiting)
-    try:
-        take_each(results, found.append, progress=progress, description=description, total=len(mine), done=done_before)
-    except TagmaskError as error:  # the other ranks must hear of it, and the first one speaks for all
-        if engine.fabric.world_size == 1:
-            raise
-        failure = str(error)
-    problems = [problem for problem in found if problem is not None]
-    failures = [text for text in engine.gather(failure) if text]
-    if failures:
-        raise RunError(failures[0])
-    gathered = [problem for part in engine.gather(problems) for problem in part]
-    if items and sum(problem.left_out for problem in gathered) == len(items):
-        msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].reason}"
-        raise RunError(msg)
-    return gathered

@@ -28,7 +28,7 @@ class _Worker(Generic[Item]):
     item: Item | None = None
 
 
-def in_processes(
+def map_in_processes(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int,

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(
+def map_in_threads(
     work: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,

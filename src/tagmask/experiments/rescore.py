@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tagmask.engine.threads import in_order
+from tagmask.engine.threads import map_in_threads
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.metrics.image_counts import ImageCounts
 from tagmask.metrics.mask_scores import MaskCounts, MaskScores, count_mask
@@ -151,7 +151,7 @@ def score_folder(
 
     there = [sample for sample in samples if sample.id in found]
     voice.start(f"evaluate {split}", len(there))
-    with closing(in_order(work, there, _cpus())) as results:
+    with closing(map_in_threads(work, there, _cpus())) as results:
         for sample, result in zip(there, results, strict=True):
             if isinstance(result, Problem):
                 problems.append(result)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tagmask.data.files import IMAGE_SUFFIXES
-from tagmask.engine.processes import in_processes
+from tagmask.engine.processes import map_in_processes
 from tagmask.errors import DataError, InputError, RunError
 from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
 from tagmask.methods.dense_crf.refiner import DenseCrf
@@ -88,7 +88,7 @@ def refine_folder(
     if workers > 1 and len(missing) > 1:
         _compile()
     work = partial(_refine, crf=crf, confidence=confidence)
-    for problem in in_processes(work, missing, workers, name=lambda job: str(job.image), initializer=_one_thread):
+    for problem in map_in_processes(work, missing, workers, name=lambda job: str(job.image), initializer=_one_thread):
         problems += [problem] if problem else []
         voice.advance()
     voice.finish()

@@ -18,7 +18,7 @@ from tagmask.data.files import IMAGE_SUFFIXES
 from tagmask.data.table.columns import read_columns
 from tagmask.data.table.tag_table import TableLayout, read_tag_table
 from tagmask.data.tags import TagResolver
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, InputError, RunError
 from tagmask.predict.predictor import Predictor
 from tagmask.progress.listeners import Progress, SilentProgress
@@ -165,7 +165,7 @@ def predict_images(
 
     names = list(targets)
     try:
-        each_image(
+        process_images(
             predictor.engine, names, work, done=done, progress=progress or SilentProgress(), description="predict"
         )
     except RunError:  # also raised when not one image could be read: that is for the caller to judge

@@ -11,7 +11,7 @@ import torch
 
 from tagmask.contracts.localizer import Trained
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import take_each
+from tagmask.engine.image_loop import gather_images
 from tagmask.methods.cam.localizer import Cam
 from tagmask.methods.class_conditional.localizer import full_size_maps
 from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles
@@ -80,15 +80,7 @@ def _found_cuts(context: Context, model: Classifier) -> dict[str, tuple[list[Rec
         )
         return sample.id, split_rectangles(centres_of_mass(maps), size), note if nowhere else ""
 
-    mine = engine.share([sample for sample in context.samples(TRAIN) if sample.tags])
-    found: dict[str, tuple[list[Rectangle], str]] = {}
-
-    def take(result: tuple[str, list[Rectangle], str]) -> None:
-        name, cuts, note = result
-        if cuts:
-            found[name] = cuts, note
-
+    samples = [sample for sample in context.samples(TRAIN) if sample.tags]
     title = "split & unite: cuts of the training images"
-    results = engine.map(work, mine, at_once=16)
-    take_each(results, take, progress=context.progress, description=title, total=len(mine))
-    return {name: cut for part in engine.gather(found) for name, cut in part.items()}
+    results = gather_images(engine, samples, work, progress=context.progress, description=title)
+    return {name: (cuts, note) for name, cuts, note in results if cuts}

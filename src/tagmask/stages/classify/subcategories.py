@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import take_each
+from tagmask.engine.image_loop import gather_images
 from tagmask.errors import RunError
 from tagmask.methods.sc_cam.clusters import clusters_of
 from tagmask.models.classifier import Classifier
@@ -74,18 +74,9 @@ def _features(context: Context, model: Classifier) -> dict[str, FloatArray]:
             raise RunError(msg)
         return sample.id, pooled
 
-    mine = engine.share(context.samples(TRAIN))
-    found: dict[str, FloatArray] = {}
-
-    def take(result: tuple[str, FloatArray | None]) -> None:
-        name, vector = result
-        if vector is not None:
-            found[name] = vector
-
     title = "sub-categories: features of the training images"
-    results = engine.map(work, mine, at_once=16)
-    take_each(results, take, progress=context.progress, description=title, total=len(mine))
-    return {name: vector for part in engine.gather(found) for name, vector in part.items()}
+    results = gather_images(engine, context.samples(TRAIN), work, progress=context.progress, description=title)
+    return {name: vector for name, vector in results if vector is not None}
 
 
 def _write(path: Path, context: Context, clusters: int, vectors: dict[str, FloatArray]) -> None:

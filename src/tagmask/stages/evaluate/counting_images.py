@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tagmask.engine.engine import take_each
+from tagmask.engine.image_loop import consume
 from tagmask.runs.context import Context
 from tagmask.types import Problem, Sample
 
@@ -38,5 +38,5 @@ def count_each(
         else:
             add(found)
 
-    results = context.engine.in_threads(work, samples)
-    take_each(results, take, progress=context.progress, description=description, total=len(samples))
+    results = context.engine.map_in_threads(work, samples)
+    consume(results, take, progress=context.progress, description=description, total=len(samples))

@@ -18,7 +18,7 @@ from tagmask.contracts.learning import Learnt, Reservoir
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.contracts.polisher import resize
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image, take_each
+from tagmask.engine.image_loop import fold_images, process_images
 from tagmask.errors import InputError, RunError
 from tagmask.ops.transforms import reduced_to
 from tagmask.ops.views import Views, strided_size
@@ -110,7 +110,7 @@ def run(context: Context, model: nn.Module) -> list[Problem]:
         workspace.save_maps(sample.id, maps)
         return None
 
-    problems += each_image(
+    problems += process_images(
         engine,
         context.samples(TRAIN, VAL),
         work,
@@ -195,10 +195,8 @@ def _study(
         else:
             reservoir.add(number, found)
 
-    mine = engine.share(list(enumerate(chosen)))
     title = f"{part.name}: study the training images"
-    results = engine.map(work, mine, at_once=16)
-    take_each(results, take, progress=context.progress, description=title, total=len(mine))
+    fold_images(engine, list(enumerate(chosen)), work, take, progress=context.progress, description=title)
     parts: list[Reservoir] = engine.gather(reservoir)
     whole = part.reservoir()
     whole.merge(parts)

@@ -18,7 +18,8 @@ from tagmask.backbones.build import Backbone, BackboneSettings, take_classifier_
 from tagmask.contracts.optimizer import build_optimizer, rate_factor
 from tagmask.contracts.refiner import MapRefiner, TrainableRefiner
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import Engine, each_image
+from tagmask.engine.engine import Engine
+from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.maps import check_maps
@@ -218,7 +219,7 @@ class _Fitting:
             save(self.target_path(sample), targets)
             return None
 
-        return each_image(
+        return process_images(
             context.engine,
             samples,
             work,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
 from tagmask.runs.context import Context
 from tagmask.stages.refine.fitting import STAGE, left_out, through_chain
@@ -54,7 +54,7 @@ def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample
         write_json(listing, {"schema": SCHEMA, "instances": found})
         return None
 
-    return each_image(
+    return process_images(
         context.engine,
         samples,
         work,

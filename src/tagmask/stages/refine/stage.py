@@ -14,7 +14,7 @@ import torch
 
 from tagmask.contracts.refiner import TrainableRefiner
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.stages.refine.fitting import STAGE, fitted_chain, left_out, through_chain
@@ -66,7 +66,7 @@ def run(context: Context) -> list[Problem]:
         save_mask(workspace.mask_path(sample.id), mask)
         return None
 
-    return problems + each_image(
+    return problems + process_images(
         context.engine,
         refined(samples),
         work,
@@ -95,7 +95,7 @@ def _refine_maps(context: Context, chain: list[Any], samples: list[Sample]) -> l
         workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
         return None
 
-    return each_image(
+    return process_images(
         context.engine,
         samples,
         work,

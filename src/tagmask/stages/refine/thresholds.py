@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
 from tagmask.methods.threshold.automatic import AutoThreshold, outline_guide
 from tagmask.ops.transforms import resize_image
@@ -104,7 +104,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
             return Problem("refine", sample.id, str(sample.image_path), str(error))
         return None
 
-    each_image(
+    process_images(
         context.engine,
         [samples[index] for index in sorted(chosen)],
         work,

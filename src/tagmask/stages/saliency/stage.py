@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.errors import RunError, UnreadableImageError
 from tagmask.runs.context import TRAIN, Context
 from tagmask.storage.pictures import save_grey
@@ -37,7 +37,7 @@ def run(context: Context) -> list[Problem]:
         save_grey(workspace.grey_path(sample.id, STAGE, "maps"), found)
         return None
 
-    problems = each_image(
+    problems = process_images(
         context.engine,
         samples,
         work,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.models.probabilities import constrain_to_tags, predict_probabilities
 from tagmask.ops.confidence import margin_of
@@ -85,7 +85,7 @@ def relabel(
         return None
 
     with torch.no_grad():
-        problems = each_image(
+        problems = process_images(
             engine,
             samples,
             work,

@@ -18,7 +18,7 @@ from tagmask.contracts.loss import Loss, Targets
 from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.engine import each_image
+from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
 from tagmask.errors import RunError, TagmaskError
 from tagmask.methods.cross_entropy.loss import CrossEntropy
@@ -258,7 +258,7 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
         save_mask(workspace.prediction_path(sample.id, stage), mask)
         return None
 
-    return each_image(
+    return process_images(
         engine,
         context.samples(VAL),
         work,
