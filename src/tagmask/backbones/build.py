@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones import inception_v3, vgg16, wide_resnet38
 from tagmask.errors import InputError, UnknownNameError
-from tagmask.storage.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import match_state_dict, read_state_dict
 
 
 def build_backbone(
@@ -125,10 +125,10 @@ def _undilated(
         raise InputError(msg) from error
     if isinstance(weights, Path):
         stored = read_state_dict(weights, remedy=f"Set classify.weights to a local file of {name}, or to null.")
-        model.load_state_dict(fitting(stored, model.state_dict(), weights, name), assign=True)
+        model.load_state_dict(match_state_dict(stored, model.state_dict(), weights, name), assign=True)
     elif weights == "timm":
         full = create_timm(twin, {"pretrained": True, "num_classes": 0}, setting="classify.backbone")
-        kept = fitting(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
+        kept = match_state_dict(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
         model.load_state_dict(kept, assign=True)
     return Backbone(model)
 

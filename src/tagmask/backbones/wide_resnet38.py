@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.backbones.stages import Stages
-from tagmask.storage.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import match_state_dict, read_state_dict
 
 NAME = "wide_resnet38"
 FROZEN = ("conv1a", "b2", "b2_1", "b2_2")
@@ -144,7 +144,7 @@ def build_wide_resnet38(weights: Path | None, *, width: int = 64, dropout: float
     with torch.device("meta"):  # random values would only be overwritten
         model = WideResNet38(width, dropout)
     stored = read_state_dict(weights, remedy=f"Set classify.weights to a local file of {NAME}, or to null.")
-    kept = fitting(stored, model.state_dict(), weights, NAME)
+    kept = match_state_dict(stored, model.state_dict(), weights, NAME)
     model.load_state_dict(kept, assign=True)
     model.freeze()
     return model

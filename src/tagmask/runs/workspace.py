@@ -28,8 +28,8 @@ import numpy as np
 
 from tagmask.errors import RunError
 from tagmask.storage.arrays import SCHEMA, stored_arrays
-from tagmask.storage.files import _TEMPORARY, _link_or_copy, artifact_name, atomic_write, write_error
-from tagmask.storage.records import _json, read_json, read_jsonl, write_json
+from tagmask.storage.files import TEMPORARY_PREFIX, artifact_name, atomic_write, link_or_copy, write_error
+from tagmask.storage.records import json_text, read_json, read_jsonl, write_json
 from tagmask.types import ActivationMaps, Problem
 
 
@@ -114,7 +114,7 @@ class Workspace:
         for folder, folders, files in os.walk(self.stage(stage)):
             if Path(folder) == self.stage(stage):
                 folders[:] = [name for name in folders if not is_stage(stage, name)]
-            found += sum(name != "state.ckpt" and not name.startswith(_TEMPORARY) for name in files)
+            found += sum(name != "state.ckpt" and not name.startswith(TEMPORARY_PREFIX) for name in files)
         return found
 
     def clear(self, stage: str) -> None:
@@ -140,7 +140,7 @@ class Workspace:
             return [name for name in names if is_stage(stage, name)] if Path(folder) == source else []
 
         try:
-            shutil.copytree(source, target, dirs_exist_ok=True, ignore=skip, copy_function=_link_or_copy)
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=skip, copy_function=link_or_copy)
         except shutil.Error as error:
             msg = f"{target}: cannot take over {source} ({error.args[0][0][2]})"
             raise RunError(msg) from error
@@ -149,7 +149,7 @@ class Workspace:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; call it under the lock."""
-        for path in self.root.rglob(f"{_TEMPORARY}*"):
+        for path in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)
 
     # -- manifest, problems, history -----------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Workspace:
         kept = [problem for problem in self.problems() if problem.stage != stage]
         with atomic_write(self.root / "problems.jsonl", "w") as stream:
             for problem in [*kept, *problems]:
-                stream.write(_json(asdict(problem)) + "\n")
+                stream.write(json_text(asdict(problem)) + "\n")
 
     def problems(self) -> list[Problem]:
         """All problems of the run so far."""

@@ -16,9 +16,7 @@ from urllib.parse import quote
 from tagmask.errors import RunError
 
 _LONGEST_NAME = 150
-
-
-_TEMPORARY = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"
 
 
 def artifact_name(sample_id: str) -> str:
@@ -46,7 +44,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
         encoding = None if "b" in mode else "utf-8"
         with os.fdopen(handle, mode, encoding=encoding) as stream:
             yield stream
@@ -76,7 +74,8 @@ def write_error(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot write ({error.strerror or error}).")
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link, or a copy where the file system knows no links between the two places."""
     try:
         os.link(source, target)
     except OSError:  # other file system, or links not supported

@@ -124,16 +124,17 @@ def _grey_stretch(image: Image.Image) -> int:
     return _GREY_STRETCH.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
 
 
-def _check_mask_size(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    if size == wanted:
+def _check_mask_size(path: Path, size: tuple[int, int], image_size: tuple[int, int]) -> None:
+    if size == image_size:
         return
-    turned = size == wanted[::-1]
+    turned = size == image_size[::-1]
     remedy = (
         "It seems to belong to the image before its EXIF rotation: rotate the mask."
         if turned
         else "Save it in the size of the image (nearest neighbour, never smooth)."
     )
-    msg = f"{path}: the mask is {size[1]}x{size[0]}, its image is {wanted[1]}x{wanted[0]} (width x height). {remedy}"
+    sizes = f"the mask is {size[1]}x{size[0]}, its image is {image_size[1]}x{image_size[0]} (width x height)"
+    msg = f"{path}: {sizes}. {remedy}"
     raise UnreadableMaskError(msg)
 
 

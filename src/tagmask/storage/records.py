@@ -13,10 +13,10 @@ from tagmask.storage.files import atomic_write
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: sorted as given, UTF-8, NaN not allowed."""
     with atomic_write(path, "w") as stream:
-        stream.write(_json(value, indent=1) + "\n")
+        stream.write(json_text(value, indent=1) + "\n")
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
     """Readable JSON; escapes only where a text (a file name, say) is not valid Unicode."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:

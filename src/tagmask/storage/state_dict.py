@@ -37,34 +37,36 @@ def read_state_dict(path: Path, *, remedy: str = "Name a local weights file, or 
         if isinstance(stored, dict) and isinstance(stored.get(key), dict):
             stored = stored[key]
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        msg = f"{path}: not a state dict: tensors by name are wanted"
+        msg = f"{path}: not a state dict: it must hold tensors by name"
         raise InputError(msg)
     return dict(stored)
 
 
-def fitting(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str) -> dict[str, Tensor]:
-    """Those of the stored tensors that a model wants, in its dtypes; what else is stored is left aside.
+def match_state_dict(
+    stored: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path, name: str
+) -> dict[str, Tensor]:
+    """Those of the stored tensors that a model has, in its dtypes; what else is stored is left aside.
 
     Args:
         stored: tensors by the model's names.
-        wanted: the model's state dict (may be on the meta device).
+        target: the model's state dict (may be on the meta device).
         path: where they are from, for messages.
         name: what the model is called in messages.
 
     Raises:
         InputError: a tensor is missing, or of another shape.
     """
-    there = dict(stored)
-    for key in wanted:
+    tensors = dict(stored)
+    for key in target:
         if key.endswith("num_batches_tracked"):  # older files have none, and nothing reads it
-            there.setdefault(key, torch.tensor(0))
-    missing = [key for key in wanted if key not in there]
+            tensors.setdefault(key, torch.tensor(0))
+    missing = [key for key in target if key not in tensors]
     if missing:
-        msg = f"{path}: not weights of {name}: {len(missing)} of {len(wanted)} tensors missing, such as {missing[0]}"
+        msg = f"{path}: not weights of {name}: {len(missing)} of {len(target)} tensors missing, such as {missing[0]}"
         raise InputError(msg)
-    for key, value in wanted.items():
-        if there[key].shape != value.shape:
-            found, has = tuple(there[key].shape), tuple(value.shape)
-            msg = f"{path}: not weights of {name}: {key} is {found}, the model has {has}"
+    for key, value in target.items():
+        if tensors[key].shape != value.shape:
+            stored_shape, model_shape = tuple(tensors[key].shape), tuple(value.shape)
+            msg = f"{path}: not weights of {name}: {key} is {stored_shape}, the model has {model_shape}"
             raise InputError(msg)
-    return {key: there[key].to(value.dtype) for key, value in wanted.items()}
+    return {key: tensors[key].to(value.dtype) for key, value in target.items()}

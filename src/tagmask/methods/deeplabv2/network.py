@@ -27,7 +27,7 @@ from tagmask.contracts.method import Method
 from tagmask.contracts.network import Coarse, SegmentationModel
 from tagmask.errors import InputError
 from tagmask.ops.transforms import MEAN, STD
-from tagmask.storage.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import match_state_dict, read_state_dict
 
 Layout = Literal["caffe", "torchvision"]
 Rate = Annotated[int, Field(ge=1)]
@@ -236,14 +236,14 @@ class DeepLabV2(Method):
         wanted, name = encoder.state_dict(), f"ResNet-{self.depth}"
         if self.weights == "classifier":
             try:
-                kept = fitting(published_names(classifier_backbone(classifier)), wanted, Path(""), name)
+                kept = match_state_dict(published_names(classifier_backbone(classifier)), wanted, Path(""), name)
             except InputError as error:
                 if classifier is None or not classifier.exists():
                     raise
                 raise not_the_backbone(name, "depth and layout") from error
         elif self.weights == "timm":
             model = create_timm(f"resnet{self.depth}.tv_in1k", {"pretrained": True}, setting="segment.network.depth")
-            kept = fitting(published_names(model.state_dict()), wanted, Path("timm"), name)
+            kept = match_state_dict(published_names(model.state_dict()), wanted, Path("timm"), name)
         else:
             assert isinstance(self.weights, Path)
             kept = self._read(self.weights, wanted, name)
@@ -256,7 +256,7 @@ class DeepLabV2(Method):
         if found != self.layout:
             msg = f"{path}: its names are those of layout: {found}; set segment.network.layout to it"
             raise InputError(msg)
-        return fitting(published_names(stored) if found == "torchvision" else stored, wanted, path, name)
+        return match_state_dict(published_names(stored) if found == "torchvision" else stored, wanted, path, name)
 
 
 def published_names(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import nn
 from tagmask.contracts.encoder_network import EncoderNetwork
 from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError
-from tagmask.storage.state_dict import fitting, read_state_dict
+from tagmask.storage.state_dict import match_state_dict, read_state_dict
 
 MIX = tuple(f"mit_b{size}" for size in range(6))
 
@@ -64,5 +64,5 @@ class Segformer(EncoderNetwork):
         if not isinstance(self.weights, Path):
             msg = f"segment.network.weights={self.weights}: timm has no {self.encoder}; name a local file, or null"
             raise InputError(msg)
-        kept = fitting(read_state_dict(self.weights), encoder.state_dict(), self.weights, self.encoder)
+        kept = match_state_dict(read_state_dict(self.weights), encoder.state_dict(), self.weights, self.encoder)
         nn.Module.load_state_dict(encoder, kept)  # the encoder's own takes a classifier out first
