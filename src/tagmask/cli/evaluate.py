@@ -65,26 +65,24 @@ def _score_images(source: str, images: Path, output: Path, progress: Progress) -
     from tagmask.experiments.rescore import evaluate_images
     from tagmask.report.summary import SUMMARY_HEADER, summary_rows
 
-    metrics = evaluate_images(source, read_ids(images), output, progress=progress)
+    metrics = evaluate_images(source, read_names(images), output, progress=progress)
     print_table(SUMMARY_HEADER, summary_rows(metrics))
     typer.echo(f"scores: {output / 'metrics.json'}")
 
 
-def read_ids(path: Path) -> list[str]:
-    """Image ids of a list: the first word of each line.
+def read_names(path: Path) -> list[str]:
+    """Lines of a list of images; which id a line means is decided where the ids are known.
 
     Raises:
         InputError: it cannot be read, or is empty.
     """
-    try:
-        ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as a list of images ({error})"
-        raise InputError(msg) from error
-    if not ids:
-        msg = f"{path}: names no image"
+    from tagmask.data.lists import read_lines
+
+    names = [line for _, line in read_lines(path)]
+    if not names:
+        msg = f"{path}: names no image. Write one image id per line."
         raise InputError(msg)
-    return ids
+    return names
 
 
 def _score_folder(source: str, folder: Path, split: str, output: Path | None, progress: Progress) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli.evaluate import read_ids
+from tagmask.cli.evaluate import read_names
 from tagmask.errors import InputError
 
 
@@ -38,8 +38,8 @@ def voc_submission(
     """
     from tagmask.export.voc_submission import write_voc_submission
 
-    wanted = None if images is None else read_ids(images)
-    folder = write_voc_submission(source, output, competition=competition.value, image_set=image_set, images=wanted)
+    names = None if images is None else read_names(images)
+    folder = write_voc_submission(source, output, competition=competition.value, image_set=image_set, images=names)
     typer.echo(f"{sum(1 for _ in folder.glob('*.png'))} masks in {folder}")
 
 

@@ -56,10 +56,10 @@ def detect_format(root: Path | str) -> str:
             return "folders"
         images = True
     if images:
-        found = "only images, and nothing that says what is on them; add a labels.csv with the columns image,tags"
+        content = "only images, and nothing that says what is on them; add a labels.csv with the columns image,tags"
     else:
-        found = f"no images; it holds {', '.join(_names(root)[:8]) or 'nothing'}"
-    msg = f"{root}: no known data format: {found}. Expected one of: {EXPECTED}."
+        content = f"no images; it holds {', '.join(_names(root)[:8]) or 'nothing'}"
+    msg = f"{root}: no known data format: {content}. Expected one of: {EXPECTED}."
     raise DataError(msg)
 
 

@@ -19,7 +19,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # no JPEG: its values
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageFile:
     """One file: its place, its name relative to the folder ('/' between parts, NFC), its size in bytes."""
 
     path: Path
@@ -38,7 +38,7 @@ def without_suffix(name: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 
 
-def inside(name: str) -> str:
+def clean_name(name: str) -> str:
     """Clean a relative name: '/' between parts, no '.', NFC.
 
     Raises:
@@ -75,20 +75,20 @@ class ImageFolder:
         self.suffixes = suffixes
         self._listings: dict[str, _Listing] = {}
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> ImageFile:
         """The file called ``name``, with or without suffix.
 
         Raises:
             DataError: no such file below the folder, or the name points outside; its text is the reason.
         """
-        relative = inside(name)
+        relative = clean_name(name)
         directory, _, base = relative.rpartition("/")
         listing = self._list(directory)
         actual = base if base in listing.files else listing.stems.get(base)
         if actual is None:
             msg = f"no file '{name}' in {self.root}"
             raise DataError(msg)
-        return _found(directory, actual, listing.files[actual])
+        return _image_file(directory, actual, listing.files[actual])
 
     def path_of(self, name: str) -> Path | None:
         """Path of the file called ``name``, None when there is none."""
@@ -97,7 +97,7 @@ class ImageFolder:
         except DataError:
             return None
 
-    def walk(self, problems: list[Problem]) -> Iterator[Found]:
+    def walk(self, problems: list[Problem]) -> Iterator[ImageFile]:
         """Every image below the folder in a fixed order; hidden files and folders are left out.
 
         Links that lead nowhere are added to ``problems``.
@@ -114,13 +114,13 @@ class ImageFolder:
             listing = self._list(directory)
             pending.extend(_join(directory, name) for name in reversed(listing.folders))
             for base in sorted(listing.files):
-                if _wanted(base) and os.path.splitext(base)[1].lower() in self.suffixes:
+                if _is_visible(base) and os.path.splitext(base)[1].lower() in self.suffixes:
                     try:
-                        found = _found(directory, base, listing.files[base])
+                        file = _image_file(directory, base, listing.files[base])
                     except DataError as error:
                         problems.append(Problem("data", _join(directory, base), listing.files[base].path, str(error)))
                     else:
-                        yield found
+                        yield file
 
     def _place(self, directory: str) -> Path:
         """The folder on disk: names are kept composed (NFC), macOS may have stored them decomposed."""
@@ -138,10 +138,10 @@ class ImageFolder:
                         name = unicodedata.normalize("NFC", entry.name)
                         if not entry.is_dir():
                             files[name] = entry
-                        elif _wanted(name):
+                        elif _is_visible(name):
                             folders.append(name)
             except (FileNotFoundError, NotADirectoryError):
-                files = {}  # a missing folder holds no file; the caller names the file it wanted
+                files = {}  # a missing folder holds no file; the caller names the file it looked for
             except OSError as error:
                 msg = f"{self.root / directory}: cannot be listed ({error.strerror or error})"
                 raise DataError(msg) from error
@@ -161,13 +161,13 @@ class ImageFolder:
         return stems
 
 
-def _found(directory: str, base: str, entry: os.DirEntry[str]) -> Found:
+def _image_file(directory: str, base: str, entry: os.DirEntry[str]) -> ImageFile:
     try:
         n_bytes = entry.stat().st_size
     except OSError as error:
         msg = f"'{entry.path}' cannot be read ({error.strerror or error})"
         raise DataError(msg) from error
-    return Found(Path(entry.path), _join(directory, base), n_bytes)
+    return ImageFile(Path(entry.path), _join(directory, base), n_bytes)
 
 
 def _join(directory: str, name: str) -> str:
@@ -175,5 +175,5 @@ def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def _wanted(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"

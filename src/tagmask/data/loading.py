@@ -17,7 +17,7 @@ class ImageLoader:
 
     def __init__(self, stage: str, *, max_pixels: int, cache_bytes: int = 512 * 2**20) -> None:
         self.stage, self.max_pixels = stage, max_pixels
-        self.cache_bytes, self.held = cache_bytes, 0
+        self.cache_bytes, self.cached_bytes = cache_bytes, 0
         self.cache: OrderedDict[str, UInt8Array] = OrderedDict()
 
     def load(self, sample: Sample) -> UInt8Array | Problem:
@@ -32,7 +32,7 @@ class ImageLoader:
         if image.nbytes > self.cache_bytes:
             return image
         self.cache[sample.id] = image
-        self.held += image.nbytes
-        while self.held > self.cache_bytes:
-            self.held -= self.cache.popitem(last=False)[1].nbytes
+        self.cached_bytes += image.nbytes
+        while self.cached_bytes > self.cache_bytes:
+            self.cached_bytes -= self.cache.popitem(last=False)[1].nbytes
         return image

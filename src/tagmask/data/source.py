@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tagmask.data.files import Found
+from tagmask.data.files import ImageFile
 from tagmask.data.tags import make_classes, read_classes
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.storage.images import MAX_PIXELS, read_mask_png, size_for_mask
@@ -59,7 +59,7 @@ class SourceSettings(BaseModel, ABC):
             raise DataError(msg)
         return root
 
-    def given_classes(self, candidates: Sequence[Path] = ()) -> ClassList | None:
+    def chosen_classes(self, candidates: Sequence[Path] = ()) -> ClassList | None:
         """The class list of the settings, else of the first candidate file that exists, else None."""
         if isinstance(self.classes, str):
             return read_classes(self.folder() / self.classes)
@@ -79,15 +79,15 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[str]:
     def place(sample: Sample) -> int:
         return int.from_bytes(hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()[:8], "big")
 
-    left = Counter(tag for sample in samples for tag in sample.tags)
-    chosen: set[str] = set()
+    remaining = Counter(tag for sample in samples for tag in sample.tags)
+    validation: set[str] = set()
     for position, sample in sorted(((place(sample), sample) for sample in samples), key=lambda pair: pair[0]):
-        if position >= fraction * 2**64 and chosen:
+        if position >= fraction * 2**64 and validation:
             break
-        if all(left[tag] > 1 for tag in sample.tags) and len(chosen) + 1 < len(samples):
-            chosen.add(sample.id)
-            left.subtract(sample.tags)
-    return chosen
+        if all(remaining[tag] > 1 for tag in sample.tags) and len(validation) + 1 < len(samples):
+            validation.add(sample.id)
+            remaining.subtract(sample.tags)
+    return validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,13 @@ class Collector:
     settings: SourceSettings
     format: str
     problems: list[Problem] = field(default_factory=list)
-    _rows: list[tuple[str | None, Sample, Found]] = field(init=False, default_factory=list)
+    _rows: list[tuple[str | None, Sample, ImageFile]] = field(init=False, default_factory=list)
     _places: dict[str, Path] = field(init=False, default_factory=dict)
 
     def add(
         self,
         split: str | None,
-        found: Found,
+        file: ImageFile,
         tags: tuple[int, ...],
         *,
         sample_id: str | None = None,
@@ -127,16 +127,16 @@ class Collector:
         boxes: tuple[Box, ...] = (),
     ) -> bool:
         """Take one image; False when it is a double or has a name that no artifact could carry."""
-        key = found.id if sample_id is None else sample_id
+        key = file.id if sample_id is None else sample_id
         if not _encodable(key):
-            self.skip(_shown(key), _shown(str(found.path)), "the file name is not valid UTF-8. Rename the file")
+            self.skip(_shown(key), _shown(str(file.path)), "the file name is not valid UTF-8. Rename the file")
             return False
         if key in self._places:
             reason = f"image id '{key}' occurs again (first: {self._places[key]}); only the first one is used"
-            self.skip(key, found.path, reason)
+            self.skip(key, file.path, reason)
             return False
-        self._places[key] = found.path
-        self._rows.append((split, Sample(key, found.path, tags, mask_path, boxes), found))
+        self._places[key] = file.path
+        self._rows.append((split, Sample(key, file.path, tags, mask_path, boxes), file))
         return True
 
     def skip(self, sample_id: str, path: Path | str, reason: str) -> None:
@@ -175,12 +175,12 @@ class Collector:
 
     def _divide(self) -> dict[str, tuple[Sample, ...]]:
         open_samples = [sample for split, sample, _ in self._rows if split is None]
-        held = hold_out(open_samples, self.settings.val_fraction, self.settings.seed)
+        validation = hold_out(open_samples, self.settings.val_fraction, self.settings.seed)
         if open_samples:
-            log.info("no validation split in the data: %d of %d images held out", len(held), len(open_samples))
+            log.info("no validation split in the data: %d of %d images held out", len(validation), len(open_samples))
         splits: dict[str, list[Sample]] = {TRAIN: [], VAL: []}
         for split, sample, _ in self._rows:
-            name = split if split is not None else (VAL if sample.id in held else TRAIN)
+            name = split if split is not None else (VAL if sample.id in validation else TRAIN)
             splits.setdefault(name, []).append(sample)
         return {name: tuple(samples) for name, samples in splits.items()}
 
@@ -190,12 +190,12 @@ class Collector:
         No times and no absolute paths: a copy of the data set on another disk is the same data set.
         """
         digest = hashlib.sha256(json.dumps([self.format, classes.names], ensure_ascii=False).encode())
-        files = {sample.id: found for _, sample, found in self._rows}
+        files = {sample.id: file for _, sample, file in self._rows}
         for name, samples in splits.items():
             digest.update(f"\n\n{name}".encode())
             for sample in samples:
-                found = files[sample.id]
-                row = f"\n{sample.id}\0{sample.tags}\0{found.relative}\0{found.n_bytes}"
+                file = files[sample.id]
+                row = f"\n{sample.id}\0{sample.tags}\0{file.relative}\0{file.n_bytes}"
                 digest.update(row.encode("utf-8", "backslashreplace"))
         return digest.hexdigest()
 

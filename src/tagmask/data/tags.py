@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tagmask.data.lists import read_lines
 from tagmask.errors import DataError, UnknownNameError, nearest
 from tagmask.types import ClassList, Problem
 
@@ -25,11 +26,11 @@ def make_classes(names: Sequence[str], where: str) -> ClassList:
     Raises:
         DataError: fewer than one class, more than 254, or a name twice; ``where`` names the place.
     """
-    kept = [name.strip() for name in names if name.strip() and name.strip() != _NO_CLASS]
-    if not kept or not is_background(kept[0]):
-        kept.insert(0, "background")
+    classes = [name.strip() for name in names if name.strip() and name.strip() != _NO_CLASS]
+    if not classes or not is_background(classes[0]):
+        classes.insert(0, "background")
     try:
-        return ClassList(tuple(kept))
+        return ClassList(tuple(classes))
     except DataError as error:
         msg = f"{where}: {error}"
         raise DataError(msg) from error
@@ -41,15 +42,8 @@ def read_classes(path: Path) -> ClassList:
     Raises:
         DataError: missing, not UTF-8, or an impossible list.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        msg = f"{path}: no such class list. Correct data.classes, or write one class name per line there."
-        raise DataError(msg) from error
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as UTF-8 text ({error}). Write one class name per line."
-        raise DataError(msg) from error
-    return make_classes(text.splitlines(), str(path))
+    lines = read_lines(path, remedy="Correct data.classes, or write one class name per line there.")
+    return make_classes([line for _, line in lines], str(path))
 
 
 @dataclass(slots=True)
@@ -70,21 +64,21 @@ class TagResolver:
     def resolve(self, names: Iterable[str], sample_id: str, path: str) -> tuple[int, ...]:
         """Labels 1..C, ascending, each once; names of the background and empty names are no tag."""
         labels: set[int] = set()
-        given = known = False
+        tagged = understood = False
         for name in names:
             label = self._labels.get(name)
             if label is None and (not name or is_background(name)):
                 continue
             if label == 0:
                 continue
-            given = True
+            tagged = True
             if label is None:
                 self.problems.append(Problem("data", sample_id, path, self._reason(name)))
             else:
-                known = True
+                understood = True
                 labels.add(label)
-        self._tagged += given
-        self._understood += known
+        self._tagged += tagged
+        self._understood += understood
         return tuple(sorted(labels))
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.lists import match_ids
 from tagmask.engine.threads import map_in_threads
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.metrics.image_counts import ImageCounts
@@ -74,7 +75,7 @@ def evaluate_images(
 
     Args:
         path: the run.
-        images: ids; those of either split are scored in their split.
+        images: ids, or lines of a list of images; those of either split are scored in their split.
         output: folder for metrics.json and the counts of the images.
         progress: who to tell.
 
@@ -87,15 +88,17 @@ def evaluate_images(
     """
     from tagmask.engine.engine import Engine
 
-    run, voice, wanted = open_run(path), progress or SilentProgress(), set(images)
+    run, voice = open_run(path), progress or SilentProgress()
     source: DataSource = run.recipe.data.open()
-    splits = {name: tuple(s for s in samples if s.id in wanted) for name, samples in source.splits.items()}
-    known = {sample.id for samples in splits.values() for sample in samples}
-    if not known:
-        msg = f"{path}: its data has none of the {len(wanted)} images of the list"
+    known = {sample.id for samples in source.splits.values() for sample in samples}
+    listed = match_ids(images, known)
+    ids = known.intersection(listed)
+    if not ids:
+        msg = f"{path}: its data has none of the {len(listed)} images of the list"
         raise InputError(msg)
-    if len(known) < len(wanted):
-        voice.warning(f"{len(wanted) - len(known)} images of the list are not in the data of this run")
+    if len(ids) < len(listed):
+        voice.warning(f"{len(listed) - len(ids)} images of the list are not in the data of this run")
+    splits = {name: tuple(s for s in samples if s.id in ids) for name, samples in source.splits.items()}
     engine = Engine(run.recipe.engine.model_copy(update={"devices": 1}), seed=run.recipe.seed)
     target = Workspace(output)
     problems = evaluate.run(Context(run.recipe, run.workspace, engine, replace(source, splits=splits), voice), target)

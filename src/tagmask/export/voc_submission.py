@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+from tagmask.data.lists import match_ids
 from tagmask.data.voc.source import VOC_CLASSES as CLASSES
 from tagmask.errors import DataError, InputError
 from tagmask.runs.workspace import Workspace
@@ -35,7 +36,8 @@ def write_voc_submission(
         output: where ``results/`` goes.
         competition: ``comp5`` or ``comp6``.
         image_set: name of the list of images.
-        images: ids that must all be there, and no others are taken; None takes every mask.
+        images: ids, or lines of a list of images, that must all be there, and no others are taken; None takes
+            every mask.
 
     Returns:
         The folder of the masks.
@@ -49,12 +51,13 @@ def write_voc_submission(
     if not found:
         msg = f"{_masks(source)}: holds no masks (PNG). Predict the images of the set first: tagmask predict"
         raise InputError(msg)
-    missing = [name for name in images or () if name not in found]
+    names = list(found) if images is None else match_ids(images, found)
+    missing = [name for name in names if name not in found]
     if missing:
         msg = f"{source}: {len(missing)} images of the list have no mask, the first: {missing[0]}"
         raise InputError(msg)
     folder = output / "results" / "VOC2012" / "Segmentation" / f"{competition}_{image_set}_cls"
-    for name in found if images is None else images:
+    for name in names:
         mask = load_mask(found[name])
         mask[mask == IGNORE_INDEX] = BACKGROUND
         if mask.max() > len(CLASSES):

@@ -95,13 +95,13 @@ def test_localizers_learn_from_the_listed_images_alone(
     recipe = {**tiny, "localize": {"name": "lpcam", "scales": [1.0], "study_list": str(listed)}}
     context = context_of(recipe, root=tmp_path / "run")
     model = trained_classifier(context_of(tiny, root=finished))
-    with pytest.raises(InputError, match=r"list\.txt cannot be read"):
+    with pytest.raises(InputError, match=r"list\.txt: no such list\. localize\.study_list holds"):
         run(context, model)
     listed.write_text("nobody\n")
     with pytest.raises(InputError, match="names none of the"):
         run(context, model)
     chosen = [sample.id for sample in context.samples("train") if sample.tags][:3]
-    listed.write_text("\n".join(chosen))
+    listed.write_text("".join(f"./{name}.jpg 1\r\n" for name in chosen))  # as tools write them
     run(context, model)
     shown = read_json(tmp_path / "run" / "localize" / "lpcam.json")["groups"]
     assert {patch["id"] for group in shown for patch in group["patches"]} <= set(chosen)

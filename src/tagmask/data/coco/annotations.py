@@ -87,13 +87,13 @@ def read_outlines(path: Path) -> dict[Any, CocoOutlines]:
     """
     raw = _load(path)
     categories = _categories(path, raw)
-    found: dict[Any, list[tuple[str, Any]]] = {item.get("id"): [] for item in _items(path, raw, "images")}
+    outlines: dict[Any, list[tuple[str, Any]]] = {item.get("id"): [] for item in _items(path, raw, "images")}
     for item in _items(path, raw, "annotations"):
         category = categories.get(item.get("category_id"))
-        if category is not None and item.get("image_id") in found and not item.get("iscrowd", 0):
-            found[item["image_id"]].append((category, item.get("segmentation")))
+        if category is not None and item.get("image_id") in outlines and not item.get("iscrowd", 0):
+            outlines[item["image_id"]].append((category, item.get("segmentation")))
     sizes = {item.get("id"): _size(item) for item in _items(path, raw, "images")}
-    return {key: CocoOutlines(sizes[key], tuple(outlines)) for key, outlines in found.items()}
+    return {key: CocoOutlines(sizes[key], tuple(pairs)) for key, pairs in outlines.items()}
 
 
 def _load(path: Path) -> dict[str, Any]:

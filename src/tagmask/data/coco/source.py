@@ -62,31 +62,27 @@ class CocoSource(SourceSettings):
         prefix = folder.root.relative_to(root).as_posix() + "/" if inside else ""
         for image in content.images:
             try:
-                found = folder.find(image.file_name)
+                file = folder.find(image.file_name)
             except DataError as error:
                 collector.skip(image.file_name, content.path, f"{error}; image left out")
                 continue
             known = [item for item in image.objects if label.get(item.category, 0) > 0]
             tags = tuple(sorted({label[item.category] for item in known}))
             boxes = tuple(Box(label[item.category], *item.box) for item in known if item.box and not item.crowd)
-            key = prefix + found.id
-            if (
-                collector.add(split, found, tags, sample_id=key, boxes=boxes)
-                and content.has_outlines
-                and image.outlined
-            ):
+            key = prefix + file.id
+            if collector.add(split, file, tags, sample_id=key, boxes=boxes) and content.has_outlines and image.outlined:
                 masks.places[key] = (content.path, image.key)
         for reason in content.rejected:
             collector.skip("", content.path, reason)
 
     def _classes(self, content: CocoContent) -> ClassList:
-        given = self.given_classes()
-        if given is None:
+        classes = self.chosen_classes()
+        if classes is None:
             return make_classes(content.categories, str(content.path))
-        for name in given.foreground:
+        for name in classes.foreground:
             if name not in content.categories:
                 raise UnknownNameError("category", name, content.categories, f"{content.path}: data.classes:")
-        return given
+        return classes
 
     def _check_categories(self, content: CocoContent, classes: ClassList) -> None:
         """Where no classes were chosen, a validation JSON must not bring categories of its own."""
@@ -109,18 +105,17 @@ class CocoSource(SourceSettings):
             ]
         return [(None, train, self._image_folder(root, train, self.images))]
 
-    def _image_folder(self, root: Path, path: Path, given: str | None) -> Path:
-        if given is not None:
-            if (root / given).is_dir():
-                return root / given
-            msg = f"data.images: {root / given} is no folder. Correct the name; it starts from data.root."
+    def _image_folder(self, root: Path, path: Path, folder: str | None) -> Path:
+        if folder is not None:
+            if (root / folder).is_dir():
+                return root / folder
+            msg = f"data.images: {root / folder} is no folder. Correct the name; it starts from data.root."
             raise DataError(msg)
         part = path.stem.removeprefix("instances_")
         candidates = [root / part, root / "images" / part, root / "images"]
         if path.parent.name != "annotations":
             candidates.append(path.parent)
-        folder = next((place for place in candidates if place.is_dir()), None)
-        return folder or root
+        return next((place for place in candidates if place.is_dir()), root)
 
 
 def find_annotations(root: Path, splits: tuple[str, ...]) -> Path | None:

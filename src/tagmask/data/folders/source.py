@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
+from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import TagResolver, is_background, make_classes
 from tagmask.errors import DataError
@@ -32,33 +32,33 @@ class FoldersSource(SourceSettings):
         """
         root = self.folder()
         collector = Collector(self, "folders")
-        placed: list[tuple[str | None, str, Found]] = []
-        for found in self._images(root, collector.problems):
-            parts = found.relative.split("/")
+        placed: list[tuple[str | None, str, ImageFile]] = []
+        for file in self._images(root, collector.problems):
+            parts = file.relative.split("/")
             split, parts = self._split(root, parts)
             if len(parts) < 2:
-                collector.skip(found.id, found.path, "lies in no class folder. Move it into one")
+                collector.skip(file.id, file.path, "lies in no class folder. Move it into one")
             else:
-                placed.append((split, parts[0], found))
+                placed.append((split, parts[0], file))
         names = sorted({name for _, name, _ in placed if not is_background(name)})
         if not names:
             msg = f"{root}: no class folder with images. Expected {root.name}/CLASS/IMAGE.jpg."
             raise DataError(msg)
-        classes = self.given_classes([root / "classes.txt"]) or make_classes(names, str(root))
+        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(root))
         resolver = TagResolver(classes, str(root), collector.problems)
         masks = ImageFolder(root / self.masks, MASK_SUFFIXES) if self.masks else None
-        for split, name, found in placed:
-            tags = resolver.resolve([name], found.id, str(found.path))
-            collector.add(split, found, tags, mask_path=masks.path_of(found.id) if masks else None)
+        for split, name, file in placed:
+            tags = resolver.resolve([name], file.id, str(file.path))
+            collector.add(split, file, tags, mask_path=masks.path_of(file.id) if masks else None)
         resolver.check()
         return collector.finish(classes)
 
-    def _images(self, root: Path, problems: list[Problem]) -> list[Found]:
+    def _images(self, root: Path, problems: list[Problem]) -> list[ImageFile]:
         mask_folder = root / self.masks if self.masks else None
         return [
-            found
-            for found in ImageFolder(root).walk(problems)
-            if mask_folder is None or not found.path.is_relative_to(mask_folder)
+            file
+            for file in ImageFolder(root).walk(problems)
+            if mask_folder is None or not file.path.is_relative_to(mask_folder)
         ]
 
     def _split(self, root: Path, parts: list[str]) -> tuple[str | None, list[str]]:

@@ -41,13 +41,13 @@ class CubSource(SourceSettings):
         """
         base = find_lists(self.folder())
         names = [name for _, (_, name) in rows(base / "classes.txt", 2)]
-        classes = self.given_classes() or make_classes(names, str(base / "classes.txt"))
+        classes = self.chosen_classes() or make_classes(names, str(base / "classes.txt"))
         labels = _pairs(base / "image_class_labels.txt")
         training = _pairs(base / "train_test_split.txt")
         boxes = _boxes(base / "bounding_boxes.txt")
         images = ImageFolder(base / self.images)
-        found_masks = (ImageFolder(folder / self.masks, (".png",)) for folder in (base, base.parent))
-        masks = next((folder for folder in found_masks if folder.root.is_dir()), None)
+        mask_folders = (ImageFolder(folder / self.masks, (".png",)) for folder in (base, base.parent))
+        masks = next((folder for folder in mask_folders if folder.root.is_dir()), None)
         collector = Collector(self, "cub")
         for line, (number, name) in rows(base / "images.txt", 2):
             label = labels.get(number)
@@ -58,14 +58,14 @@ class CubSource(SourceSettings):
                 msg = f"{base / 'image_class_labels.txt'}: image {number} has class {label} of {len(classes.names) - 1}"
                 raise DataError(msg)
             try:
-                found = images.find(name)
+                file = images.find(name)
             except DataError as error:
                 collector.skip(name, base / self.images, f"{error}; image left out")
                 continue
-            own = tuple(Box(label, *corners) for corners in boxes.get(number, ()))
+            objects = tuple(Box(label, *corners) for corners in boxes.get(number, ()))
             split = TRAIN if training[number] else VAL
-            mask = masks.path_of(found.id) if masks else None
-            collector.add(split, found, (label,), mask_path=mask, boxes=own)
+            mask = masks.path_of(file.id) if masks else None
+            collector.add(split, file, (label,), mask_path=mask, boxes=objects)
         return collector.finish(classes, masks=ObjectMasks(self.max_pixels) if masks else None)
 
 
@@ -87,9 +87,9 @@ def _pairs(path: Path) -> dict[str, int]:
 
 
 def _boxes(path: Path) -> dict[str, list[tuple[int, int, int, int]]]:
-    found: dict[str, list[tuple[int, int, int, int]]] = {}
+    boxes: dict[str, list[tuple[int, int, int, int]]] = {}
     for line, (number, *corners) in rows(path, 5):
         x, y, width, height = numbers(corners, path, line)
         box = (math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height))
-        found.setdefault(number, []).append(box)
-    return found
+        boxes.setdefault(number, []).append(box)
+    return boxes

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagmask.data.files import Found, ImageFolder
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.localisation.lists import numbers, rows
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.voc.xml import read_objects
@@ -25,7 +25,7 @@ _TRAIN = ("Data/CLS-LOC/train", "train", "ILSVRC2012_img_train")
 _VAL = ("Data/CLS-LOC/val", "val", "ILSVRC2012_img_val")
 _XML = ("Annotations/CLS-LOC/val", "ILSVRC2012_bbox_val_v3/val", "annotations/val", "val_annotations", "bbox/val")
 _LISTS = ("LOC_val_solution.csv", "../LOC_val_solution.csv")
-Found4 = tuple[str, tuple[int, int, int, int]]
+NamedBox = tuple[str, tuple[int, int, int, int]]
 
 
 class IlsvrcSource(SourceSettings):
@@ -60,10 +60,10 @@ class IlsvrcSource(SourceSettings):
         collector = Collector(self, "ilsvrc")
         has_val = _place(base, self.val, _VAL) is not None
         for wnid in wnids:
-            for found in ImageFolder(train / wnid).walk(collector.problems):
-                key = f"{wnid}/{found.id}"
-                kept = Found(found.path, f"{wnid}/{found.relative}", found.n_bytes)
-                collector.add(TRAIN if has_val else None, kept, (classes.label(wnid),), sample_id=key)
+            for file in ImageFolder(train / wnid).walk(collector.problems):
+                key = f"{wnid}/{file.id}"
+                placed = ImageFile(file.path, f"{wnid}/{file.relative}", file.n_bytes)
+                collector.add(TRAIN if has_val else None, placed, (classes.label(wnid),), sample_id=key)
         if has_val:
             self._validation(base, classes, collector)
         return collector.finish(classes)
@@ -71,28 +71,28 @@ class IlsvrcSource(SourceSettings):
     def _validation(self, base: Path, classes: ClassList, collector: Collector) -> None:
         folder = _place(base, self.val, _VAL)
         xml = _place(base, self.annotations, _XML)
-        listed = _place(base, self.boxes, _LISTS)
+        box_list = _place(base, self.boxes, _LISTS)
         if folder is None:
             return
-        known = {name: label for label, name in enumerate(classes.names)}
-        from_list = _read_list(listed) if listed is not None else {}
-        for found in ImageFolder(folder).walk(collector.problems):
-            stem, parent = found.path.stem, found.path.parent.name
+        label_of = {name: label for label, name in enumerate(classes.names)}
+        boxes_by_stem = _read_list(box_list) if box_list is not None else {}
+        for file in ImageFolder(folder).walk(collector.problems):
+            stem, parent = file.path.stem, file.path.parent.name
             try:
-                objects = from_list[stem] if stem in from_list else _read_xml(xml, stem, parent)
+                objects = boxes_by_stem[stem] if stem in boxes_by_stem else _read_xml(xml, stem, parent)
             except DataError as error:
-                collector.skip(found.id, found.path, f"no boxes: {error}; image left out")
+                collector.skip(file.id, file.path, f"no boxes: {error}; image left out")
                 continue
-            names = [parent] if parent in known else list(dict.fromkeys(name for name, _ in objects))
-            labels = [known[name] for name in names if name in known]
+            names = [parent] if parent in label_of else list(dict.fromkeys(name for name, _ in objects))
+            labels = [label_of[name] for name in names if name in label_of]
             if len(labels) != 1:
                 reason = (
                     f"its class is not clear: {', '.join(names) or 'no box and no folder names it'}; image left out"
                 )
-                collector.skip(found.id, found.path, reason)
+                collector.skip(file.id, file.path, reason)
                 continue
-            own = tuple(Box(labels[0], *corners) for name, corners in objects if name == names[0])
-            collector.add(VAL, found, (labels[0],), boxes=own)
+            boxes = tuple(Box(labels[0], *corners) for name, corners in objects if name == names[0])
+            collector.add(VAL, file, (labels[0],), boxes=boxes)
 
 
 def find_base(root: Path) -> Path:
@@ -115,7 +115,7 @@ def _place(base: Path, chosen: str | None, usual: Iterable[str]) -> Path | None:
     return next((base / name for name in usual if (base / name).exists()), None)
 
 
-def _read_xml(folder: Path | None, stem: str, wnid: str) -> list[Found4]:
+def _read_xml(folder: Path | None, stem: str, wnid: str) -> list[NamedBox]:
     """Objects of one image; pixels in these files count from 0 and the last one belongs to the box."""
     if folder is None:
         return []
@@ -128,8 +128,8 @@ def _read_xml(folder: Path | None, stem: str, wnid: str) -> list[Found4]:
     ]
 
 
-def _read_list(path: Path) -> dict[str, list[Found4]]:
-    found: dict[str, list[Found4]] = {}
+def _read_list(path: Path) -> dict[str, list[NamedBox]]:
+    boxes: dict[str, list[NamedBox]] = {}
     for line, (name, text, *_) in rows(path, 2, ","):
         cells = text.split()
         if line == 1 and name == "ImageId":
@@ -141,5 +141,5 @@ def _read_list(path: Path) -> dict[str, list[Found4]]:
         for start in range(0, len(cells), 5):
             x0, y0, x1, y1 = (int(value) for value in numbers(cells[start + 1 : start + 5], path, line))
             objects.append((cells[start], (x0, y0, x1 + 1, y1 + 1)))
-        found[Path(name).stem] = objects
-    return found
+        boxes[Path(name).stem] = objects
+    return boxes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tagmask.data.lists import read_lines
 from tagmask.errors import DataError
 
 
@@ -19,22 +21,16 @@ def rows(path: Path, cells: int, separator: str | None = None) -> Iterator[tuple
     Raises:
         DataError: missing or unreadable file, or a line with fewer cells; names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        msg = f"{path}: no such list. Put it there, or correct data.root."
-        raise DataError(msg) from error
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as UTF-8 text ({error})"
-        raise DataError(msg) from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        found = line.split(None, cells - 1) if separator is None else line.split(separator)
-        if len(found) < cells:
-            msg = f"{path}: line {number} has {len(found)} entries instead of {cells}: '{line.strip()[:80]}'"
+    for number, line in read_lines(path, remedy="Put it there, or correct data.root."):
+        entries = line.split(None, cells - 1) if separator is None else _split(line, separator)
+        if len(entries) < cells:
+            msg = f"{path}: line {number} has {len(entries)} entries instead of {cells}: '{line[:80]}'"
             raise DataError(msg)
-        yield number, [cell.strip() for cell in found]
+        yield number, [entry.strip() for entry in entries]
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator)) if '"' in line else line.split(separator)
 
 
 def numbers(cells: Sequence[str], path: Path, line: int) -> list[float]:
@@ -44,10 +40,10 @@ def numbers(cells: Sequence[str], path: Path, line: int) -> list[float]:
         DataError: one is none; names the line.
     """
     try:
-        found = [float(cell) for cell in cells]
+        values = [float(cell) for cell in cells]
     except ValueError:
-        found = [float("nan")]
-    if not all(abs(value) < float("inf") for value in found):
+        values = [float("nan")]
+    if not all(abs(value) < float("inf") for value in values):
         msg = f"{path}: line {line}: expected {len(cells)} numbers, got '{' '.join(cells)}'"
         raise DataError(msg)
-    return found
+    return values

@@ -14,14 +14,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagmask.data.files import Found, ImageFolder
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.localisation.lists import numbers, rows
 from tagmask.data.localisation.object_masks import ObjectMasks
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.errors import DataError, UnknownNameError
 from tagmask.types import Box, ClassList, DataSource
 
-LABELS, BOXES, SIZES, IDS = "class_labels.txt", "localization.txt", "image_sizes.txt", "image_ids.txt"
+LABELS, BOXES, IDS = "class_labels.txt", "localization.txt", "image_ids.txt"
 
 
 class WsolListsSource(SourceSettings):
@@ -45,24 +45,24 @@ class WsolListsSource(SourceSettings):
         """
         root = self.folder()
         lists = root / self.metadata
-        known = (
+        names = (
             [folder.name for folder in sorted(lists.iterdir()) if (folder / LABELS).is_file()]
             if (lists.is_dir())
             else []
         )
-        if not known:
+        if not names:
             msg = (
                 f"{lists}: no folder with {LABELS} in it. Set data.metadata to the folder that holds train/ and test/."
             )
             raise DataError(msg)
-        if self.train_split not in known:
-            raise UnknownNameError("split", self.train_split, known, f"{lists}: data.train_split:")
-        usual = next((name for name in self.val_names if name in known), None)
+        if self.train_split not in names:
+            raise UnknownNameError("split", self.train_split, names, f"{lists}: data.train_split:")
+        usual = next((name for name in self.val_names if name in names), None)
         if usual is None and self.val_split != VAL:
-            raise UnknownNameError("split", self.val_split, known, f"{lists}: data.val_split:")
+            raise UnknownNameError("split", self.val_split, names, f"{lists}: data.val_split:")
         splits = {TRAIN: lists / self.train_split} | ({VAL: lists / usual} if usual else {})
         labels = {split: _labels(folder / LABELS) for split, folder in splits.items()}
-        classes = self._class_list(max(value for found in labels.values() for value in found.values()))
+        classes = self._class_list(max(label for by_name in labels.values() for label in by_name.values()))
         collector, images = Collector(self, "wsol"), ImageFolder(root / self.images)
         masks = _Truth(root / self.masks, self.max_pixels)
         for split, folder in splits.items():
@@ -73,24 +73,24 @@ class WsolListsSource(SourceSettings):
                     collector.skip(name, folder / LABELS, f"'{name}' has no class; image left out")
                     continue
                 try:
-                    found = images.find(name)
+                    file = images.find(name)
                 except DataError as error:
                     collector.skip(name, folder, f"{error}; image left out")
                     continue
-                own = tuple(Box(label + 1, *corners) for corners in boxes.get(name, ()))
+                objects = tuple(Box(label + 1, *corners) for corners in boxes.get(name, ()))
                 place = split if len(splits) > 1 else None
-                collector.add(place, found, (label + 1,), mask_path=masks.keep(found, name), boxes=own)
+                collector.add(place, file, (label + 1,), mask_path=masks.first_of(file, name), boxes=objects)
         return collector.finish(classes, masks=masks.reader() if masks.first else None)
 
     def _class_list(self, highest: int) -> ClassList:
-        given = self.given_classes([self.folder() / "classes.txt"])
-        if given is None:
+        classes = self.chosen_classes([self.folder() / "classes.txt"])
+        if classes is None:
             digits = len(str(highest))
             return ClassList(("background", *(f"class {i:0{digits}}" for i in range(highest + 1))), maskless=True)
-        if highest + 1 >= len(given.names):
-            msg = f"{LABELS} holds label {highest}, but the class list has {len(given.foreground)} classes (from 0)"
+        if highest + 1 >= len(classes.names):
+            msg = f"{LABELS} holds label {highest}, but the class list has {len(classes.foreground)} classes (from 0)"
             raise DataError(msg)
-        return given
+        return classes
 
 
 class _Truth:
@@ -101,19 +101,19 @@ class _Truth:
         self.first: dict[str, Path] = {}
         self.parts: dict[str, tuple[Path, ...]] = {}
         self.ignored: dict[str, tuple[Path, ...]] = {}
-        self.kept: dict[str, str] = {}  # sample id -> image name
+        self.image_names: dict[str, str] = {}  # sample id -> image name
 
     def read(self, folder: Path) -> dict[str, list[tuple[int, int, int, int]]]:
         """Boxes by image name; a split without the list has none."""
         path = folder / BOXES
-        found: dict[str, list[tuple[int, int, int, int]]] = {}
+        boxes: dict[str, list[tuple[int, int, int, int]]] = {}
         if not path.is_file():
-            return found
+            return boxes
         for line, cells in rows(path, 2, ","):
             name, *rest = cells
             if len(rest) == 4:
                 x0, y0, x1, y1 = numbers(rest, path, line)
-                found.setdefault(name, []).append((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)))
+                boxes.setdefault(name, []).append((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)))
                 continue
             mask, ignore = self.root / rest[0], self.root / rest[1] if len(rest) > 1 and rest[1] else None
             if name in self.first:
@@ -122,17 +122,17 @@ class _Truth:
                 self.first[name] = mask
             if ignore is not None and ignore not in self.ignored.get(name, ()):
                 self.ignored[name] = (*self.ignored.get(name, ()), ignore)
-        return found
+        return boxes
 
-    def keep(self, found: Found, name: str) -> Path | None:
-        """The first mask of an image; its others are kept for the reader."""
-        self.kept[found.id] = name
+    def first_of(self, file: ImageFile, name: str) -> Path | None:
+        """The first mask of an image; its others are for the reader."""
+        self.image_names[file.id] = name
         return self.first.get(name)
 
     def reader(self) -> ObjectMasks:
         """What reads the masks, by sample id."""
-        parts = {key: self.parts[name] for key, name in self.kept.items() if name in self.parts}
-        ignored = {key: self.ignored[name] for key, name in self.kept.items() if name in self.ignored}
+        parts = {key: self.parts[name] for key, name in self.image_names.items() if name in self.parts}
+        ignored = {key: self.ignored[name] for key, name in self.image_names.items() if name in self.ignored}
         return ObjectMasks(self.max_pixels, parts, ignored)
 
 
@@ -143,14 +143,14 @@ def _names(folder: Path) -> list[str]:
 
 
 def _labels(path: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
+    labels: dict[str, int] = {}
     for line, (name, label, *_) in rows(path, 2, ","):
         value = numbers([label], path, line)[0]
         if value < 0 or value != int(value):
             msg = f"{path}: line {line}: a class is a whole number from 0, not {label}"
             raise DataError(msg)
-        found[name] = int(value)
-    if not found:
+        labels[name] = int(value)
+    if not labels:
         msg = f"{path}: is empty"
         raise DataError(msg)
-    return found
+    return labels

@@ -145,7 +145,7 @@ def _visible_layers(
     size = settings.size
     mask = np.zeros((size, size), dtype=np.uint8)
     parts = np.zeros((size, size), dtype=np.uint8)
-    kept: list[_Layer] = []
+    layers: list[_Layer] = []
     boxes: list[Box] = []
     for thing in reversed(scene.objects):
         layer = _layer(thing, size)
@@ -167,8 +167,8 @@ def _visible_layers(
                 y1=top + int(ys[-1]) + 1,
             )
         )
-        kept.append(layer)
-    return kept[::-1], mask, parts, tuple(boxes[::-1])
+        layers.append(layer)
+    return layers[::-1], mask, parts, tuple(boxes[::-1])
 
 
 # -- paint ---------------------------------------------------------------------------------------------------

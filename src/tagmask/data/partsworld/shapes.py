@@ -80,10 +80,6 @@ _TENTHS: tuple[Point, ...] = (
 )  # fmt: skip
 
 
-def _scaled(points: Sequence[Point], scale: float) -> list[Point]:
-    return [(x * scale, y * scale) for x, y in points]
-
-
 def _round_with_bill(u: FloatArray, v: FloatArray) -> FloatArray:
     return union(disc(u, v, (0, 0), 0.185), capsule(u, v, (0.1, 0.05), (0.26, 0.07), 0.045))
 

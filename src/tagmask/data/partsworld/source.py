@@ -23,8 +23,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from tagmask.data.files import without_suffix
 from tagmask.data.partsworld.draw import PART_NAMES, Rendered, render
 from tagmask.data.partsworld.scene import CLASS_NAMES, CONTEXT_OF_LABEL, SPLITS, SceneSettings, Split
+from tagmask.data.table.columns import read_columns
+from tagmask.data.table.tag_table import TableLayout, read_tag_table
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.storage.files import write_error
 from tagmask.storage.pictures import voc_palette
@@ -43,6 +46,7 @@ __all__ = [
 CLASSES = ClassList(("background", *CLASS_NAMES))
 VERSION = 1
 _MARKER = "partsworld.json"
+BOX_COLUMNS = ("image", "class", "x0", "y0", "x1", "y1")
 _JPEG_QUALITY = 95
 Progress = Callable[[int, int], None]
 
@@ -59,8 +63,8 @@ class PartsWorldSource(SceneSettings):
 
     def fingerprint(self) -> str:
         """Hash of all that decides the pixels: settings but ``cache_dir``, and the generator's version."""
-        described = json.dumps(self._described(), sort_keys=True)
-        return hashlib.sha256(described.encode()).hexdigest()
+        text = json.dumps(self._description(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def folder(self) -> Path:
         """Where this set is, or will be, on disk."""
@@ -77,7 +81,7 @@ class PartsWorldSource(SceneSettings):
             RunError: the cache folder cannot be written.
         """
         folder = self.folder()
-        if _stored(folder) != self._described():
+        if _marker_of(folder) != self._description():
             write_partsworld(folder, self)
         boxes = _read_boxes(folder) if self.variant == "single" else {}
         tags = _read_tags(folder)
@@ -93,7 +97,7 @@ class PartsWorldSource(SceneSettings):
             mask_reader=_read_mask,
         )
 
-    def _described(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         settings = SceneSettings.model_validate(self.model_dump(exclude={"cache_dir", "format"}))
         return {"partsworld": VERSION, "settings": settings.model_dump(mode="json")}
 
@@ -162,10 +166,10 @@ def _fill(root: Path, settings: PartsWorldSource, progress: Progress | None) -> 
         (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     _save_table(root / "labels.csv", ("image", "tags"), rows)
     if settings.variant == "single":
-        _save_table(root / "boxes.csv", ("image", "class", "x0", "y0", "x1", "y1"), boxes)
+        _save_table(root / "boxes.csv", BOX_COLUMNS, boxes)
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES.names))
     (root / "README.txt").write_text(_readme(settings))
-    (root / _MARKER).write_text(json.dumps(settings._described(), indent=1) + "\n")
+    (root / _MARKER).write_text(json.dumps(settings._description(), indent=1) + "\n")
 
 
 def _save_images(root: Path, name: str, rendered: Rendered) -> None:
@@ -199,7 +203,7 @@ PartMaps/               for analysis only: {", ".join(f"{i} {name}" for i, name 
 boxes.csv               variant "single" only: half-open pixel boxes, x0 <= x < x1
 
 Contexts: {contexts}.
-Settings: {json.dumps(settings._described()["settings"])}
+Settings: {json.dumps(settings._description()["settings"])}
 """
 
 
@@ -212,7 +216,7 @@ def _move(fresh: Path, directory: Path, settings: PartsWorldSource) -> None:
             raise
     else:
         return
-    if _stored(directory) == settings._described():
+    if _marker_of(directory) == settings._description():
         return
     (directory / _MARKER).unlink(missing_ok=True)
     # The marker goes last: a folder with it is complete.
@@ -231,7 +235,7 @@ def _refuse_foreign(directory: Path) -> None:
     if not directory.is_dir():
         msg = f"{directory} is a file. Name a new folder for PartsWorld."
         raise DataError(msg)
-    if any(directory.iterdir()) and _stored(directory) is None:
+    if any(directory.iterdir()) and _marker_of(directory) is None:
         msg = f"{directory} is not empty and holds no PartsWorld. Name a new or an empty folder."
         raise DataError(msg)
 
@@ -244,13 +248,13 @@ def _user_cache() -> Path:
     return Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
 
 
-def _stored(directory: Path) -> dict[str, Any] | None:
+def _marker_of(directory: Path) -> dict[str, Any] | None:
     """What a folder's marker says it holds; None where there is no (readable) marker."""
     try:
-        described = json.loads((directory / _MARKER).read_text(encoding="utf-8"))
+        description = json.loads((directory / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return described if isinstance(described, dict) else None
+    return description if isinstance(description, dict) else None
 
 
 def _sample(folder: Path, name: str, tags: tuple[int, ...], boxes: tuple[Box, ...]) -> Sample:
@@ -264,21 +268,15 @@ def _sample(folder: Path, name: str, tags: tuple[int, ...], boxes: tuple[Box, ..
 
 
 def _read_tags(folder: Path) -> dict[str, tuple[int, ...]]:
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
-        return {
-            row["image"].removesuffix(".jpg"): tuple(
-                sorted(CLASSES.label(tag) for tag in row["tags"].split("|") if tag)
-            )
-            for row in csv.DictReader(stream)
-        }
+    rows = read_tag_table(read_columns(folder / "labels.csv"), TableLayout()).rows
+    return {without_suffix(row.image): tuple(sorted(CLASSES.label(tag) for tag in row.tags)) for row in rows}
 
 
 def _read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
     boxes: dict[str, tuple[Box, ...]] = {}
-    with (folder / "boxes.csv").open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            box = Box(CLASSES.label(row["class"]), *(int(row[key]) for key in ("x0", "y0", "x1", "y1")))
-            boxes[row["image"]] = (*boxes.get(row["image"], ()), box)
+    table = read_columns(folder / "boxes.csv")
+    for image, name, *corners in zip(*(table.column(key) for key in BOX_COLUMNS), strict=True):
+        boxes[image] = (*boxes.get(image, ()), Box(CLASSES.label(name), *(int(value) for value in corners)))
     return boxes
 
 

@@ -6,17 +6,16 @@ semicolon or tab, found from the header and checked on the first rows.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.text import read_text
 from tagmask.errors import DataError, UnknownNameError
 from tagmask.types import Problem
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 _DELIMITERS = (",", ";", "\t")
 _ROWS_TO_JUDGE = 50
 
@@ -56,10 +55,17 @@ def read_columns(path: Path) -> Columns:
 
 def _read_csv(path: Path) -> Columns:
     try:
-        text, problems = _decode(path, path.read_bytes())
+        text, odd_line = read_text(path)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror or error}). Check the file and its rights."
         raise DataError(msg) from error
+    if not text.strip("\ufeff \t\r\n"):
+        msg = f"{path}: is empty. Its first line must name the columns, for example 'image,tags'."
+        raise DataError(msg)
+    problems = []
+    if odd_line is not None:
+        reason = f"line {odd_line} is not UTF-8; the file was read as Latin-1. Save it as UTF-8 if names look wrong."
+        problems.append(Problem("data", "", str(path), reason))
     first_line, _, rest = text.partition("\n")
     if first_line.lower().startswith("sep=") and len(first_line.strip()) == 5:  # Excel's own hint
         text, delimiter, skipped = rest, first_line.strip()[4], 1
@@ -93,20 +99,6 @@ def _wrong_width(path: Path, line: int, row: list[str], header: list[str], delim
         f"Put quotes around a cell that contains '{delimiter}'."
     )
     return Problem("data", row[0] if row else "", str(path), reason)
-
-
-def _decode(path: Path, data: bytes) -> tuple[str, list[Problem]]:
-    if not data.strip(b"\xef\xbb\xbf \t\r\n"):
-        msg = f"{path}: is empty. Its first line must name the columns, for example 'image,tags'."
-        raise DataError(msg)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace"), []
-    try:
-        return data.decode("utf-8-sig"), []
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        reason = f"line {line} is not UTF-8; the file was read as Latin-1. Save it as UTF-8 if names look wrong."
-        return data.decode("latin-1"), [Problem("data", "", str(path), reason)]
 
 
 def detect_delimiter(text: str) -> str:
@@ -151,8 +143,8 @@ def _read_parquet(path: Path) -> Columns:
 
     try:
         schema = pq.read_schema(path)
-        wanted = [field.name for field in schema if small(field.type)]
-        values = pq.read_table(path, columns=wanted).to_pydict()
+        names = [field.name for field in schema if small(field.type)]
+        values = pq.read_table(path, columns=names).to_pydict()
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         msg = f"{path}: cannot be read as Parquet ({reason}). Write it again, or use CSV."

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder
+from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.table.columns import read_columns
 from tagmask.data.table.tag_table import TableLayout, TagRow, TagTable, read_tag_table
@@ -56,7 +56,7 @@ class TableSource(SourceSettings):
         names = list(dict.fromkeys(name for table in tables for name in table.names))
         if not tables[0].from_columns:
             names.sort()
-        classes = self.given_classes([root / "classes.txt"]) or make_classes(names, str(paths[0]))
+        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(paths[0]))
         collector = Collector(self, "table")
         resolver = TagResolver(classes, str(paths[0]), collector.problems)
         images, masks = self._image_folders(root), self._mask_folder(root)
@@ -66,14 +66,14 @@ class TableSource(SourceSettings):
             has_val = len(tables) > 1 or not table.splits.isdisjoint(self.val_names)
             for row in table.rows:
                 try:
-                    found = _find(images, row.image)
+                    file = _find(images, row.image)
                 except DataError as error:
                     collector.skip(row.image, path, f"line {row.line}: {error}; row left out")
                     continue
-                mask = _mask(collector, by_row, row) if row.mask else masks.path_of(found.id) if masks else None
-                tags = resolver.resolve(row.tags, found.id, str(found.path))
+                mask = _mask(collector, by_row, row) if row.mask else masks.path_of(file.id) if masks else None
+                tags = resolver.resolve(row.tags, file.id, str(file.path))
                 split = VAL if number else self._split(row, has_val=has_val)
-                collector.add(split, found, tags, mask_path=mask)
+                collector.add(split, file, tags, mask_path=mask)
         resolver.check()
         return collector.finish(classes)
 
@@ -125,12 +125,12 @@ def find_table(root: Path) -> Path:
     if len(tables) == 1:
         return tables[0]
     names = ", ".join(path.name for path in tables[:5])
-    found = f"several tables ({names})" if tables else "no CSV or Parquet table"
-    msg = f"{root}: {found}. Name the one with images and tags: data.tags_file=NAME."
+    content = f"several tables ({names})" if tables else "no CSV or Parquet table"
+    msg = f"{root}: {content}. Name the one with images and tags: data.tags_file=NAME."
     raise DataError(msg)
 
 
-def _find(folders: Sequence[ImageFolder], name: str) -> Found:
+def _find(folders: Sequence[ImageFolder], name: str) -> ImageFile:
     """Look in the image folder, then in root (tables write 'images/a.jpg' as often as 'a.jpg')."""
     for folder in folders[:-1]:
         try:

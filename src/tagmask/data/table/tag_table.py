@@ -81,11 +81,12 @@ def read_tag_table(columns: Columns, layout: TableLayout) -> TagTable:
         tags, names = _from_tags_column(columns.column(tags_column), layout.separator)
         problems: list[Problem] = []
     else:
-        chosen = _class_columns(columns, layout, {image, split, mask})
-        tags, names, problems = _from_class_columns(columns, chosen, images)
+        class_names = _class_columns(columns, layout, {image, split, mask})
+        tags, names, problems = _from_class_columns(columns, class_names, images)
     rows = zip(columns.lines, images, tags, splits, masks, strict=True)
-    listed = tuple(TagRow(*row) for row in rows)
-    return TagTable(listed, names, (*columns.problems, *problems), from_columns=tags_column is None)
+    return TagTable(
+        tuple(TagRow(*row) for row in rows), names, (*columns.problems, *problems), from_columns=tags_column is None
+    )
 
 
 def _tags_column(columns: Columns, layout: TableLayout) -> str | None:
@@ -97,11 +98,11 @@ def _tags_column(columns: Columns, layout: TableLayout) -> str | None:
 def _class_columns(columns: Columns, layout: TableLayout, used: set[str | None]) -> list[str]:
     if layout.class_columns is not None and layout.class_columns != "auto":
         return list(layout.class_columns)
-    chosen = [name for name in columns.values if name not in used and _is_binary(columns.values[name])]
-    if not chosen:
+    names = [name for name in columns.values if name not in used and _is_binary(columns.values[name])]
+    if not names:
         where = f"{columns.path}: no tags column and no 0/1 columns; set data.tags_column:"
         raise UnknownNameError("column", "tags", columns.values, where)
-    return chosen
+    return names
 
 
 def _from_tags_column(cells: list[Any], separator: str) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
@@ -111,19 +112,19 @@ def _from_tags_column(cells: list[Any], separator: str) -> tuple[list[tuple[str,
 
 
 def _from_class_columns(
-    columns: Columns, chosen: list[str], images: list[str]
+    columns: Columns, class_names: list[str], images: list[str]
 ) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[Problem]]:
-    found: list[list[str]] = [[] for _ in images]
+    tags: list[list[str]] = [[] for _ in images]
     problems = []
-    for name in chosen:
+    for name in class_names:
         for row, cell in enumerate(columns.column(name)):
             value = _text(cell).casefold()
             if value in _ON:
-                found[row].append(name)
+                tags[row].append(name)
             elif value not in _OFF:
                 reason = f"line {columns.lines[row]}: '{value}' in column '{name}' is neither 0 nor 1; taken as 0."
                 problems.append(Problem("data", images[row], str(columns.path), reason))
-    return [tuple(names) for names in found], tuple(n for n in chosen if not is_background(n)), problems
+    return [tuple(names) for names in tags], tuple(n for n in class_names if not is_background(n)), problems
 
 
 def split_tags(cell: Any, separator: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagmask.data.lists import read_lines, split_line
 from tagmask.errors import DataError, UnknownNameError
 
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets")
@@ -59,12 +60,12 @@ def find_base(root: Path, images: str, year: int | None) -> Path:
     return bases[0]
 
 
-def around(base: Path) -> list[Path]:
+def enclosing_folders(base: Path) -> list[Path]:
     """Folders where classes.txt and the tags table may lie: the base, and those that hold the devkit."""
     if not _YEAR.fullmatch(base.name):
         return [base]
-    outer = [base, base.parent]
-    return [*outer, base.parent.parent] if base.parent.name == "VOCdevkit" else outer
+    folders = [base, base.parent]
+    return [*folders, base.parent.parent] if base.parent.name == "VOCdevkit" else folders
 
 
 def split_lists(base: Path) -> dict[str, Path]:
@@ -92,26 +93,14 @@ def list_file(root: Path, name: str, available: dict[str, Path]) -> Path:
 def read_list(path: Path, images: str, exists: Callable[[str], bool]) -> Iterator[ListEntry]:
     """Lines of a list: 'ID', 'ID 1' (ImageSets/Main), or '/JPEGImages/ID.jpg /SegmentationClassAug/ID.png'.
 
-    A line is taken whole when an image of that name exists, since names may contain spaces.
+    Names may hold blanks (see :func:`tagmask.data.lists.split_line`).
 
     Raises:
         DataError: not UTF-8 text.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read as UTF-8 text ({error}). Write one image name per line."
-        raise DataError(msg) from error
-    for line in text.splitlines():
-        whole = line.strip()
-        if not whole:
-            continue
-        if exists(_below(whole, images)):
-            yield ListEntry(_below(whole, images))
-            continue
-        first, *rest = whole.split()
-        mask = rest[0].lstrip("/") if rest and "/" in rest[0] else ""
-        yield ListEntry(_below(first, images), mask)
+    for _, line in read_lines(path, remedy="Write one image name per line."):
+        name, more = split_line(line, lambda name: exists(_below(name, images)))
+        yield ListEntry(_below(name, images), more.lstrip("/") if "/" in more else "")
 
 
 def _below(name: str, images: str) -> str:

@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, Found, ImageFolder, inside, without_suffix
+from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder, clean_name, without_suffix
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.table.columns import read_columns
 from tagmask.data.table.tag_table import TableLayout, read_tag_table
 from tagmask.data.tags import TagResolver, make_classes
-from tagmask.data.voc.layout import ListEntry, around, find_base, list_file, read_list, split_lists
+from tagmask.data.voc.layout import ListEntry, enclosing_folders, find_base, list_file, read_list, split_lists
 from tagmask.data.voc.xml import VocObject, read_objects
 from tagmask.errors import DataError
 from tagmask.storage.images import image_size, read_mask_png
@@ -64,8 +64,8 @@ class VocSource(SourceSettings):
         """
         root = self.folder()
         base = find_base(root, self.images, self.year)
-        places = around(base)
-        classes = self.given_classes([folder / "classes.txt" for folder in places])
+        places = enclosing_folders(base)
+        classes = self.chosen_classes([folder / "classes.txt" for folder in places])
         classes = classes or make_classes(VOC_CLASSES, "PASCAL VOC")
         images, masks = ImageFolder(base / self.images), ImageFolder(base / self.masks, MASK_SUFFIXES)
         listed_masks = ImageFolder(base, MASK_SUFFIXES)
@@ -78,17 +78,17 @@ class VocSource(SourceSettings):
         tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, self.max_pixels)
         for split, entry in self._entries(root, base, images, collector.problems):
             try:
-                found = images.find(entry.image)
+                file = images.find(entry.image)
             except DataError as error:
                 collector.skip(entry.image, base / self.images, f"{error}; image left out")
                 continue
-            mask = listed_masks.path_of(entry.mask) if entry.mask else masks.path_of(found.id)
+            mask = listed_masks.path_of(entry.mask) if entry.mask else masks.path_of(file.id)
             try:
-                tags, boxes = tagger.read(found, mask)
+                tags, boxes = tagger.read(file, mask)
             except DataError as error:
-                collector.skip(found.id, found.path, f"no tags: {error}; image left out")
+                collector.skip(file.id, file.path, f"no tags: {error}; image left out")
                 continue
-            collector.add(split, found, tags, mask_path=mask, boxes=boxes)
+            collector.add(split, file, tags, mask_path=mask, boxes=boxes)
         resolver.check()
         return collector.finish(classes)
 
@@ -116,7 +116,7 @@ class VocSource(SourceSettings):
         rows: dict[str, tuple[str, ...]] = {}
         for row in table.rows:
             try:
-                key = without_suffix(inside(row.image))
+                key = without_suffix(clean_name(row.image))
             except DataError as error:
                 collector.skip(row.image, path, f"line {row.line}: {error}; row left out")
                 continue
@@ -133,7 +133,7 @@ class VocSource(SourceSettings):
         """Lines of the lists with their split; all images, to be divided, where there is no list at all."""
         available = split_lists(base)
         if not available and self.train_list is None:
-            return [(None, ListEntry(found.relative)) for found in images.walk(problems)]
+            return [(None, ListEntry(file.relative)) for file in images.walk(problems)]
         train = list_file(root, self.train_list or self.train_split, available)
         usual = next((name for name in self.val_names if name in available), None)
         if usual is None and self.val_list is None and self.val_split != VAL:
@@ -169,37 +169,37 @@ class _Tagger:
         foreground = self.resolver.classes.foreground
         self._labels = {name: label for label, name in enumerate(foreground, start=1)}
 
-    def read(self, found: Found, mask: Path | None) -> tuple[tuple[int, ...], tuple[Box, ...]]:
+    def read(self, file: ImageFile, mask: Path | None) -> tuple[tuple[int, ...], tuple[Box, ...]]:
         """(tags, boxes); raises DataError with the reason when the image has no tags to be read."""
-        objects = self._objects(found)
+        objects = self._objects(file)
         boxes = tuple(
             Box(self._labels[item.name], *item.box)
             for item in objects
             if item.box is not None and item.name in self._labels
         )
         if self.origin == "masks":
-            return self._from_mask(found, mask), boxes
+            return self._from_mask(file, mask), boxes
         if self.origin == "xml":
             names: tuple[str, ...] = tuple(dict.fromkeys(item.name for item in objects))
-        elif found.id in self.rows:
-            names = self.rows[found.id]
+        elif file.id in self.rows:
+            names = self.rows[file.id]
         else:
-            msg = f"no row for '{found.id}' in {self.where}"
+            msg = f"no row for '{file.id}' in {self.where}"
             raise DataError(msg)
-        return self.resolver.resolve(names, found.id, str(found.path)), boxes
+        return self.resolver.resolve(names, file.id, str(file.path)), boxes
 
-    def _objects(self, found: Found) -> tuple[VocObject, ...]:
+    def _objects(self, file: ImageFile) -> tuple[VocObject, ...]:
         if self.annotations is None:
             return ()
-        path = self.annotations / f"{found.id}.xml"
+        path = self.annotations / f"{file.id}.xml"
         if self.origin != "xml" and not path.is_file():
             return ()  # boxes are an extra where tags come from elsewhere
         return read_objects(path)
 
-    def _from_mask(self, found: Found, mask: Path | None) -> tuple[int, ...]:
+    def _from_mask(self, file: ImageFile, mask: Path | None) -> tuple[int, ...]:
         if mask is None:
             msg = "no mask to take them from"
             raise DataError(msg)
-        size = image_size(found.path, max_pixels=self.max_pixels)
+        size = image_size(file.path, max_pixels=self.max_pixels)
         labels = np.unique(read_mask_png(mask, size, len(self.resolver.classes.names)))
         return tuple(int(label) for label in labels if label not in (0, IGNORE_INDEX))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tagmask.contracts.learning import Learnt, Reservoir
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.contracts.polisher import resize
+from tagmask.data.lists import match_ids, read_lines
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import fold_images, process_images
 from tagmask.errors import InputError, RunError
@@ -214,19 +215,16 @@ def _to_study(context: Context) -> list[Sample]:
     samples, path = context.samples(TRAIN), context.recipe.localize.study_list
     if path is None:
         return samples
-    try:
-        listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"localize.study_list: {path} cannot be read as UTF-8 text ({error}). Write one image id per line."
-        raise InputError(msg) from error
-    found = [sample for sample in samples if sample.id in listed]
-    if not found:
+    lines = [line for _, line in read_lines(path, remedy="localize.study_list holds one image id per line.")]
+    listed = frozenset(match_ids(lines, [sample.id for sample in samples]))
+    studied = [sample for sample in samples if sample.id in listed]
+    if not studied:
         msg = (
             f"localize.study_list: {path} names none of the {len(samples)} training images; ids are image paths "
             f"without suffix, such as {samples[0].id if samples else '2007_000032'}"
         )
         raise InputError(msg)
-    return found
+    return studied
 
 
 def _description(found: Learnt, chosen: list[Sample]) -> dict[str, Any]:
