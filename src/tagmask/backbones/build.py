@@ -16,6 +16,8 @@ from timm.models import swin_transformer
 from torch import Tensor, nn
 
 from tagmask.backbones import inception_v3, vgg16, wide_resnet38
+from tagmask.backbones.installed import installed_package, load_installed
+from tagmask.backbones.published import published_copy
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
 
@@ -34,8 +36,8 @@ def build_backbone(
     Args:
         name: timm architecture, 'wide_resnet38', 'vgg16_wsol' or 'inception_v3_wsol'.
         args: further arguments of its constructor.
-        weights: a safetensors file of the full timm model, 'timm' for its published weights, None for random.
-            The three that are not timm's take a state dict saved by torch too.
+        weights: a safetensors file of the full timm model, 'timm' for its published weights, 'installed' for those of
+            a package, None for random. The three that are not timm's take a state dict saved by torch too.
         output_stride: stride of the last feature map.
         dilate: whether removed strides are made up for by dilation. False is IRNet's ResNet-50 (docs/methods/cam.md).
         final_conv: end in what the model itself pools (MobileNet's and EfficientNet's last 1x1 convolution
@@ -45,6 +47,8 @@ def build_backbone(
         UnknownNameError: timm has no such model.
         InputError: the weights do not fit, or the model cannot do this.
     """
+    if weights == "installed":
+        installed_package(name, "classify.weights")
     if name == wide_resnet38.NAME:
         return _wide_resnet38(dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
     if name in _UNDILATED:
@@ -64,6 +68,8 @@ def build_backbone(
     if final_conv and not hasattr(model, "forward_intermediates"):
         msg = f"classify.backbone={name}: timm gives no stages with its final convolution; set final_conv: false"
         raise InputError(msg)
+    if weights == "installed":
+        load_installed(model, name, setting="classify.weights")
     if not dilate:
         _remove_dilation(model)
     backbone = Backbone(model, final_conv=final_conv)
@@ -159,13 +165,16 @@ def create_timm(name: str, options: dict[str, Any], *, setting: str) -> Any:
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the unused classifier weights every time
     downloads = bool(options.get("pretrained")) and "pretrained_cfg_overlay" not in options
     try:
+        copy = published_copy(name, setting) if downloads else None
+        if copy is not None:  # asked for them itself, timm would look whether the network has newer ones
+            options = {**options, "pretrained_cfg_overlay": {"file": str(copy)}}
         return timm.create_model(name, **options)
     except (TypeError, NotImplementedError, RuntimeError, AttributeError, AssertionError, OSError) as error:
         text = " ".join(str(error).split())[:200]
         if downloads:
             msg = (
                 f"{setting}={name}: no published weights of it could be had ({text}). Without a network, set weights "
-                "to a local safetensors file, or to null to start from scratch."
+                "to 'installed', to a local safetensors file, or to null to start from scratch."
             )
             raise InputError(msg) from error
         remedy = ". Set output_stride: 32 to leave the model's as it is" if "output_stride" in options else ""
@@ -274,7 +283,7 @@ class BackboneSettings(BaseModel):
 
     backbone: str
     backbone_args: dict[str, Any] = Field(default_factory=dict)
-    weights: Path | Literal["timm"] | None = None
+    weights: Path | Literal["timm", "installed"] | None = None
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = True
     final_conv: bool = False

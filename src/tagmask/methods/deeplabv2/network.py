@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.backbones.build import classifier_backbone, create_timm, not_the_backbone
+from tagmask.backbones.installed import no_package
 from tagmask.contracts.encoder_network import Weights
 from tagmask.contracts.method import Method
 from tagmask.contracts.network import Coarse, SegmentationModel
@@ -241,6 +242,8 @@ class DeepLabV2(Method):
                 if classifier is None or not classifier.exists():
                     raise
                 raise not_the_backbone(name, "depth and layout") from error
+        elif self.weights == "installed":
+            raise no_package(f"resnet{self.depth}", "segment.network.weights")
         elif self.weights == "timm":
             model = create_timm(f"resnet{self.depth}.tv_in1k", {"pretrained": True}, setting="segment.network.depth")
             kept = match_state_dict(published_names(model.state_dict()), wanted, Path("timm"), name)
