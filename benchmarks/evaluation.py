@@ -114,7 +114,7 @@ def check(pairs: list[Pair], n_classes: int) -> None:
         )
         ours = boundary_counts(prediction, truth, n_classes)
         direct = boundaries(prediction, truth, n_classes)
-        np.testing.assert_array_equal(np.stack([ours.hits, ours.truth, ours.found]), direct)
+        np.testing.assert_array_equal(np.stack([ours.hits, ours.truth, ours.prediction]), direct)
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_a_shifted_square_by_hand():
     prediction[40:50, 41:51] = 1
     assert boundary_width((100, 100)) == 3
     counts = boundary_counts(prediction, target, 2)
-    assert (counts.truth[1], counts.found[1]) == (84, 84)
+    assert (counts.truth[1], counts.prediction[1]) == (84, 84)
     assert counts.hits[1] == 70
     assert counts.iou()[1] == pytest.approx(70 / 98)
 

@@ -35,7 +35,7 @@ def test_sums_are_those_of_the_split(pairs, void):
     areas = counts.areas(void)
     np.testing.assert_array_equal(areas.hits.sum(0), np.diagonal(counter.confusion(void)))
     np.testing.assert_array_equal(areas.truth.sum(0), counter.confusion(void).sum(1))
-    np.testing.assert_array_equal(areas.found.sum(0), counter.confusion(void).sum(0))
+    np.testing.assert_array_equal(areas.prediction.sum(0), counter.confusion(void).sum(0))
 
 
 def test_arrays_hold_everything(pairs):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.metrics.counting import Array, Counts, as_numpy
+from tagmask.metrics.counting import Array, Counts, as_numpy, divide
 from tagmask.types import IGNORE_INDEX
 
 OBJECT, HIT, ACTIVATED, SEEN = range(4)
@@ -102,7 +102,4 @@ class ActivatedArea:
         return self._share(ACTIVATED, SEEN)
 
     def _share(self, part: int, whole: int) -> NDArray[np.float64]:
-        of = self.counts[:, whole].astype(np.float64)
-        share: NDArray[np.float64] = np.full(len(of), np.nan)
-        np.divide(self.counts[:, part], of, out=share, where=of > 0)
-        return share
+        return divide(self.counts[:, part], self.counts[:, whole])

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.errors import DataError
-from tagmask.metrics.counting import Array, Counts, Void, as_numpy, check_sizes, label_rows, pair_counts
+from tagmask.metrics.counting import Array, Counts, Void, as_numpy, check_sizes, divide, label_rows, pair_counts
 from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 RATIO = 0.02
-_NEAR_TRUE, _NEAR_FOUND, _AT_BORDER = 1, 2, 4  # bits of a pixel's place
+_NEAR_TRUTH, _NEAR_PREDICTION, _AT_BORDER = 1, 2, 4  # bits of a pixel's place
 _PLACES = np.arange(8)
 
 
@@ -61,7 +61,7 @@ def _window(values: Array, width: int, axis: int, *, lowest: bool) -> Array:
     choose, neutral = (np.minimum, 255) if lowest else (np.maximum, 0)
     pad = [(0, 0), (0, 0)]
     pad[axis] = (width, width)
-    run, reach, wanted = np.pad(values, pad, constant_values=neutral), 1, 2 * width + 1
+    run, reach, window = np.pad(values, pad, constant_values=neutral), 1, 2 * width + 1
 
     def step(by: int) -> Array:
         length = run.shape[axis] - by
@@ -70,22 +70,22 @@ def _window(values: Array, width: int, axis: int, *, lowest: bool) -> Array:
         result: Array = choose(run[first], run[later])
         return result
 
-    while 2 * reach <= wanted:
+    while 2 * reach <= window:
         run, reach = step(reach), 2 * reach
-    return step(wanted - reach) if wanted > reach else run
+    return step(window - reach) if window > reach else run
 
 
 @dataclass(frozen=True)
 class BoundaryCounts:
     """Pixels in the bands along contours, sums over images are exact.
 
-    ``hits``, ``truth``, ``found`` int64 [n]: pixels of a class in both bands, in the ground truth's, in the
+    ``hits``, ``truth``, ``prediction`` int64 [n]: pixels of a class in both bands, in the ground truth's, in the
     prediction's. ``trimap`` int64 [n, n]: ground truth by prediction near outlines of the ground truth.
     """
 
     hits: Counts
     truth: Counts
-    found: Counts
+    prediction: Counts
     trimap: Counts
 
     @classmethod
@@ -96,15 +96,15 @@ class BoundaryCounts:
 
     def __add__(self, other: BoundaryCounts) -> BoundaryCounts:
         return BoundaryCounts(
-            self.hits + other.hits, self.truth + other.truth, self.found + other.found, self.trimap + other.trimap
+            self.hits + other.hits,
+            self.truth + other.truth,
+            self.prediction + other.prediction,
+            self.trimap + other.trimap,
         )
 
     def iou(self) -> NDArray[np.float64]:
         """Boundary IoU of each class, float64 [n]; NaN where neither mask has the class."""
-        union = self.truth + self.found - self.hits
-        result: NDArray[np.float64] = np.full(len(union), np.nan)
-        np.divide(self.hits, union, out=result, where=union > 0)
-        return result
+        return divide(self.hits, self.truth + self.prediction - self.hits)
 
 
 def boundary_counts(
@@ -127,37 +127,37 @@ def boundary_counts(
     Raises:
         DataError: not two masks of one size, or an unknown label.
     """
-    found, truth = as_numpy(prediction), as_numpy(target)
-    check_sizes(found, truth)
+    labels, truth = as_numpy(prediction), as_numpy(target)
+    check_sizes(labels, truth)
     if truth.ndim != 2 or not truth.size or n_classes > IGNORE_INDEX:
         msg = f"boundaries are counted on masks [H, W] of at most {IGNORE_INDEX} classes, not {list(truth.shape)}"
         raise DataError(msg)
-    found = label_rows(found, n_classes, IGNORE_INDEX, "prediction").astype(np.uint8, copy=False)
+    labels = label_rows(labels, n_classes, IGNORE_INDEX, "prediction").astype(np.uint8, copy=False)
     truth = label_rows(truth, n_classes, IGNORE_INDEX, "ground truth").astype(np.uint8, copy=False)
-    np.copyto(found, BACKGROUND, where=found == n_classes)
+    np.copyto(labels, BACKGROUND, where=labels == n_classes)
     unknown = truth == n_classes
     if void == "ignored":
-        np.copyto(found, n_classes, where=unknown)
+        np.copyto(labels, n_classes, where=unknown)
     else:
         np.copyto(truth, BACKGROUND, where=unknown)
     width = boundary_width((truth.shape[0], truth.shape[1]), ratio)
-    place = np.where(near_outline(truth, width), np.uint8(_NEAR_TRUE), np.uint8(0))
-    np.bitwise_or(place, _NEAR_FOUND, out=place, where=near_outline(found, width))
+    place = np.where(near_outline(truth, width), np.uint8(_NEAR_TRUTH), np.uint8(0))
+    np.bitwise_or(place, _NEAR_PREDICTION, out=place, where=near_outline(labels, width))
     for edge in (place[:width], place[-width:], place[:, :width], place[:, -width:]):
         edge |= _AT_BORDER
-    counts = pair_counts([(truth, n_classes + 1), (found, n_classes + 1), (place, len(_PLACES))])
+    counts = pair_counts([(truth, n_classes + 1), (labels, n_classes + 1), (place, len(_PLACES))])
     return _from_places(counts[:n_classes, :n_classes])
 
 
 def _from_places(counts: Counts) -> BoundaryCounts:
     """[n, n, 8] counts by ground truth, prediction and place."""
-    in_true = (_PLACES & (_NEAR_TRUE | _AT_BORDER)) > 0
-    in_found = (_PLACES & (_NEAR_FOUND | _AT_BORDER)) > 0
+    in_truth = (_PLACES & (_NEAR_TRUTH | _AT_BORDER)) > 0
+    in_prediction = (_PLACES & (_NEAR_PREDICTION | _AT_BORDER)) > 0
     return BoundaryCounts(
-        hits=np.diagonal(counts[..., in_true & in_found].sum(-1)).copy(),
-        truth=counts[..., in_true].sum((1, 2)),
-        found=counts[..., in_found].sum((0, 2)),
-        trimap=counts[..., (_PLACES & _NEAR_TRUE) > 0].sum(-1),
+        hits=np.diagonal(counts[..., in_truth & in_prediction].sum(-1)).copy(),
+        truth=counts[..., in_truth].sum((1, 2)),
+        prediction=counts[..., in_prediction].sum((0, 2)),
+        trimap=counts[..., (_PLACES & _NEAR_TRUTH) > 0].sum(-1),
     )
 
 

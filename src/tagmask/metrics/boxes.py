@@ -31,8 +31,8 @@ def threshold_levels(scores: Array, thresholds: Array, *, reached: bool = True) 
     Returns:
         int32 [H, W], 0..n.
     """
-    grid = np.asarray(thresholds, dtype=scores.dtype)
-    return np.searchsorted(grid, scores, side="right" if reached else "left").astype(np.int32)
+    limits = np.asarray(thresholds, dtype=scores.dtype)
+    return np.searchsorted(limits, scores, side="right" if reached else "left").astype(np.int32)
 
 
 def boxes_of_levels(levels: NDArray[np.int32], n: int, component: Component = "union") -> Boxes:
@@ -50,14 +50,14 @@ def boxes_of_levels(levels: NDArray[np.int32], n: int, component: Component = "u
         ValueError: another word for ``component``.
     """
     if component == "union":
-        found = np.zeros((n, 4), np.int64)
+        boxes = np.zeros((n, 4), np.int64)
         for axis in (0, 1):
             profile = levels.max(axis=axis, initial=0)
             low = np.searchsorted(np.maximum.accumulate(profile), np.arange(n), side="right")
             high = np.searchsorted(np.maximum.accumulate(profile[::-1]), np.arange(n), side="right")
-            found[:, axis], found[:, axis + 2] = low, len(profile) - high
-        found[found[:, 2] <= found[:, 0]] = 0
-        return found
+            boxes[:, axis], boxes[:, axis + 2] = low, len(profile) - high
+        boxes[boxes[:, 2] <= boxes[:, 0]] = 0
+        return boxes
     if component not in get_args(Component):
         msg = f"component: expected one of {', '.join(get_args(Component))}, not {component!r}"
         raise ValueError(msg)

@@ -68,11 +68,11 @@ def _diagram(
     total, hits, sums = (
         np.bincount(place, weights=values, minlength=bins) for values in (pixels, right, pixels * scores)
     )
-    filled = total > 0
-    if not filled.any():
+    nonempty = total > 0
+    if not nonempty.any():
         return {"confidence": [], "accuracy": [], "pixels": [], "ece": None}
-    accuracy, confidence = hits[filled] / total[filled], sums[filled] / total[filled]
-    shares = total[filled] / total.sum()
+    accuracy, confidence = hits[nonempty] / total[nonempty], sums[nonempty] / total[nonempty]
+    shares = total[nonempty] / total.sum()
     return {
         "confidence": confidence.tolist(),
         "accuracy": accuracy.tolist(),

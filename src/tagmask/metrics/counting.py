@@ -114,6 +114,13 @@ def pair_counts(factors: list[tuple[Array, int]]) -> Counts:
     return counts.reshape(shape)
 
 
+def divide(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+    """Element-wise quotient, float64, broadcast; NaN where the denominator is 0: what is absent has no score."""
+    result: NDArray[np.float64] = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
+    return result
+
+
 def fold_void(counts: Counts, void: Void = "ignored") -> Counts:
     """[..., n + 1, n] counts with a void row -> [..., n, n]: void dropped, or counted as background."""
     confusion = counts[..., :-1, :].copy()

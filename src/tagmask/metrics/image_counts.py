@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError
-from tagmask.metrics.counting import Counts, Void
-from tagmask.types import BACKGROUND
+from tagmask.metrics.counting import Array, Counts, Void, confusion_with_void, divide
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Entries = tuple[NDArray[np.int64], NDArray[np.int64], Counts]
 
@@ -31,12 +31,12 @@ class ImageAreas:
 
     hits: Counts
     truth: Counts
-    found: Counts
+    prediction: Counts
 
     @property
     def union(self) -> Counts:
         """Pixels in either mask, int64 [N, n]."""
-        return self.truth + self.found - self.hits
+        return self.truth + self.prediction - self.hits
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,11 @@ class ImageCounts:
         return cls.of_entries(ids, [entries(confusion) for confusion in confusions], n_classes)
 
     @classmethod
-    def of_entries(cls, ids: Sequence[str], found: Sequence[Entries], n_classes: int) -> ImageCounts:
+    def of_entries(cls, ids: Sequence[str], parts: Sequence[Entries], n_classes: int) -> ImageCounts:
         """From the :func:`entries` of each image."""
         nothing = np.zeros(0, np.int64)
-        truth, prediction, count = (np.concatenate([nothing, *(part[i] for part in found)]) for i in range(3))
-        sizes = [len(rows) for rows, _, _ in found]
+        truth, prediction, count = (np.concatenate([nothing, *(part[i] for part in parts)]) for i in range(3))
+        sizes = [len(rows) for rows, _, _ in parts]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         return cls(tuple(ids), n_classes, offsets, truth, prediction, count)
 
@@ -81,14 +81,14 @@ class ImageCounts:
         }
 
     @classmethod
-    def from_arrays(cls, ids: Sequence[str], n_classes: int, stored: Mapping[str, NDArray[Any]]) -> ImageCounts:
+    def from_arrays(cls, ids: Sequence[str], n_classes: int, arrays: Mapping[str, NDArray[Any]]) -> ImageCounts:
         """The inverse of :meth:`arrays`.
 
         Raises:
             DataError: the arrays do not fit each other.
         """
         offsets, truth, prediction, count = (
-            np.asarray(stored[key]).astype(np.int64) for key in ("offsets", "truth", "prediction", "count")
+            np.asarray(arrays[key]).astype(np.int64) for key in ("offsets", "truth", "prediction", "count")
         )
         fits = len(offsets) == len(ids) + 1 and len(truth) == len(prediction) == len(count) == offsets[-1]
         if not fits or (len(truth) and (truth.max() > n_classes or prediction.max() >= n_classes)):
@@ -103,11 +103,11 @@ class ImageCounts:
 
     def take(self, places: Sequence[int] | NDArray[np.integer[Any]]) -> ImageCounts:
         """The images at these places, in this order."""
-        chosen = np.asarray(places, np.int64)
-        sizes = np.diff(self.offsets)[chosen]
+        indices = np.asarray(places, np.int64)
+        sizes = np.diff(self.offsets)[indices]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        at = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], sizes)
-        ids = tuple(self.ids[place] for place in chosen)
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], sizes)
+        ids = tuple(self.ids[place] for place in indices)
         return ImageCounts(ids, self.n_classes, offsets, self.truth[at], self.prediction[at], self.count[at])
 
     def confusion(self, void: Void = "ignored") -> Counts:
@@ -127,7 +127,7 @@ class ImageCounts:
         return ImageAreas(
             hits=_sums((image + row)[right], count[right], cells).reshape(shape),
             truth=_sums(image + row, count, cells).reshape(shape),
-            found=_sums(image + column, count, cells).reshape(shape),
+            prediction=_sums(image + column, count, cells).reshape(shape),
         )
 
     def image_miou(self, void: Void = "ignored") -> NDArray[np.float64]:
@@ -138,10 +138,7 @@ class ImageCounts:
         areas = self.areas(void)
         present = areas.truth > 0
         iou = np.divide(areas.hits, areas.union, out=np.zeros(present.shape), where=present)
-        number = present.sum(1)
-        result: NDArray[np.float64] = np.full(len(self), np.nan)
-        np.divide(iou.sum(1), number, out=result, where=number > 0)
-        return result
+        return divide(iou.sum(1), present.sum(1))
 
     def _rows(self, void: Void) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows under a void rule, and which entries count."""
@@ -149,6 +146,21 @@ class ImageCounts:
         if void == "background":
             return np.where(unknown, BACKGROUND, self.truth), np.ones(len(unknown), bool)
         return self.truth, ~unknown
+
+
+def single_image_miou(prediction: Array, target: Array) -> float | None:
+    """:meth:`ImageCounts.image_miou` of one image, whatever its number of classes; ``None`` if every pixel is void.
+
+    Args:
+        prediction: integer labels [H, W] 0..254; 255 counts as background.
+        target: integer labels [H, W] 0..254, and 255 for void.
+
+    Raises:
+        DataError: sizes differ.
+    """
+    confusion = confusion_with_void(prediction, target, IGNORE_INDEX)
+    value = float(ImageCounts.of(("",), [confusion], IGNORE_INDEX).image_miou()[0])
+    return None if np.isnan(value) else value
 
 
 def _sums(index: NDArray[np.int64], values: Counts, cells: int) -> Counts:

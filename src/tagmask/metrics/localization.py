@@ -46,8 +46,8 @@ def class_map(scores: Array | Tensor, size: tuple[int, int]) -> FloatArray:
     low = stack.min()
     stack = (stack - low) / (stack.max() - low + 1e-10)
     resized = functional.interpolate(stack[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    found: FloatArray = resized.numpy()
-    return found
+    full: FloatArray = resized.numpy()
+    return full
 
 
 class BoxErrors:
@@ -63,8 +63,8 @@ class BoxErrors:
         self.thresholds = np.asarray(thresholds, np.float32)
         self.component, self.iou = component, iou
         self.n_images = self.n_ranked = 0
-        self.found = np.zeros((3, len(self.thresholds)), np.int64)  # the true class anywhere, first, among five
-        self.classified = np.zeros(2, np.int64)
+        self.hits = np.zeros((3, len(self.thresholds)), np.int64)  # the true class anywhere, first, among five
+        self.class_hits = np.zeros(2, np.int64)
 
     def update(
         self, scores: FloatArray, boxes: Array, rank: int | None = None, levels: NDArray[np.int32] | None = None
@@ -80,24 +80,24 @@ class BoxErrors:
         levels = threshold_levels(scores, self.thresholds) if levels is None else levels
         right = best_iou(boxes_of_levels(levels, len(self.thresholds), self.component), boxes) > self.iou
         self.n_images += 1
-        self.found[0] += right
+        self.hits[0] += right
         if rank is not None:
             self.n_ranked += 1
             for row, k in enumerate((1, 5)):
-                self.found[row + 1] += right & (rank < k)
-                self.classified[row] += rank < k
+                self.hits[row + 1] += right & (rank < k)
+                self.class_hits[row] += rank < k
 
     def merge(self, other: BoxErrors) -> None:
         """Add what another one has counted."""
         self.n_images += other.n_images
         self.n_ranked += other.n_ranked
-        self.found += other.found
-        self.classified += other.classified
+        self.hits += other.hits
+        self.class_hits += other.class_hits
 
     def errors(self) -> dict[str, Curve]:
         """Error at each threshold, in [0, 1]: ``gt_known``, and ``top1``, ``top5`` where every image had a rank."""
         names = ("gt_known", "top1", "top5") if self.n_ranked == self.n_images else ("gt_known",)
-        return {name: 1 - self.found[row] / max(self.n_images, 1) for row, name in enumerate(names)}
+        return {name: 1 - self.hits[row] / max(self.n_images, 1) for row, name in enumerate(names)}
 
     def result(self, threshold: float | None = None) -> dict[str, Any]:
         """Errors at one threshold (the nearest of the grid; None: where the GT-known error is least) and the curve."""
@@ -119,17 +119,17 @@ class BoxErrors:
         """Share of images whose true class is not the first, or not among the first five; None without ranks."""
         if not self.n_images or self.n_ranked < self.n_images:
             return None
-        return dict(zip(("top1", "top5"), (1 - self.classified / self.n_images).tolist(), strict=True))
+        return dict(zip(("top1", "top5"), (1 - self.class_hits / self.n_images).tolist(), strict=True))
 
 
 class BoxAccuracy:
     """MaxBoxAcc (one box, around the largest outline) and MaxBoxAccV2 (the best of the boxes of all outlines)."""
 
     def __init__(self, thresholds: int | Array = 1000) -> None:
-        grid = np.arange(0, 1, 1 / thresholds) if isinstance(thresholds, int) else np.asarray(thresholds, np.float64)
-        self.thresholds = grid
+        limits = np.arange(0, 1, 1 / thresholds) if isinstance(thresholds, int) else np.asarray(thresholds, np.float64)
+        self.thresholds = limits
         self.n_images = 0
-        self.largest = np.zeros((len(DELTAS), len(grid)), np.int64)
+        self.largest = np.zeros((len(DELTAS), len(limits)), np.int64)
         self.all = np.zeros_like(self.largest)
 
     def update(self, scores: FloatArray, boxes: Array, image_size: tuple[int, int]) -> None:
@@ -218,10 +218,10 @@ class PixelPrecision:
         objects = self.counts[1].sum()
         if not objects:
             return None
-        right = np.cumsum(self.counts[1][::-1])
-        called = np.cumsum(self.counts.sum(0)[::-1])
-        precision = np.divide(right, called, out=np.zeros(len(right)), where=called > 0)
-        return float((precision[1:] * np.diff(right / objects)).sum())
+        hits = np.cumsum(self.counts[1][::-1])
+        foreground = np.cumsum(self.counts.sum(0)[::-1])
+        precision = np.divide(hits, foreground, out=np.zeros(len(hits)), where=foreground > 0)
+        return float((precision[1:] * np.diff(hits / objects)).sum())
 
 
 class IouCurve:
@@ -236,8 +236,8 @@ class IouCurve:
         if not (mask == 1).any():
             return
         levels, n = threshold_levels(scores, self.thresholds), len(self.thresholds)
-        marked = [np.bincount(levels[mask == label], minlength=n + 1)[:0:-1].cumsum()[::-1] for label in (0, 1)]
-        self.total += marked[1] / (marked[0] + (mask == 1).sum())
+        foreground = [np.bincount(levels[mask == label], minlength=n + 1)[:0:-1].cumsum()[::-1] for label in (0, 1)]
+        self.total += foreground[1] / (foreground[0] + (mask == 1).sum())
         self.n_images += 1
 
     def merge(self, other: IouCurve) -> None:
@@ -293,8 +293,8 @@ def box_localization(
     Raises:
         DataError: lists of other lengths, a box that is none, or a map that is not finite.
     """
-    grid = np.arange(100) / 100 if thresholds is None else thresholds
-    counted = BoxErrors(grid, component, iou)
+    limits = np.arange(100) / 100 if thresholds is None else thresholds
+    errors = BoxErrors(limits, component, iou)
     sizes = [(int(scores.shape[0]), int(scores.shape[1])) for scores in maps] if image_sizes is None else image_sizes
     lengths = {len(maps), len(boxes), len(sizes), *([] if ranks is None else [len(ranks)])}
     if len(lengths) > 1:
@@ -307,5 +307,5 @@ def box_localization(
                 f"image {number}: its true boxes are [m, 4] with x0 < x1 and y0 < y1, got {np.asarray(truth).tolist()}"
             )
             raise DataError(msg)
-        counted.update(class_map(scores, size), known, None if ranks is None else ranks[number])
-    return {"n_images": counted.n_images, **counted.result(threshold)}
+        errors.update(class_map(scores, size), known, None if ranks is None else ranks[number])
+    return {"n_images": errors.n_images, **errors.result(threshold)}

@@ -35,9 +35,9 @@ class LocalizationScores:
         self, component: Component = "largest", thresholds: int = 100, iou: float = 0.5, *, inclusive: bool = False
     ) -> None:
         self.component, self.inclusive = component, inclusive
-        self.grid = (np.arange(thresholds) / thresholds).astype(np.float32)
+        self.thresholds = (np.arange(thresholds) / thresholds).astype(np.float32)
         kinds: tuple[Component, ...] = get_args(Component)
-        self.errors = {kind: BoxErrors(self.grid, kind, iou) for kind in kinds}
+        self.errors = {kind: BoxErrors(self.thresholds, kind, iou) for kind in kinds}
         self.accuracy, self.pixels, self.overlap = BoxAccuracy(), PixelPrecision(), IouCurve()
         self.n_images = self.n_masks = 0
 
@@ -68,9 +68,9 @@ class LocalizationScores:
         truth = np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes], np.int64)
         own = inclusive(truth) if self.inclusive else truth
         rank = None if not ranking else ranking.index(label) if label in ranking else len(ranking)
-        levels = threshold_levels(full, self.grid)
-        for counted in self.errors.values():
-            counted.update(full, own, rank, levels)
+        levels = threshold_levels(full, self.thresholds)
+        for errors in self.errors.values():
+            errors.update(full, own, rank, levels)
         self.accuracy.update(class_map(scores, (SIDE, SIDE)), truth, image_size)
         self.n_images += 1
         if mask is not None:
@@ -81,8 +81,8 @@ class LocalizationScores:
 
     def merge(self, other: LocalizationScores) -> None:
         """Add what another one with the same settings has counted."""
-        for kind, counted in self.errors.items():
-            counted.merge(other.errors[kind])
+        for kind, errors in self.errors.items():
+            errors.merge(other.errors[kind])
         self.accuracy.merge(other.accuracy)
         self.pixels.merge(other.pixels)
         self.overlap.merge(other.overlap)
@@ -93,7 +93,7 @@ class LocalizationScores:
         """The ``localization`` object of a split (docs/artifacts.md); None where no image was counted."""
         if not self.n_images:
             return None
-        by_component = {kind: counted.result(threshold) for kind, counted in self.errors.items()}
+        by_component = {kind: errors.result(threshold) for kind, errors in self.errors.items()}
         front = {key: value for key, value in by_component[self.component].items() if key != "curve"}
         return {
             "n_images": self.n_images,

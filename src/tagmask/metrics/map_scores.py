@@ -25,7 +25,7 @@ class MapScores:
     def __init__(self, n_foreground: int, thresholds: int) -> None:
         self.sweep = ThresholdSweep(n_foreground, thresholds)
         self._ids: list[str] = []
-        self._kept: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.uint32]]] = []
+        self._histograms: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.uint32]]] = []
 
     @property
     def n_images(self) -> int:
@@ -37,7 +37,7 @@ class MapScores:
         self.sweep.add(classes, histogram)
         rows = np.flatnonzero(histogram.any((1, 2)))
         self._ids.append(image_id)
-        self._kept.append((classes, rows, histogram[rows].astype(np.uint32)))
+        self._histograms.append((classes, rows, histogram[rows].astype(np.uint32)))
 
     def best(self, average: Average, void: Void = "ignored") -> int:
         """Place of the best threshold, the lowest of equals; 0 if there is nothing to score."""
@@ -48,9 +48,9 @@ class MapScores:
         """The counts of every image at ``sweep.thresholds[index]``."""
 
         def confusions() -> Iterator[Counts]:
-            for classes, rows, kept in self._kept:
-                histogram = np.zeros((self.sweep.n_classes + 2, *kept.shape[1:]), np.int64)
-                histogram[rows] = kept
+            for classes, rows, counts in self._histograms:
+                histogram = np.zeros((self.sweep.n_classes + 2, *counts.shape[1:]), np.int64)
+                histogram[rows] = counts
                 yield self.sweep.image_confusion(classes, histogram, index)
 
         return ImageCounts.of(self._ids, confusions(), self.sweep.n_classes + 1)
@@ -65,17 +65,17 @@ class MapScores:
             average: over which classes the means go.
             threshold: where the run's masks divide object and background, if they are made of these maps.
         """
-        found = {}
+        by_rule = {}
         for rule, void in VOID_RULES:
             index = self.best(average, void)
-            found[rule] = {
+            by_rule[rule] = {
                 **self._scores(names, average, void, index),
                 "by_object_size": by_object_size(self.images(index), void),
                 "calibration": calibration(
                     self.sweep.counts.sum(0), self.sweep.thresholds, threshold=threshold, void=void
                 ),
             }
-        return found
+        return by_rule
 
     def _scores(self, names: Sequence[str], average: Average, void: Void, index: int) -> dict[str, Any]:
         result = scores(

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from tagmask.metrics.boundary import RATIO, BoundaryCounts, boundary_counts
-from tagmask.metrics.counting import VOID_RULES, Array, Counts, Void, as_numpy, confusion_with_void
+from tagmask.metrics.counting import VOID_RULES, Array, Counts, Void, as_numpy, confusion_with_void, divide
 from tagmask.metrics.image_counts import Entries, ImageCounts, entries
 from tagmask.metrics.object_size import by_object_size
 from tagmask.metrics.segmentation import (
@@ -44,11 +44,11 @@ def count_mask(prediction: Array | Tensor, target: Array | Tensor, n_classes: in
     Raises:
         DataError: sizes differ or a label is unknown.
     """
-    found, truth = as_numpy(prediction), as_numpy(target)
-    ignored = boundary_counts(found, truth, n_classes)
+    labels, truth = as_numpy(prediction), as_numpy(target)
+    ignored = boundary_counts(labels, truth, n_classes)
     void = bool((truth == IGNORE_INDEX).any())
-    background = boundary_counts(found, truth, n_classes, void="background") if void else ignored
-    confusion = confusion_with_void(found, truth, n_classes)
+    background = boundary_counts(labels, truth, n_classes, void="background") if void else ignored
+    confusion = confusion_with_void(labels, truth, n_classes)
     return MaskCounts(confusion, {"ignored": ignored, "background": background})
 
 
@@ -69,8 +69,8 @@ class MaskScores:
     def add(self, image_id: str, counts: MaskCounts, *, n_tags: int) -> None:
         """Add one image; ``n_tags`` is the number of foreground classes it holds."""
         self.counter.add(counts.confusion, n_tags=n_tags)
-        for void, found in counts.boundary.items():
-            self.boundary[void] = self.boundary[void] + found
+        for void, boundary in counts.boundary.items():
+            self.boundary[void] = self.boundary[void] + boundary
         self._ids.append(image_id)
         self._entries.append(entries(counts.confusion))
 
@@ -123,8 +123,7 @@ def boundary_scores(
 def image_table(images: ImageCounts, void: Void = "ignored") -> list[tuple[str, float | None, float | None]]:
     """(id, mean IoU, pixel accuracy) of every scored image, the worst first; ``None`` where all is void."""
     miou, areas = images.image_miou(void), images.areas(void)
-    right, total = areas.hits.sum(1), areas.truth.sum(1)
-    accuracy = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+    accuracy = divide(areas.hits.sum(1), areas.truth.sum(1))
     order = np.argsort(np.where(np.isnan(miou), np.inf, miou), kind="stable")
     return [
         (images.ids[place], json_number(miou[place]), json_number(accuracy[place]))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.metrics.counting import Void
+from tagmask.metrics.counting import Void, divide
 from tagmask.metrics.image_counts import ImageAreas, ImageCounts
 
 SHARES = (0.01, 0.05, 0.2)
@@ -25,10 +25,7 @@ QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quar
 def object_shares(areas: ImageAreas) -> NDArray[np.float64]:
     """Share of its image that each object covers, float64 [N, n - 1]; NaN where the class is not in the image."""
     objects = areas.truth[:, 1:]
-    whole = areas.truth.sum(1, keepdims=True)
-    shares: NDArray[np.float64] = np.full(objects.shape, np.nan)
-    np.divide(objects, whole, out=shares, where=objects > 0)
-    return shares
+    return np.where(objects > 0, divide(objects, areas.truth.sum(1, keepdims=True)), np.nan)
 
 
 def by_object_size(counts: ImageCounts, void: Void = "ignored") -> dict[str, Any]:
@@ -54,18 +51,18 @@ def _groups(areas: ImageAreas, shares: NDArray[np.float64], bounds: Any) -> list
     """Scores between neighbouring bounds; a share on a bound belongs to the larger ones."""
     place = np.searchsorted(np.asarray(bounds, np.float64), shares, side="right")
     place[np.isnan(shares)] = -1
-    found = []
+    scores = []
     for group in range(len(bounds) + 1):
         inside = place == group
         hits, union, truth = (
             np.where(inside, part[:, 1:], 0).sum(0) for part in (areas.hits, areas.union, areas.truth)
         )
         present = truth > 0
-        found.append(
+        scores.append(
             {
                 "objects": int(inside.sum()),
                 "miou": float((hits[present] / union[present]).mean()) if present.any() else None,
                 "recall": float((hits[present] / truth[present]).mean()) if present.any() else None,
             }
         )
-    return found
+    return scores

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError
-from tagmask.metrics.counting import Void
+from tagmask.metrics.counting import Void, divide
 from tagmask.metrics.image_counts import ImageCounts
 from tagmask.metrics.segmentation import Average
 
@@ -96,7 +96,7 @@ def paired_bootstrap(
     first, second = common_images(first, second)
     pair = _Areas.of(first, void), _Areas.of(second, void)
     iou, miou = zip(*(part.scores(np.ones((1, len(first))), average) for part in pair), strict=True)
-    means, classes = _drawn(pair, len(first), average, draws, np.random.default_rng(seed))
+    means, classes = _bootstrap(pair, len(first), average, draws, np.random.default_rng(seed))
     tails = (50 * (1 - level), 100 - 50 * (1 - level))
 
     def interval(value: float, sample: Floats) -> Interval:
@@ -127,12 +127,12 @@ def common_images(first: ImageCounts, second: ImageCounts) -> tuple[ImageCounts,
     if first.n_classes != second.n_classes:
         msg = f"one has {first.n_classes} classes, the other {second.n_classes}: they are not of the same data"
         raise DataError(msg)
-    there = {name: place for place, (name, scored) in enumerate(zip(second.ids, second.scored, strict=True)) if scored}
-    mine = [place for place, name in enumerate(first.ids) if first.scored[place] and name in there]
-    if not mine:
+    places = {name: place for place, (name, scored) in enumerate(zip(second.ids, second.scored, strict=True)) if scored}
+    common = [place for place, name in enumerate(first.ids) if first.scored[place] and name in places]
+    if not common:
         msg = "no image was scored in both"
         raise DataError(msg)
-    return first.take(mine), second.take([there[first.ids[place]] for place in mine])
+    return first.take(common), second.take([places[first.ids[place]] for place in common])
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,24 +151,22 @@ class _Areas:
     def scores(self, weights: Floats, average: Average) -> tuple[Floats, Floats]:
         """IoU [draws, n] and mIoU [draws] of images that count ``weights`` [draws, N] times; NaN for none."""
         hits, union = weights @ self.hits, weights @ self.union
-        iou = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+        iou = divide(hits, union)
         counted = ~np.isnan(iou)
         if average == "occurring":
             counted &= weights @ self.occurs > 0
-        number = counted.sum(1)
-        total = np.where(counted, iou, 0.0).sum(1)
-        return iou, np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
+        return iou, divide(np.where(counted, iou, 0.0).sum(1), counted.sum(1))
 
 
-def _drawn(
+def _bootstrap(
     pair: tuple[_Areas, _Areas], n_images: int, average: Average, draws: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Differences of mIoU [draws] and of class IoU [draws, n]."""
     means, classes = [], []
     for start in range(0, draws, _DRAWS_AT_ONCE):
-        chosen = rng.integers(0, n_images, (min(_DRAWS_AT_ONCE, draws - start), n_images))
-        cells = (np.arange(len(chosen))[:, None] * n_images + chosen).reshape(-1)
-        weights = np.bincount(cells, minlength=chosen.size).reshape(chosen.shape).astype(np.float64)
+        draw = rng.integers(0, n_images, (min(_DRAWS_AT_ONCE, draws - start), n_images))
+        cells = (np.arange(len(draw))[:, None] * n_images + draw).reshape(-1)
+        weights = np.bincount(cells, minlength=draw.size).reshape(draw.shape).astype(np.float64)
         (iou_before, mean_before), (iou_after, mean_after) = (part.scores(weights, average) for part in pair)
         means.append(mean_after - mean_before)
         classes.append(iou_after - iou_before)

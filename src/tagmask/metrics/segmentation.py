@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmask.metrics.counting import Array, Counts, Void, confusion_with_void, fold_void
+from tagmask.metrics.counting import Array, Counts, Void, confusion_with_void, divide, fold_void
 from tagmask.types import BACKGROUND, IGNORE_INDEX
 
 Average = Literal["union", "occurring"]
@@ -41,12 +41,6 @@ def confusion_matrix(
     return fold_void(confusion_with_void(prediction, target, n_classes, ignore_index))
 
 
-def _divide(numerator: Array, denominator: Array) -> NDArray[np.float64]:
-    result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
-    return result
-
-
 def _diagonal(confusion: Array) -> Array:
     diagonal: Array = np.diagonal(confusion, axis1=-2, axis2=-1)
     return diagonal
@@ -55,27 +49,27 @@ def _diagonal(confusion: Array) -> Array:
 def iou_per_class(confusion: Array) -> NDArray[np.float64]:
     """IoU of each class, float64 [..., n]; NaN where a class is neither present nor predicted."""
     hits = _diagonal(confusion)
-    return _divide(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
+    return divide(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
 
 
 def precision_per_class(confusion: Array) -> NDArray[np.float64]:
     """Share of the predicted pixels of each class that are right, float64 [..., n]; NaN: never predicted."""
-    return _divide(_diagonal(confusion), confusion.sum(-2))
+    return divide(_diagonal(confusion), confusion.sum(-2))
 
 
 def recall_per_class(confusion: Array) -> NDArray[np.float64]:
     """Share of the true pixels of each class that are found, float64 [..., n]; NaN: class absent."""
-    return _divide(_diagonal(confusion), confusion.sum(-1))
+    return divide(_diagonal(confusion), confusion.sum(-1))
 
 
 def f1_per_class(confusion: Array) -> NDArray[np.float64]:
     """F1 (Dice) of each class, 2 TP / (2 TP + FP + FN), float64 [..., n]; NaN: neither present nor predicted."""
-    return _divide(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
+    return divide(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def pixel_accuracy(confusion: Array) -> float:
     """Share of right pixels; NaN without any pixel."""
-    return float(_divide(np.trace(confusion), confusion.sum()))
+    return float(divide(np.trace(confusion), confusion.sum()))
 
 
 def mean_iou_curve(confusions: Array, *, classes: Average = "union", background: bool = True) -> NDArray[np.float64]:
@@ -90,7 +84,7 @@ def mean_iou_curve(confusions: Array, *, classes: Average = "union", background:
     if not background:
         counted = counted.copy()
         counted[..., BACKGROUND] = False
-    return _divide(np.where(counted, iou, 0.0).sum(-1), counted.sum(-1))
+    return divide(np.where(counted, iou, 0.0).sum(-1), counted.sum(-1))
 
 
 def mean_iou(confusion: Array, *, classes: Average = "union", background: bool = True) -> float:
@@ -160,14 +154,14 @@ def error_decomposition(confusion: Array, *, classes: Average = "union") -> dict
     counted = counted & (np.arange(len(hits)) != BACKGROUND)
     n = counted.sum()
     total = confusion.sum()
-    right, wrong_class, missed, spill = _outcomes(confusion)
+    right, wrong_class, misses, spill = _outcomes(confusion)
     return {
-        "fp": float(_divide(_divide(pred - hits, union)[counted].sum(), n)),
-        "fn": float(_divide(_divide(gt - hits, union)[counted].sum(), n)),
-        "object_as_object": float(_divide(wrong_class, total)),
-        "object_as_background": float(_divide(missed, total)),
-        "background_as_object": float(_divide(spill, total)),
-        "right": float(_divide(right, total)),
+        "fp": float(divide(divide(pred - hits, union)[counted].sum(), n)),
+        "fn": float(divide(divide(gt - hits, union)[counted].sum(), n)),
+        "object_as_object": float(divide(wrong_class, total)),
+        "object_as_background": float(divide(misses, total)),
+        "background_as_object": float(divide(spill, total)),
+        "right": float(divide(right, total)),
     }
 
 
@@ -179,14 +173,14 @@ def recam_errors(confusion: Array) -> dict[str, float]:
     denominator though it is not part of it. ``fp_share_of_found`` is the code's own diagnostic: background among what
     was marked as object. NaN where there is nothing to share.
     """
-    right, wrong_class, missed, spill = _outcomes(confusion)
-    total = right + missed + spill
+    right, wrong_class, misses, spill = _outcomes(confusion)
+    total = right + misses + spill
     return {
-        "tp": float(_divide(right, total)),
-        "fp_object": float(_divide(wrong_class, total)),
-        "fn": float(_divide(missed, total)),
-        "fp_background": float(_divide(spill, total)),
-        "fp_share_of_found": float(_divide(spill, confusion[:, 1:].sum())),
+        "tp": float(divide(right, total)),
+        "fp_object": float(divide(wrong_class, total)),
+        "fn": float(divide(misses, total)),
+        "fp_background": float(divide(spill, total)),
+        "fp_share_of_found": float(divide(spill, confusion[:, 1:].sum())),
     }
 
 
@@ -261,7 +255,7 @@ def scores(
         ValueError: not as many names as classes.
     """
 
-    def named(values: NDArray[np.float64]) -> dict[str, float | None]:
+    def by_class(values: NDArray[np.float64]) -> dict[str, float | None]:
         return dict(zip(class_names, map(json_number, values), strict=True))
 
     result: dict[str, Any] = {
@@ -276,10 +270,10 @@ def scores(
         "pixel_accuracy": json_number(pixel_accuracy(confusion)),
         "n_images": n_images,
         "average": average,
-        "iou": named(iou_per_class(confusion)),
-        "precision": named(precision_per_class(confusion)),
-        "recall": named(recall_per_class(confusion)),
-        "f1": named(f1_per_class(confusion)),
+        "iou": by_class(iou_per_class(confusion)),
+        "precision": by_class(precision_per_class(confusion)),
+        "recall": by_class(recall_per_class(confusion)),
+        "f1": by_class(f1_per_class(confusion)),
         "errors": {key: json_number(value) for key, value in error_decomposition(confusion, classes=average).items()},
         "recam_errors": {key: json_number(value) for key, value in recam_errors(confusion).items()},
         "confusion": confusion.tolist(),

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tagmask.errors import TagmaskError
+from tagmask.metrics.image_counts import single_image_miou
 from tagmask.report.run.box_layers import box_masks
 from tagmask.report.thumbnails import heat_uri, mask_uri, photo_uri
 from tagmask.runs.image_counts import read_split_counts
@@ -82,26 +83,9 @@ class _Candidate:
     judged: str
 
 
-def image_iou(predicted: UInt8Array, truth: UInt8Array) -> float | None:
-    """Mean IoU of one image over the classes present in its real mask (background too), void ignored.
-
-    Args:
-        predicted: uint8 [H, W]; its 255 counts as background, as in evaluation. ``truth``: uint8 [H, W].
-
-    Returns:
-        A value in [0, 1], None if the sizes differ or every pixel is void.
-    """
-    if predicted.shape != truth.shape:
-        return None
-    counted = truth != IGNORE_INDEX
-    real, guess = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
-    if real.size == 0:
-        return None
-    guess[guess == IGNORE_INDEX] = BACKGROUND
-    real_area, guess_area = np.bincount(real, minlength=256), np.bincount(guess, minlength=256)
-    shared = np.bincount(real[real == guess], minlength=256)
-    present = real_area > 0
-    return float(np.mean(shared[present] / (real_area + guess_area - shared)[present]))
+def image_iou(mask: UInt8Array, truth: UInt8Array) -> float | None:
+    """Mean IoU of one image uint8 [H, W] as the evaluation ranks images by it; None without a pixel to compare."""
+    return single_image_miou(mask, truth) if mask.shape == truth.shape else None
 
 
 def build_gallery(
