@@ -47,6 +47,7 @@ def _enter(parent: Ints, box: Ints, p: Any, width: Any, steps: Ints) -> None:
             continue
         x0, y0 = min(x0, box[other, 0]), min(y0, box[other, 1])
         x1, y1 = max(x1, box[other, 2]), max(y1, box[other, 3])
+        # The smaller index is the root: which pixel that is does not depend on the order of merging.
         if other < root:
             parent[root] = other
             root = other
@@ -73,6 +74,7 @@ def _steps(width: Any, eight: Any) -> Ints:
 @compiled
 def _by_level(flat: Ints, n: Any) -> Ints:
     """Foreground pixels by falling level, in reading order where it is the same."""
+    # Sorting by counting: levels are few, pixels many, and equal levels keep the reading order.
     start = np.zeros(n + 2, np.int64)
     for level in flat:
         start[n - level + 1] += 1
@@ -112,6 +114,7 @@ def _contour_area(levels: Ints, i: Any, y: Any, x: Any) -> Any:
             next_y, next_x = here_y + _DY[ahead], here_x + _DX[ahead]
             if levels[next_y, next_x] > i:
                 break
+        # The shoelace formula: twice the area inside the outline.
         twice += here_x * next_y - next_x * here_y
         if next_y == y and next_x == x and here_y == end_y and here_x == end_x:
             return abs(twice) / 2
@@ -133,7 +136,7 @@ def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Int
     width, flat = framed.shape[1], framed.ravel()
     order, steps = _by_level(flat, n), _steps(framed.shape[1], eight)
     parent, seen = np.full(flat.size, -1, np.int32), np.full(flat.size, -1, np.int32)
-    box, found = np.empty((flat.size, 4), np.int32), np.zeros((n, 4), np.int64)
+    box, largest = np.empty((flat.size, 4), np.int32), np.zeros((n, 4), np.int64)
     best, size, done = -1, -1.0, 0
     for i in range(n - 1, -1, -1):
         begun = done
@@ -153,8 +156,8 @@ def largest_components(levels: Ints, n: Any, eight: Any, by_contour: Any) -> Int
             if own > size or (own == size and root <= best):
                 best, size = root, own
         if best >= 0:
-            found[i] = box[_find(parent, best)] - 1  # of the frame
-    return found
+            largest[i] = box[_find(parent, best)] - 1  # of the frame
+    return largest
 
 
 @compiled
@@ -177,14 +180,14 @@ def all_components(levels: Ints, n: Any, eight: Any) -> tuple[Ints, Ints]:
             roots[alive] = order[done]
             alive += 1
             done += 1
-        kept = 0
+        count = 0
         for place in range(alive):
             root = _find(parent, roots[place])
             if seen[root] != i:
                 seen[root] = i
-                roots[kept] = root
-                kept += 1
-        alive = kept
+                roots[count] = root
+                count += 1
+        alive = count
         counts[i] = alive
         while total + alive > len(boxes):
             more = np.zeros((2 * len(boxes), 4), np.int64)

@@ -72,20 +72,21 @@ def _from(points: Vectors, index: int) -> Vectors:
 
 def _seeds(points: Vectors, clusters: int, rng: np.random.Generator) -> Vectors:
     """Each next seed is drawn with a chance that grows with its squared distance to those before."""
+    # As scikit-learn: the best of a few draws, so that an unlucky one costs nothing.
     candidates = 2 + int(np.log(clusters))
-    chosen = [int(rng.integers(len(points)))]
-    nearest = _from(points, chosen[0])
-    while len(chosen) < clusters and (total := float(nearest.sum())) > 0:
+    seeds = [int(rng.integers(len(points)))]
+    nearest = _from(points, seeds[0])
+    while len(seeds) < clusters and (total := float(nearest.sum())) > 0:
         draws = np.searchsorted(np.cumsum(nearest), rng.random(candidates) * total, side="right")
-        drawn = np.minimum(draws, len(points) - 1)
-        after = np.stack([np.minimum(nearest, _from(points, index)) for index in drawn], axis=1)
+        indices = np.minimum(draws, len(points) - 1)
+        after = np.stack([np.minimum(nearest, _from(points, index)) for index in indices], axis=1)
         winner = int(after.sum(0).argmin())
-        if nearest[drawn[winner]] == 0:  # rounding led to a vector that is a seed already
-            drawn[winner] = int(nearest.argmax())
-            after[:, winner] = np.minimum(nearest, _from(points, drawn[winner]))
-        chosen.append(int(drawn[winner]))
+        if nearest[indices[winner]] == 0:  # rounding led to a vector that is a seed already
+            indices[winner] = int(nearest.argmax())
+            after[:, winner] = np.minimum(nearest, _from(points, indices[winner]))
+        seeds.append(int(indices[winner]))
         nearest = after[:, winner]
-    return points[chosen]
+    return points[seeds]
 
 
 def _lloyd(points: Vectors, centres: Vectors, rounds: int, enough: float) -> tuple[Labels, float]:
@@ -118,6 +119,7 @@ def _filled(points: Vectors, labels: Labels, centres: Vectors) -> Labels:
 
 
 def _means(points: Vectors, labels: Labels, count: int) -> Vectors:
+    # A product with the membership matrix instead of ``np.add.at``, which goes point by point.
     members = np.zeros((count, len(points)))
     members[labels, np.arange(len(points))] = 1.0
     means: Vectors = (members @ points) / np.maximum(members.sum(1), 1.0)[:, None]
@@ -170,6 +172,8 @@ def cosine_kmeans(
     if len(features) == 0 or clusters < 1:
         msg = f"cannot make {clusters} clusters of {len(features)} features"
         raise ValueError(msg)
+    # Two copies of the features: directions decide who belongs to whom, the raw ones (``members``) make the centres,
+    # whose length the selection of prototypes needs.
     points = features.detach().cpu().float().contiguous()
     directions = unit(points)
     members = (points if centre == "raw_mean" else directions).double()
@@ -198,10 +202,10 @@ def _nearest(directions: Tensor, centres: Tensor) -> Tensor:
     try:
         index = faiss.IndexFlatIP(centres.shape[1])
         index.add(np.ascontiguousarray(centres.numpy()))
-        _, found = index.search(directions.numpy(), 1)
+        _, nearest = index.search(directions.numpy(), 1)
     finally:
         faiss.omp_set_num_threads(threads)
-    return torch.from_numpy(found[:, 0]).clamp(min=0)  # faiss says -1 where features are not finite
+    return torch.from_numpy(nearest[:, 0]).clamp(min=0)  # faiss says -1 where features are not finite
 
 
 def _cluster_means(members: Tensor, owner: Tensor, count: int, rng: np.random.Generator) -> Tensor:

@@ -22,6 +22,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
         weights: [B, H, W] float >= 0; the mean is then weighted. All zero: 0.
     """
     if weights is None:
+        # Not torch's own mean, which is NaN where all pixels are ignored.
         total = functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
         return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
     each = functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
@@ -38,6 +39,8 @@ def nearest_to(planes: Tensor, size: torch.Size) -> Tensor:
     """Labels, weights or a mask [B, H, W] at another size, by nearest neighbours."""
     if planes.shape[-2:] == size:
         return planes
+    # nearest-exact has half-pixel centres, as Pillow, by which the published code resizes; torch's nearest picks
+    # others.
     resized = functional.interpolate(planes[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0]
     return resized.to(planes.dtype)
 

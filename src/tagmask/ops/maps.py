@@ -26,11 +26,11 @@ Level = float | Sequence[float] | NDArray[np.floating]
 
 
 def _for_each(level: Level, n_maps: int) -> NDArray[np.float32]:
-    given = np.asarray(level, np.float32)
-    if given.shape not in ((), (n_maps,)):
-        msg = f"thresholds must be one value or {n_maps} (one for each map), got {given.size}"
+    levels = np.asarray(level, np.float32)
+    if levels.shape not in ((), (n_maps,)):
+        msg = f"thresholds must be one value or {n_maps} (one for each map), got {levels.size}"
         raise ValueError(msg)
-    return np.broadcast_to(given, (n_maps,))
+    return np.broadcast_to(levels, (n_maps,))
 
 
 def maps_to_labels(
@@ -71,9 +71,11 @@ def maps_to_labels(
         raise ValueError(msg)
     if not names.size:
         return np.zeros(stack.shape[1:], np.uint8)
+    # With one threshold for all, the highest map decides whether any exceeds it; with several, a lower one may.
     above = stack if (low == low[0]).all() else np.where(stack > low[:, None, None], stack, np.float32(-np.inf))
     winner, score = above.argmax(axis=0), above.max(axis=0)
     result: UInt8Array = names.astype(np.uint8)[winner]
+    # Not (score <= high): a NaN is never foreground.
     result[~(score > high[winner])] = IGNORE_INDEX
     result[~(score > low[winner])] = BACKGROUND
     return result

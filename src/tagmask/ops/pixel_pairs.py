@@ -34,6 +34,7 @@ def stencil_offsets(radius: int) -> list[Offset]:
     if radius < 2:
         msg = f"radius must be at least 2, got {radius}: a smaller one has no neighbours"
         raise ValueError(msg)
+    # The published order: affinities that are stored or compared as [P, n] depend on it.
     right = [(0, dx) for dx in range(1, radius)]
     below = [
         (dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius) if dy * dy + dx * dx < radius * radius
@@ -51,6 +52,8 @@ def path_points(offset: Offset) -> list[Offset]:
         (y, x)
         for y in range(min(0, dy), max(0, dy) + 1)
         for x in range(min(0, dx), max(0, dx) + 1)
+        # The distance from the line, squared and times the squared length of the offset: whole numbers, no rounding
+        # decides.
         if (dy * x - dx * y) ** 2 < dy * dy + dx * dx
     ]
 
@@ -114,6 +117,7 @@ class PathMaxima:
     def __init__(self, values: Tensor, radius: int) -> None:
         height, width = values.shape[-2:]
         self._across, self._down = [values], [values]
+        # Windows of one cell more from those of one less, a comparison per cell; all offsets share them.
         for length in range(2, radius + 1):
             w, h = max(width - length + 1, 0), max(height - length + 1, 0)
             self._across.append(torch.maximum(self._across[-1][..., :w], values[..., length - 1 :]))
@@ -145,6 +149,7 @@ class PairKinds:
     def of(self, offset: Offset, sources: Region) -> Tensor:
         """Kind of the pair (source, source + offset), uint8 [..., height, width] of the region."""
         equal = sources.of(self._labels) == sources.of(self._labels, *offset)
+        # 255 equals 255, but neither side is valid then: both products with ``_valid`` make the kind 0.
         kinds = torch.where(equal, sources.of(self._same), sources.of(self._different))
         return kinds.mul_(sources.of(self._valid, *offset))
 

@@ -85,6 +85,7 @@ def random_walk(
     dtype = maps.dtype
     maps, edge = maps.to(working_dtype(maps)), edge.to(working_dtype(maps))
     weights = path_affinity(edge, radius) ** beta
+    # A boundary keeps no score of its own, as in the published code; it would hand it to both sides.
     start = maps * (1 - edge).unsqueeze(-3)
     return stencil_walk(start, weights, radius=radius, steps=steps, tolerance=tolerance).to(dtype)
 
@@ -120,13 +121,14 @@ def stencil_walk(maps: Tensor, weights: Tensor, *, radius: int, steps: int, tole
         return maps.clone()
     walk = _Stencil(weights.to(working_dtype(weights)), stencil_offsets(radius), maps.shape[-3])
     walked = walk.power(maps, chebyshev_of_power(steps, max(tolerance, _TAIL))).to(maps.dtype)
+    # An average cannot leave the range; what the cut of the series and rounding add to it is taken off.
     low = maps.amin(dim=(-2, -1), keepdim=True)
     return torch.minimum(torch.maximum(walked, low), maps.amax(dim=(-2, -1), keepdim=True))
 
 
 def chebyshev_of_power(steps: int, tail: float = _TAIL) -> list[float]:
     """Coefficients c_0..c_n of x**steps = sum_k c_k T_k(x), cut where the rest sums to less than ``tail``."""
-    kept: list[float] = []
+    coefficients: list[float] = []
     rest = 1.0
     total = 2**steps
     for k in range(steps + 1):
@@ -134,10 +136,12 @@ def chebyshev_of_power(steps: int, tail: float = _TAIL) -> list[float]:
             break
         c = 0.0
         if (steps - k) % 2 == 0:
+            # The chance that ``steps`` tosses of a coin end |heads - tails| = k. Whole numbers are divided once: for
+            # 4,096 steps neither the count nor 2^steps fits into a float.
             c = math.comb(steps, (steps - k) // 2) / total * (1 if k == 0 else 2)
-        kept.append(c)
+        coefficients.append(c)
         rest -= c
-    return kept
+    return coefficients
 
 
 class _Stencil:
@@ -149,6 +153,8 @@ class _Stencil:
         self.pitch = self.width + pad
         self.length = self.height * self.pitch
         self.margin = max(dy for dy, _ in offsets) * self.pitch + pad
+        # Each row is followed by ``pad`` cells of weight 0, so that a step beyond its end lands there and not in the
+        # next row: a neighbour is then one shift of the flat grid, with no border to treat.
         planes = weights.new_zeros((2 * len(offsets) + 1, *self.batch, 1, self.length))
         self.grid(planes[0])[:] = 1
         self.shifts = [0]
@@ -156,6 +162,7 @@ class _Stencil:
         for i, (dy, dx) in enumerate(offsets):
             shift = dy * self.pitch + dx
             planes[2 * i + 1] = padded[..., i, :, :]
+            # The same pair seen from the partner: W is symmetric, the stencil holds each pair once.
             planes[2 * i + 2, ..., shift:] = padded[..., i, :, : max(self.length - shift, 0)]
             self.shifts += [shift, -shift]
         # The margin columns have no weight at all; their sum 0 must not divide.
@@ -191,6 +198,7 @@ class _Stencil:
                 total.add_(self.inner(now), alpha=c)
             if k + 1 < len(coefficients):
                 self.step(now, product)
+                # In the buffer of T_k-1, which is not needed again; only its inside is written, so its margins stay 0.
                 torch.sub(product.mul_(2), self.inner(before), out=self.inner(before))
                 before, now = now, before
         return self.grid(total).contiguous()

@@ -74,12 +74,13 @@ def random_resized_crop(
     """A random part (area share in ``scale``, width / height in ``ratio``) resized to crop x crop."""
     height, width = image.shape[:2]
     top, left, h, w = 0, 0, height, width
+    # As torchvision's: ten tries, and the whole image if no shape fits; its aspect then changes.
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         aspect = float(np.exp(rng.uniform(*np.log(ratio))))
-        wanted = round(float(np.sqrt(area / aspect))), round(float(np.sqrt(area * aspect)))
-        if 0 < wanted[0] <= height and 0 < wanted[1] <= width:
-            h, w = wanted
+        extent = round(float(np.sqrt(area / aspect))), round(float(np.sqrt(area * aspect)))
+        if 0 < extent[0] <= height and 0 < extent[1] <= width:
+            h, w = extent
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             break
     return resize_image(image[top : top + h, left : left + w], (crop, crop))
@@ -92,6 +93,7 @@ def random_window(size: tuple[int, int], crop: int, rng: np.random.Generator) ->
     """
     canvas, source = [], []
     for length in size:
+        # Both cases in one draw: a place for the crop in the image, or for the image in the crop.
         space = crop - length
         covered = min(length, crop)
         offset = int(rng.integers(abs(space) + 1))

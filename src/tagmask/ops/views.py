@@ -22,6 +22,7 @@ Flips = Literal["sum", "max"]
 
 def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
     """Divide each map [..., h, w] by (its own maximum + eps): in [0, 1), not min-max."""
+    # The epsilon makes an empty map 0 instead of NaN, and is part of the published numbers: the maximum stays below 1.
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + eps)
 
 
@@ -34,6 +35,7 @@ def sum_scales(per_scale: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize maps [K, h_s, w_s] of every scale bilinearly to ``size`` and sum them, float32 [K, *size]."""
     total: Tensor | None = None
     for maps in per_scale:
+        # Not normalised before: a scale on which the class responds strongly shall count for more.
         resized = functional.interpolate(maps[None].float(), size=size, mode="bilinear", align_corners=False)[0]
         total = resized if total is None else total + resized
     if total is None:
@@ -58,6 +60,8 @@ def merge_scales(
         next multiple of ``grid`` and cropped, which keeps them aligned with the network's grid).
     """
     height, width = image_size
+    # The network's grid covers the image padded to whole strides. Maps resized straight to (H, W) would be stretched by
+    # up to a stride, at every scale by another factor.
     aligned = -(-height // grid) * grid, -(-width // grid) * grid
     strided = sum_scales(per_scale, strided_size(image_size))
     full = sum_scales(per_scale, aligned)[:, :height, :width]
@@ -66,6 +70,7 @@ def merge_scales(
 
 def image_and_mirror(image: UInt8Array, scale: float, *, flip: bool) -> Tensor:
     """Network input of one scale: the resized image and its mirror, float32 [2 or 1, 3, h, w]."""
+    # Resized once and then mirrored, as in the published code.
     view = normalise(resize_image(image, scaled_size(image.shape[:2], scale)))
     return torch.stack([view, view.flip(-1)]) if flip else view[None]
 

@@ -52,6 +52,8 @@ class Pairwise:
 
     def mixing(self, width: int) -> NDArray[np.float32] | None:
         """What messages of ``width`` labels are multiplied by, [width, width]; None for a Potts weight."""
+        # Potts: equal labels cost nothing, others w. Adding w to the label that is equal is the same up to a constant,
+        # which softmax does not see, so the weight needs no matrix.
         if np.ndim(self.compat) == 0:
             return None
         matrix = np.zeros((width, width), np.float32)
@@ -72,6 +74,7 @@ def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairw
     from tagmask.methods.dense_crf.lattice.filter import Lattice, Team
 
     n_labels, n = unary.shape
+    # Rows of whole vectors of 4; the filling columns never get probability.
     width = n_labels + -n_labels % 4
     negative, q = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
     mixing = [kernel.mixing(width) for kernel in kernels]
@@ -84,6 +87,7 @@ def _compiled(image: UInt8Array, unary: NDArray[np.float32], kernels: list[Pairw
             blurred = lattice.blurred(q, buffers, team)
             lattice.mix(blurred, mixing, team)
             lattice.update(blurred, negative, q, team)
+        # The largest arrays go before the result is made: the peak of memory is here.
         del buffers, lattice
         out = np.empty((n_labels, n), np.float32)
         team.run(lambda a, b: rows.planes(q, out, a, b), team.split(n))

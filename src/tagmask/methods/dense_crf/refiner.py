@@ -141,6 +141,7 @@ def dense_crf_labels(
     if not 0 < confidence < 1:
         msg = f"dense CRF: confidence must lie between 0 and 1, got {confidence}"
         raise ValueError(msg)
+    # The unsure rest is shared by all C labels, as in the published code, also when absent labels are left out below.
     others = (1 - confidence) / max(n_labels - 1, 1)
     planes = (functional.one_hot(given, n_labels).permute(2, 0, 1) > 0) & ~unknown
     there = planes.flatten(1).any(dim=1) | keep_absent | (confidence < others)
@@ -184,6 +185,7 @@ def dense_crf_maps(
         raise ValueError(msg)
     there = maps.flatten(1).amax(dim=1) > 0 if len(maps) else torch.zeros(0, dtype=torch.bool)
     result = maps.new_zeros((len(maps) + 1, *maps.shape[1:]), dtype=torch.float32)
+    # No map is positive: the background is all there is.
     if not there.any():
         result[0] = 1
         return result

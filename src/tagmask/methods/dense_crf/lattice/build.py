@@ -29,12 +29,17 @@ def _place(features: Floats, scale: Floats, strides: NDArray[Any], first: int, c
     """Simplices around points first..first + count: keys [d + 1, lanes] and barycentric weights [d + 1, lanes]."""
     d = features.shape[0]
     full, down = np.int32(d + 1), np.float32(1) / np.float32(d + 1)
+    # Points in the inner loops, coordinates in the outer ones: the compiler then works on several points at once; the
+    # few coordinates of one point would not fill a vector. First the features are lifted onto the plane of R^(d + 1)
+    # whose coordinates sum to zero.
     elevated[0, :count] = 0
     for j in range(d, 0, -1):
         for p in range(count):
             part = features[j - 1, first + p] * scale[j - 1]
             elevated[j, p] = elevated[0, p] - np.float32(j) * part
             elevated[0, p] += part
+    # The nearest lattice point of remainder 0: each coordinate rounded to a multiple of d + 1. Rounded coordinates need
+    # not sum to zero; ``excess`` counts the steps that they are off.
     excess = rank[d + 1]
     excess[:count] = 0
     for i in range(d + 1):
@@ -44,6 +49,8 @@ def _place(features: Floats, scale: Floats, strides: NDArray[Any], first: int, c
             excess[p] += nearest
             ordered[i, p] = elevated[i, p] - np.float32(nearest * full)
     for i in range(d + 1):
+        # The rank of a coordinate is how many others lie further above their rounded value. Counted by comparing pairs:
+        # no branches, as a sort of each point would have.
         rank[i, :count] = excess[:count]
     for i in range(d):
         for j in range(i + 1, d + 1):
@@ -55,17 +62,23 @@ def _place(features: Floats, scale: Floats, strides: NDArray[Any], first: int, c
     for i in range(d + 1):
         stride = strides[i]
         for p in range(count):
+            # Ranks outside 0..d, because of the excess, are wrapped around; their coordinates move by a whole step,
+            # after which the coordinates sum to zero.
             shift = full * (np.int32(rank[i, p] < 0) - np.int32(rank[i, p] > d))
             rank[i, p] += shift
             rem0[i, p] += shift
             elevated[i, p] = (elevated[i, p] - np.float32(rem0[i, p])) * down
             keys[0, p] += np.int64(rem0[i, p]) * stride
         for p in range(count):
+            # Written to the place of their rank, remainders are sorted. Neighbours' differences are the barycentric
+            # weights, and the strides in this order lead from vertex to vertex.
             ordered[rank[i, p], p] = elevated[i, p]
             steps[rank[i, p], p] = stride
     whole = strides.sum()
     for k in range(1, d + 1):
         for p in range(count):
+            # From one vertex of the simplex to the next: 1 more in every coordinate, d + 1 less in one of them,
+            # by descending rank.
             keys[k, p] = keys[k - 1, p] + whole - np.int64(full) * steps[d + 1 - k, p]
             weights[k, p] = ordered[d - k, p] - ordered[d + 1 - k, p]
     for p in range(count):
@@ -84,6 +97,7 @@ def _bits(size: Any) -> Any:
 @compiled_as_written
 def _slot(table: NDArray[Any], shift: Any, key: Any) -> Any:
     """Where ``key`` is in a hash table [2^k, 2] of keys and vertices (-1: free), or the free slot for it."""
+    # The highest bits of the product depend on all bits of the key; the lowest, which a mask would take, do not.
     slot = np.int64(np.uint64(key * _SPREAD) >> shift)
     while table[slot, 1] >= 0 and table[slot, 0] != key:
         slot = (slot + 1) & (len(table) - 1)
@@ -149,6 +163,7 @@ def place_points(
     m: Any = 0
     for first in range(start, stop, _LANES):
         count = min(_LANES, stop - first)
+        # At most half full, even if every vertex of these points is new: linear probing gets slow beyond that.
         if 2 * (m + count * (d + 1)) > len(table):
             bits += 2
             table, shift = _grown(known, m, bits), np.uint64(64 - bits)
@@ -157,6 +172,7 @@ def place_points(
             known = wider
         _place(features, scale, strides, first, count, elevated, rem0, rank, ordered, steps, keys, found)
         for k in range(d + 1):
+            # Neighbouring pixels of like colour fall into one simplex, so most look-ups ask for the key before.
             before, v = keys[k, 0] + 1, np.int64(0)
             for p in range(count):
                 if keys[k, p] != before:
@@ -204,6 +220,8 @@ def find_neighbours(
     """
     shift = np.uint64(64 - _bits(len(table)))
     for v in range(start, stop):
+        # Looked up in one direction only: whose neighbour is above has it below. Ranges run in several threads, but
+        # each place of ``out`` has one writer, for a vertex is above one other at most.
         other = table[_slot(table, shift, known[v] + step), 1]
         if other >= 0:
             out[offset + v, 0] = offset + other
@@ -264,6 +282,7 @@ def normalise_points(
         nu[p] = np.float32(1) / np.sqrt(total * factor + np.float32(1e-20))
         for k in range(local.shape[1]):
             vertices[p, column + k] = offset + local[p, k]
+            # All constant factors in one number: a round of mean field then costs one product per entry.
             weights[p, column + k] = found[p, k] * (factor * nu[p] * compat)
 
 

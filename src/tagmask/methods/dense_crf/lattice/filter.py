@@ -106,6 +106,8 @@ class Lattice:
     @classmethod
     def of(cls, features: Sequence[Floats], compat: Sequence[float], team: Team) -> Lattice:
         """The sum of ``compat[i]`` times the filter over ``features[i]``, float32 [n, d], d >= 1, finite."""
+        # Most dimensions, so most passes, first: filters with fewer join in the last passes, and each pass is over the
+        # vertices from 0 to some number, without a list of who takes part.
         order = sorted(range(len(features)), key=lambda i: -features[i].shape[1])
         kernels = [_Kernel.placed(features[i], team) for i in order]
         n, each = len(features[0]), sum(kernel.local.shape[1] for kernel in kernels)
@@ -143,6 +145,8 @@ class Lattice:
         starts = self.starts[begin : begin + m + 1]
         np.cumsum(counts.sum(axis=0), out=starts[1:])
         starts[1:] += starts[0]
+        # Where each range of points begins to write in each vertex's list. Lists so keep the order of the points, and
+        # sums their order, whatever the number of ranges.
         counts = np.cumsum(counts, axis=0) - counts + starts[:-1]
 
         def sort(start: int, stop: int) -> None:
@@ -158,6 +162,7 @@ class Lattice:
         """Weights with the normalisation, from the filter of ones."""
         (n, d1), m = kernel.local.shape, len(kernel.known)
         starts, own = self.starts[begin : begin + m + 1], team.split(m)
+        # The last number stays 0: it is the neighbour of vertices that have none.
         sums, after = np.zeros((2, self.begins[-1] + 1), np.float32)
         team.run(lambda a, b: lattice_build.sum_entries(starts, self.splat_weights, sums[begin:], a, b), own)
         for pairs in self.neighbours[len(self.neighbours) - d1 :]:
@@ -184,6 +189,7 @@ class Lattice:
 
     def blurred(self, values: Floats, buffers: list[Floats], team: Team) -> Floats:
         """Values of points [n, c], c a multiple of 4, on the lattice and blurred: [m + 1, c], one of the buffers."""
+        # Ranges of as many entries, not of as many vertices: a plain patch of an image puts thousands of pixels on one.
         edges = np.searchsorted(self.starts, [self.starts[-1] * i // team.threads for i in range(team.threads + 1)])
         edges[-1] = self.begins[-1]
         # A filter with fewer passes joins late: it waits in the buffer that its first pass reads.

@@ -26,11 +26,14 @@ def key_strides(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[
     about v^2 / 2^65.
     """
     d = len(low)
+    # Lifted coordinate i is a sum of the later features minus i times one: that bounds its range. Room for some steps
+    # beyond is for the simplex's other vertices and their neighbours.
     reach = (high.astype(np.float64) - low) * scales(d)
     sizes = [int(reach[i:].sum() + i * (reach[i - 1] if i else 0)) + 10 * (d + 1) for i in range(d)]
     factors = [1]
     for size in sizes:
         factors.append(factors[-1] * size)
+    # Products wrap modulo 2^64, where odd factors are invertible: no step along an axis leads back to the same key.
     if factors[-1] >= _LARGEST:
         factors = [(0x9E3779B97F4A7C15 * (i + 1) ** 5 % (1 << 62)) | 1 for i in range(d)]
     return np.array([*factors[:d], 0], np.int64)

@@ -34,6 +34,7 @@ class TorchLattice:
         low, high = (bound.cpu().numpy() for bound in (features.amin(dim=0), features.amax(dim=0)))
         strides = torch.from_numpy(key_strides(low, high)).to(features.device)
         keys, weights = _place(features.T.contiguous(), strides)
+        # A hash table cannot be filled by many threads of a GPU in torch operations; sorting can.
         known, vertices = torch.unique(keys, return_inverse=True)
         m, neighbours = len(known), []
         for step in axis_steps(strides.cpu().numpy()).tolist():
@@ -55,6 +56,7 @@ class TorchLattice:
         for vertices, weights in zip(self.vertices, self.weights, strict=True):
             on.index_add_(0, vertices, scaled * weights[:, None])
         for one, other in self.neighbours:
+            # Both reads are made before the sum is written: the pass is not in place.
             on[:m] += (on[one] + on[other]).mul_(0.5)
         out = torch.zeros_like(values)
         for vertices, weights in zip(self.vertices, self.weights, strict=True):
@@ -77,6 +79,7 @@ def _place(features: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
     rank = nearest.sum(dim=0).long().repeat(d + 1, 1)
     for i in range(d):
         for j in range(i + 1, d + 1):
+            # As in ``build._place``: equal remainders must be ranked as there, or other vertices exist.
             less = off[i] < off[j]
             rank[i] += less
             rank[j] += ~less

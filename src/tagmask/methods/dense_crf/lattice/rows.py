@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from tagmask.ops.compiling import compiled
 
 Floats = NDArray[np.float32]
+# Why not plain loops: numba's load and store the totals of a row at every entry and take twice as long (24 columns, one
+# core); with a width fixed at compile time even longer. As vectors the totals stay in registers.
 _BLOCK = 128  # rows whose energies stay in the cache until their softmax
 
 
@@ -64,6 +66,7 @@ def _weighted_sum(typing_context: Any, width: Any, out: Any, at: Any, values: An
 
         vectors = _vectors(kinds[0].literal_value)
         targets = [place(builder.gep(out.data, [at]), *each) for each in vectors]
+        # On the stack in name only: LLVM moves what is loaded and stored by its name alone into registers.
         totals = [cast(Any, cgutils).alloca_once(builder, vector) for _, vector in vectors]
         for target, total in zip(targets, totals, strict=True):
             builder.store(builder.load(target, align=4), total)
@@ -72,6 +75,7 @@ def _weighted_sum(typing_context: Any, width: Any, out: Any, at: Any, values: An
             source = builder.gep(first, [builder.mul(row, stride)])
             weight = builder.load(builder.gep(weights.data, [e]))
             for total, (offset, vector) in zip(totals, vectors, strict=True):
+                # align=4: a row begins at any float; a load that trusts in a vector's own alignment would fault.
                 read = builder.load(place(source, offset, vector), align=4)
                 part = builder.fmul(_all_lanes(builder, weight, vector), read, flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), part, flags=("contract",)), total)
@@ -109,6 +113,7 @@ def _halves_added(typing_context: Any, width: Any, out: Any, values: Any, column
     return (types.void(*given), codegen) if isinstance(width, types.IntegerLiteral) else None
 
 
+# prefer_literal: the width must be known when machine code is made, and None (above) says that it is not.
 _blur_row: Any = cast(Any, intrinsic)(prefer_literal=True)(_halves_added)
 _float_of_bits: Any = cast(Any, intrinsic)(_bits_as_float)
 _add: Any = cast(Any, intrinsic)(prefer_literal=True)(_weighted_sum)
@@ -125,6 +130,7 @@ def splat(
     width = values.shape[1]
     out[start:stop] = 0
     column = 0
+    # 24 columns, 16 and 8 floats, are the 21 labels of VOC with their padding: one pass over the entries does for all.
     while column < width:
         if width - column >= 24:
             for v in range(start, stop):
@@ -192,6 +198,9 @@ def slice_rows(
 def _exp(values: Floats) -> None:
     """exp of values <= 0 in place, relative error below 1e-6; the library's own is not vectorised."""
     for i in range(values.size):
+        # e^-60 is lost beside the largest label's 1 in float32, and below -87 the exponent bits would run over. Then
+        # exp(x) = 2^n exp(r) with |r| <= ln(2) / 2: ln 2 is subtracted in two parts, so that r is exact; the polynomial
+        # is that of the Cephes library's expf, and 2^n is made of its bits.
         x = max(values[i], np.float32(-60))
         n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
         r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
@@ -233,6 +242,8 @@ def update(values: Floats, vertices: NDArray[Any], weights: Floats, each: int, n
     for first in range(start, stop, _BLOCK):
         last = min(first + _BLOCK, stop)
         energy[: last - first] = negative[first:last]
+        # The energies of all pixels are never in memory at once: each block is made, turned into probabilities and
+        # forgotten.
         slice_rows(values, vertices, weights, each, energy, first, last)
         _softmax(energy[: last - first], out[first:last])
 
