@@ -49,6 +49,7 @@ def affinity_labels(low: Tensor, high: Tensor) -> Tensor:
         raise ValueError(msg)
     foreground, background = low.argmax(dim=-3), high.argmax(dim=-3)
     labels = torch.where(foreground == BACKGROUND, IGNORE_INDEX, foreground)
+    # After the foreground, as published: where the two contradict each other, background has the last word.
     labels = torch.where(background == BACKGROUND, BACKGROUND, labels)
     outside = torch.maximum(low.amax(dim=-3), high.amax(dim=-3)) < _OUTSIDE
     return torch.where(outside, IGNORE_INDEX, labels)
@@ -72,6 +73,7 @@ class _Affinity(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         features, affinity = ctx.saved_tensors
         sources = source_region(features.shape[-2], features.shape[-1], ctx.radius)
+        # d exp(-|x_i - x_j| / D) / dx_i = -a sign(x_i - x_j) / D, so the sign is all that must be made again.
         slope = grads[0].view_as(affinity) * affinity / -features.shape[1]
         here, total = sources.of(features), torch.zeros_like(features)
         for p, offset in enumerate(stencil_offsets(ctx.radius)):
@@ -168,6 +170,7 @@ def affinity_planes(affinity: Tensor, size: tuple[int, int], *, radius: int = 5)
             f"wanted [{pairs}, {rows * columns}]"
         )
         raise ValueError(msg)
+    # As published, a pixel of the margin is reached from inside only: no pair has its source there.
     planes = affinity.new_zeros((pairs, *size))
     if rows and columns:
         planes[:, :rows, margin : margin + columns] = affinity.view(pairs, rows, columns)

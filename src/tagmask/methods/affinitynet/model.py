@@ -28,7 +28,7 @@ def affinity_taps(channels: Sequence[int], strides: Sequence[int]) -> tuple[Tap,
 
     Args:
         channels: of each stage.
-        strides: of each stage, see ``irnet_network.stage_strides``.
+        strides: of each stage, see :func:`tagmask.methods.irnet.model.stage_strides`.
 
     Raises:
         ValueError: lengths differ, or no stage has a stride of 8 or more.
@@ -55,6 +55,7 @@ class AffinityNetwork(nn.Module):
         was_training = backbone.training
         backbone.eval()
         with torch.no_grad():
+            # Measured, because timm's own account does not cover the backbones of this package and removed strides.
             strides = stage_strides(backbone(torch.zeros(1, 3, 128, 128)), 128)
         backbone.train(was_training)
         self.taps = affinity_taps(backbone.channels, strides)

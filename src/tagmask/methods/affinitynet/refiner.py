@@ -112,10 +112,12 @@ class AffinityNet(TrainableRefiner):
         """Image float32 [3, crop, crop], black outside, and labels int64 [crop / 8, crop / 8], 255 outside."""
         size = self.working_size(image, self.scale)
         pixels = jitter(resize_image(image, size), self.colour_jitter, rng)
+        # Probabilities and not labels go through crop and pooling: a cell's label is decided by all of its pixels.
         planes = torch.from_numpy(targets).float() / 255
         if planes.shape[1:] != size:
             planes = upsample_maps(planes, size)
         window = random_window(size, self.crop, rng)
+        # Cut before it is normalised: outside it is black and not the mean colour, as in AffinityNet's code alone.
         cut = place(torch.tensor(pixels).permute(2, 0, 1), self.crop, window, 0)
         pooled = functional.avg_pool2d(place(planes, self.crop, window, 0)[None], STRIDE)[0]
         if rng.random() < 0.5:
@@ -144,7 +146,7 @@ class TrainedAffinityNet:
 
     @torch.no_grad()
     def affinity(self, image: UInt8Array) -> Tensor:
-        """Affinities of an image uint8 [H, W, 3], see ``affinitynet``: float32 [P, n], n = 0 on too small a grid."""
+        """Affinities of an image uint8 [H, W, 3], see ``losses``: float32 [P, n], n = 0 on too small a grid."""
         pixels = normalise(image)
         padded = functional.pad(pixels, (0, -pixels.shape[2] % STRIDE, 0, -pixels.shape[1] % STRIDE))
         radius = self.settings.radius

@@ -95,6 +95,7 @@ def colour_walk(
         raise ValueError(msg)
     if maps.numel() == 0:
         return maps.clone()
+    # On the maps' grid: a walk at the image's size would need 16 times the cells and 4 times the reach.
     colours = grid_colours(image, (maps.shape[1], maps.shape[2])).to(maps.device)
     weights = colour_affinity(colours, radius=radius, sigma=sigma)
     return divide_by_peaks(stencil_walk(maps**power, weights, radius=radius, steps=steps))

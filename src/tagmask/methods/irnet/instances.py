@@ -83,6 +83,8 @@ def connected_components(values: NDArray[np.integer]) -> NDArray[np.int64]:
         (grid[1:], grid[:-1], (values[1:] == values[:-1]) & (values[1:] != 0)),
     ]
     one, other = (np.concatenate([pair[k][pair[2]] for pair in pairs]) for k in (0, 1))
+    # Every pixel takes the smallest index of its region: joined pairs are lowered together and paths shortened until
+    # nothing changes, a few operations on the whole grid instead of a loop over pixels.
     root = grid.ravel().copy()
     while (apart := root[one] != root[other]).any():
         one, other = one[apart], other[apart]
@@ -108,6 +110,7 @@ def cluster_centroids(centroids: Tensor, displacement: Tensor, *, threshold: flo
         int64 [h, w], clusters 0..N-1; all centroids outside weak regions are one cluster.
     """
     weak = (displacement.float().square().sum(dim=0).sqrt() < threshold).cpu().numpy()
+    # Region 0 is where the field is strong: pixels that ended there never came to rest, and stay together.
     regions = connected_components(weak.astype(np.int64))
     y, x = centroids.cpu().numpy()
     return np.unique(regions[y, x], return_inverse=True)[1].reshape(regions.shape).astype(np.int64)
@@ -142,6 +145,7 @@ def instance_masks(
     best = torch.full(size, background)
     owner = torch.zeros(size, dtype=torch.int64)
     for number in range(len(walked) if peak > 0 else 0):
+        # Stretched one by one, only the best kept: all pairs at the image's size would be gigabytes.
         if float(walked[number].max()) > background * peak:
             plane = upsample_maps(walked[number][None] / peak, size)[0].cpu()
             higher = plane > best
@@ -152,6 +156,7 @@ def instance_masks(
     for region in range(1, int(regions.max()) + 1):
         rows, columns = np.nonzero(regions == region)
         if len(rows) >= min_area * size[0] * size[1]:
+            # Map k of cluster n is plane k * clusters + n, and owner counts from 1.
             label = labels[(int(pairs[rows[0], columns[0]]) - 1) // clusters]
             box = int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
             found.append(Instance(region, label, float(scores[rows, columns].max()), len(rows), box))

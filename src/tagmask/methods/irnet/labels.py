@@ -70,6 +70,7 @@ def ir_labels(
         return np.zeros(stack.shape[1:], np.uint8)
     local = np.arange(1, len(names))
     certain, possible = (maps_to_labels(stack, local, threshold) for threshold in (foreground, background))
+    # Where both thresholds give the same labels, the second CRF, half of the cost, is spared.
     found = _sharpened(certain, crf, len(names))
     wide = found if np.array_equal(certain, possible) else _sharpened(possible, crf, len(names))
     result: UInt8Array = names[found]

@@ -45,7 +45,9 @@ def ranked(edge: Tensor) -> tuple[Tensor, Tensor]:
         of each rank, int64 [B, h * w].
     """
     flat = edge.detach().flatten(1)
+    # Stable, so that of equal boundaries the later pixel counts as the strongest on every device.
     order = flat.argsort(dim=1, stable=True)
+    # Half the bytes of a float: the maxima below are bound by memory, not by arithmetic.
     dtype = torch.int16 if flat.shape[1] <= 2**15 else torch.int32
     numbers = torch.arange(flat.shape[1], dtype=dtype, device=edge.device).expand_as(flat)
     ranks = torch.empty_like(flat, dtype=dtype).scatter_(1, order, numbers)
@@ -85,7 +87,7 @@ def decided_pairs(edge: Tensor, labels: Tensor, radius: int) -> Tensor:
 
     Returns:
         int64 [B, 4, h, w]: index 1 background pairs, 2 foreground pairs, 3 negative pairs, 0 pairs without
-        supervision (see ``paths.pair_kinds``). Their sum is the number of pairs.
+        supervision (see :func:`tagmask.ops.pixel_pairs.pair_kinds`). Their sum is the number of pairs.
 
     Raises:
         ValueError: shapes do not fit, radius < 2, or the grid is too small for it.
@@ -96,6 +98,8 @@ def decided_pairs(edge: Tensor, labels: Tensor, radius: int) -> Tensor:
     ranks, order = ranked(edge)
     maxima, kinds = PathMaxima(ranks, radius), PairKinds(labels)
     n = height * width
+    # One number for image, kind and deciding pixel of a pair, so that all of a row's pairs are counted by one bincount;
+    # 32 bits while they suffice, as the keys are the largest array of the loss.
     bins = batch * _KINDS * n
     whole = torch.int32 if bins < 2**31 else torch.int64
     start = torch.arange(batch, dtype=whole, device=edge.device)[:, None, None] * (_KINDS * n)
@@ -128,12 +132,14 @@ def boundary_losses(edge_logits: Tensor, labels: Tensor, *, radius: int = 10) ->
     Raises:
         ValueError: shapes do not fit, radius < 2, or the grid is too small for it.
     """
+    # float32: in half precision 1 + 1e-5 is 1, and the logarithm of a sure pair infinite.
     edge = torch.sigmoid(edge_logits.float()).squeeze(1)
     counts = decided_pairs(edge, labels, radius)
     affinity = 1 - edge
     alike, different = -torch.log(affinity + _EPS), -torch.log(1 + _EPS - affinity)
 
     def mean(term: Tensor, kind: int) -> Tensor:
+        # A constant: which pixel is a path's strongest does not change by a small step, where it could there is a kink.
         number = counts[:, kind]
         return (term * number).sum() / (number.sum() + _EPS)
 
@@ -192,6 +198,7 @@ def _signs(field: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor, 
             numbers[i] += pairs.sum()
             error = difference - delta.view(2, 1, 1) if wanted == FOREGROUND_PAIR else difference
             sign = torch.sign(error).mul_(pairs)
+            # d|D_i - D_j| / dD_i = sign, / dD_j = -sign: the gradient is all that is ever needed of the pairs.
             sources.of(slopes[i]).add_(sign)
             sources.of(slopes[i], *offset).sub_(sign)
             if wanted == FOREGROUND_PAIR:
@@ -249,6 +256,7 @@ def boundary_probability(logits: Tensor, flipped: Tensor, size: tuple[int, int])
         if values.shape[-2] < height or values.shape[-1] < width:
             msg = f"boundary logits {list(values.shape)} are smaller than the grid {height} x {width}"
             raise ValueError(msg)
+    # Padding is on the right in both frames; turned back first, the mirror's would be on the left.
     straight = logits[..., :height, :width].float()
     return torch.sigmoid((straight + flipped[..., :height, :width].float().flip(-1)) / 2)
 

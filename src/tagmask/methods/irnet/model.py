@@ -49,6 +49,7 @@ def choose_taps(channels: Sequence[int], strides: Sequence[int]) -> tuple[Tap, .
         msg = f"{len(channels)} numbers of channels and {len(strides)} strides"
         raise ValueError(msg)
     stages = [Tap(i, c, s) for i, (c, s) in enumerate(zip(channels, strides, strict=True), 1)]
+    # timm hands the stem out before ResNet's max-pooling, the published network reads it behind; so it is pooled here.
     half = [Tap(tap.stage, tap.channels, FINE, pooled=True) for tap in stages if 2 <= tap.stride < FINE][-1:]
     taps = tuple(half + [tap for tap in stages if tap.stride >= FINE])
     if not taps:
@@ -70,6 +71,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
 def fit_to_grid(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut at the bottom and right to ``size``; a backbone that rounds down is continued by its last pixels."""
     values = values[..., : size[0], : size[1]]
+    # Rounding differs: strided convolutions round up, timm's patch embeddings and VALID padding down.
     missing = size[1] - values.shape[-1], size[0] - values.shape[-2]
     return functional.pad(values, (0, missing[0], 0, missing[1]), mode="replicate") if any(missing) else values
 

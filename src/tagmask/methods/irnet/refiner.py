@@ -117,6 +117,7 @@ class IRNet(TrainableRefiner):
         assert isinstance(network, IRNetwork)
         if network.displacement is None:
             return
+        # In training mode the shift is not subtracted, which is what is measured here.
         network.train()
         crops = (normalise(image[: self.crop, : self.crop])[None].to(device) for image in images)
         network.displacement.shift.measure(_field(network, crop) for crop in crops)
@@ -150,6 +151,7 @@ class TrainedIRNet:
         h, w = ceil(H / 4), ceil(W / 4). The boundary sees the mirror image too."""
         check_image(image)
         pixels, size = normalise(image), grid_size(image.shape[0], image.shape[1])
+        # Never negative: padding an image of more than 512 pixels to 512 would cut it off without a word.
         padding = [max(0, (self.settings.pad_to or 0) - side) for side in (image.shape[1], image.shape[0])]
         views = []
         for view in (pixels, pixels.flip(-1)):
@@ -172,6 +174,7 @@ class TrainedIRNet:
             return maps.clone()
         edge, _ = self.predictions(image)
         walked = self._walk(maps, edge)
+        # One maximum for all maps: what the walk says about which class is stronger where two meet must not be lost.
         peak = walked.max()
         return walked / torch.where(peak > 0, peak, 1)
 
@@ -190,6 +193,7 @@ class TrainedIRNet:
         s = self.settings
         clusters = cluster_centroids(find_centroids(field), field)
         parts = split_maps(upsample_maps(maps, (edge.shape[0], edge.shape[1])), clusters)
+        # A map that is zero stays zero; most pairs of class and object are.
         there = parts.flatten(1).any(dim=1)
         walked = torch.zeros_like(parts)
         if there.any():

@@ -60,6 +60,8 @@ def pamr_weights(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
         second.addcmul_(d, d)
     samples = 9 * len(dilations)
     variance = (second - first.square() / samples).clamp_(min=0) / (samples - 1)
+    # The deviation makes the weights blind to contrast: a faint edge in a plain patch counts as a strong one in
+    # texture.
     scale = -1 / (channels * (1e-8 + 0.1 * variance.sqrt()))
     weights = image.new_empty((len(offsets), height, width))
     for plane, offset in zip(weights, offsets, strict=True):
@@ -72,6 +74,8 @@ def _averages(masks: Tensor, weights: Tensor, dilations: Sequence[int], iteratio
     """``iterations`` times the weighted mean of the neighbours: [C, H, W] -> [C, H, W]; ``masks`` is overwritten."""
     offsets, margin = neighbour_offsets(dilations), max(dilations)
     n_masks, height, width = masks.shape
+    # 48 neighbours are added to each value: strips that stay in the cache are read and written 48 times there, instead
+    # of in memory.
     rows = max(1, _TILE // (n_masks * width)) if masks.device.type == "cpu" else height
     for _ in range(iterations):
         padded = functional.pad(masks[None], (margin,) * 4, mode="replicate")[0]
@@ -115,6 +119,7 @@ def pamr(image: Tensor, masks: Tensor, *, iterations: int = 10, dilations: Seque
         return masks.new_zeros((len(masks), 0, *size))
     resized = masks.to(dtype, copy=True)
     if resized.shape[2:] != size:
+        # Corners aligned, as in the published code and nowhere else here: the maps' outermost cells lie on the border.
         resized = functional.interpolate(resized, size=size, mode="bilinear", align_corners=True)
     for one, planes in zip(image.to(dtype), resized, strict=True):
         if iterations:

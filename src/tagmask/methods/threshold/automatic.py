@@ -106,9 +106,14 @@ class AutoThreshold:
             return
         bins = self._bins(image, maps)
         guide_bins = bins if guide is None else self._bins(image, guide)
+        # Each image has its own colours, so the statistic is taken per image and then averaged: pooled over images, a
+        # colour of one image's object would be another's background.
         value = _STATISTICS[self.statistic](colour_bins(image, self.levels), guide_bins, self.thresholds.size)
+        # Integers add up the same in any order and over any number of processes; floats would not.
         self.total += np.rint(value * _UNIT).astype(np.int64)
         for row, found in enumerate((bins, guide_bins)):
+            # Where maps and guide differ, thresholds are carried over by the share of pixels that they mark: heights
+            # are not comparable, as the walk flattens maps.
             above = 1 - np.bincount(found, minlength=self.thresholds.size + 1).cumsum()[:-1] / found.size
             self.marked[row] += np.rint(above * _UNIT).astype(np.int64)
         self.n_images += 1
@@ -154,6 +159,7 @@ class AutoThreshold:
                 "Set refine.threshold.value."
             )
             raise DataError(msg)
+        # Only the stretch around the peak: a second hill as high elsewhere must not move the middle between the two.
         outside = np.flatnonzero(self.total < _PLATEAU * self.total.max())
         peak = int(self.total.argmax())
         first = max(outside[outside < peak], default=-1) + 1
@@ -174,6 +180,7 @@ def outline_guide(maps: Tensor, image: UInt8Array) -> Tensor:
 
 def colour_bins(image: UInt8Array, levels: int) -> NDArray[np.int64]:
     """RGB bin of each pixel, int64 [H * W] in 0..levels^3 - 1."""
+    # levels need not divide 256.
     quantised = (image.astype(np.int64) * levels) >> 8
     numbers: NDArray[np.int64] = (quantised[..., 0] * levels + quantised[..., 1]) * levels + quantised[..., 2]
     return numbers.ravel()
@@ -204,7 +211,10 @@ def split_variance(colours: NDArray[np.int64], bins: NDArray[np.integer], n_thre
     of_colour, below = _split_table(colours, bins, n_thresholds)
     above = (of_colour - below).astype(np.float64)
     share = above.sum(0) / colours.size
+    # Var(p_c) = E[p_c^2] - p^2 over pixels, from counts alone.
     explained = (above**2 / of_colour).sum(0) / colours.size - share**2
+    # By the deviation: divided by the variance p (1 - p) it is tau, which a handful of pixels of a rare colour brings to
+    # 1; divided by nothing it grows with the split, whatever the size of the object.
     deviation = np.sqrt(np.maximum(share * (1 - share), _SMALLEST_SPLIT))
     result: NDArray[np.float64] = np.maximum(explained, 0) / deviation
     return result
