@@ -213,8 +213,8 @@ def split_variance(colours: NDArray[np.int64], bins: NDArray[np.integer], n_thre
     share = above.sum(0) / colours.size
     # Var(p_c) = E[p_c^2] - p^2 over pixels, from counts alone.
     explained = (above**2 / of_colour).sum(0) / colours.size - share**2
-    # By the deviation: divided by the variance p (1 - p) it is tau, which a handful of pixels of a rare colour brings to
-    # 1; divided by nothing it grows with the split, whatever the size of the object.
+    # By the deviation: divided by the variance p (1 - p) it is tau, which a few pixels of a rare colour bring to 1;
+    # divided by nothing it grows with the split, whatever the size of the object.
     deviation = np.sqrt(np.maximum(share * (1 - share), _SMALLEST_SPLIT))
     result: NDArray[np.float64] = np.maximum(explained, 0) / deviation
     return result
