@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from tagmask.models.tag_gate import TagGated, gated_logits
 from tagmask.pipeline.execute import run
@@ -53,3 +54,14 @@ def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: P
     plain = predictor(sample.image_path)
     np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background
     assert not np.allclose(gated.probabilities, plain.probabilities, atol=1e-2)
+
+
+def test_the_gate_may_be_a_classifier_that_was_trained_again(
+    tiny: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    tiny["retrain"] = [{"epochs": 1}]
+    tiny["segment"] |= {"tag_gate": 0.9, "epochs": 1, "supervision": "weak"}
+    done = run(tiny, output=tmp_path / "run", reuse=finished)
+    gate = Predictor(done.path / "segment" / "model.safetensors", device="cpu").model.classifier
+    again = load_file(done.path / "classify" / "2" / "model.safetensors")
+    assert torch.equal(gate.head.class_weights, again["head.weight.weight"].flatten(1))

@@ -10,7 +10,7 @@ from tagmask.contracts.network import SegmentationModel
 from tagmask.models.classifier import build_classifier
 from tagmask.models.folding import fold_batch_norms
 from tagmask.models.tag_gate import TagGated
-from tagmask.settings.classify import ClassifySettings
+from tagmask.settings.classify import RetrainSettings
 from tagmask.storage.weights import load_weights, read_description
 
 
@@ -23,7 +23,7 @@ def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
     n_labels, gate = len(description["classes"]), description.get("tag_gate")
     model: SegmentationModel | TagGated = network.build(n_labels, pretrained=False)
     if gate is not None:
-        settings = ClassifySettings.model_validate(gate["classifier"])
+        settings = RetrainSettings.model_validate(gate["classifier"])  # the last training's, which may be a later one
         classifier = build_classifier(settings, n_labels - 1, pretrained=False)
         model = TagGated(cast(SegmentationModel, model), classifier, gate["threshold"])
     load_weights(path, model)
