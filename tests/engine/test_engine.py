@@ -36,7 +36,7 @@ class Bar(SilentProgress):
     def start(self, description: str, total: int, done: int = 0) -> None:
         self.total, self.done = total, done
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def advance(self, n: int = 1, **values: float) -> None:
         self.advanced += n
 
 

@@ -25,7 +25,7 @@ from rich.progress import Progress as RichBars
 from rich.table import Table
 from rich.text import Text
 
-from tagmask.progress.listeners import LineProgress, Progress, SilentProgress, figure_texts, printable
+from tagmask.progress.listeners import LineProgress, Progress, SilentProgress, printable, value_texts
 
 _PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
@@ -74,13 +74,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
 
 class BarProgress:
-    """Rich bars: one per task, with the time left and the latest figures."""
+    """Rich bars: one per task, with the time left and the latest values."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: RichBars | None = None
         self._task: TaskID | None = None
-        self._figures: dict[str, float] = {}
+        self._values: dict[str, float] = {}
 
     def stage(self, name: str, reason: str) -> None:
         """A line with the stage in bold."""
@@ -89,24 +89,24 @@ class BarProgress:
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Show a new bar; one that is still running is closed first."""
         self.close()
-        self._figures = {}
+        self._values = {}
         self._bars = RichBars(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TextColumn("{task.fields[values]}", style="dim"),
             console=self._console,
         )
         self._bars.start()
-        self._task = self._bars.add_task(escape(printable(description)), total=total, completed=done, figures="")
+        self._task = self._bars.add_task(escape(printable(description)), total=total, completed=done, values="")
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def advance(self, n: int = 1, **values: float) -> None:
         """Move the bar."""
         if self._bars is not None and self._task is not None:
-            self._figures.update(figures)
-            self._bars.update(self._task, advance=n, figures="  ".join(figure_texts(self._figures)))
+            self._values.update(values)
+            self._bars.update(self._task, advance=n, values="  ".join(value_texts(self._values)))
 
     def finish(self) -> None:
         """Leave the bar as it is and go on below it."""

@@ -36,8 +36,8 @@ class Engine:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the manifest says precision and ranks
         accelerator = _accelerator(settings.device)
         self.precision = settings.precision if settings.precision != "auto" else _best_precision(accelerator)
-        launched = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))  # set by torchrun
-        devices = launched or settings.devices
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))  # set by torchrun
+        devices = local_ranks or settings.devices
         several = devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.fabric = Fabric(
             accelerator=accelerator,
@@ -107,7 +107,7 @@ class Engine:
         return total
 
     @contextmanager
-    def following(self) -> Iterator[None]:
+    def follow_first_rank(self) -> Iterator[None]:
         """Around the work of every rank but the first: when that one leaves, it has said why, and this one follows.
 
         Raises:

@@ -49,9 +49,9 @@ def fold_images(
 
     For results that are folded into something small as they come; :func:`gather_images` keeps them all.
     """
-    mine = engine.share(items)
-    results = engine.map(work, mine, at_once=IMAGES_AT_ONCE)
-    consume(results, take, progress=progress, description=description, total=len(mine))
+    share = engine.share(items)
+    results = engine.map(work, share, at_once=IMAGES_AT_ONCE)
+    consume(results, take, progress=progress, description=description, total=len(share))
 
 
 def gather_images(
@@ -90,24 +90,26 @@ def process_images(
     Raises:
         RunError: every single item failed, or work raised it, on whichever rank.
     """
-    mine = engine.share(items)
-    waiting = [item for item in mine if not done(item)]
-    found: list[Problem | None] = []
+    share = engine.share(items)
+    waiting = [item for item in share if not done(item)]
+    outcomes: list[Problem | None] = []
     failure = ""
     results = engine.map(work, waiting, at_once=at_once)
-    done_before = len(mine) - len(waiting)
+    done_before = len(share) - len(waiting)
     try:
-        consume(results, found.append, progress=progress, description=description, total=len(mine), done=done_before)
+        consume(
+            results, outcomes.append, progress=progress, description=description, total=len(share), done=done_before
+        )
     except TagmaskError as error:  # the other ranks must hear of it, and the first one speaks for all
         if engine.fabric.world_size == 1:
             raise
         failure = str(error)
-    problems = [problem for problem in found if problem is not None]
+    problems = [problem for problem in outcomes if problem is not None]
     failures = [text for text in engine.gather(failure) if text]
     if failures:
         raise RunError(failures[0])
-    gathered = [problem for part in engine.gather(problems) for problem in part]
-    if items and sum(problem.left_out for problem in gathered) == len(items):
-        msg = f"{description}: all {len(items)} images failed; the first: {gathered[0].reason}"
+    all_problems = [problem for part in engine.gather(problems) for problem in part]
+    if items and sum(problem.left_out for problem in all_problems) == len(items):
+        msg = f"{description}: all {len(items)} images failed; the first: {all_problems[0].reason}"
         raise RunError(msg)
-    return gathered
+    return all_problems

@@ -56,13 +56,13 @@ def map_in_processes(
             try:
                 result = work(item)
             except Exception as error:
-                raise _failure(name(item), f"{type(error).__name__}: {error}") from error
+                raise _error_of(name(item), f"{type(error).__name__}: {error}") from error
             yield result
         return
     crew: list[_Worker[Item]] = []
     try:
-        crew = [_started(work, initializer) for _ in range(min(workers, len(items)))]
-        yield from _shared_out(crew, items, name)
+        crew = [_start(work, initializer) for _ in range(min(workers, len(items)))]
+        yield from _share_out(crew, items, name)
     finally:
         for worker in crew:
             worker.connection.close()  # the process sees the end of its orders
@@ -75,7 +75,7 @@ def map_in_processes(
                 worker.process.join()
 
 
-def _shared_out(
+def _share_out(
     crew: list[_Worker[Item]], items: Sequence[Item], name: Callable[[Item], str]
 ) -> Generator[Any, None, None]:
     waiting = list(reversed(items))
@@ -86,11 +86,11 @@ def _shared_out(
             worker = busy[ready]  # type: ignore[index]
             assert worker.item is not None
             try:
-                good, result = worker.connection.recv()
+                succeeded, result = worker.connection.recv()
             except (EOFError, OSError) as error:
-                raise _ended(worker, name) from error
-            if not good:
-                raise _failure(name(worker.item), result)
+                raise _exit_error(worker, name) from error
+            if not succeeded:
+                raise _error_of(name(worker.item), result)
             worker.item = None
             if waiting:
                 _give(worker, waiting.pop(), name)
@@ -102,16 +102,16 @@ def _give(worker: _Worker[Item], item: Item, name: Callable[[Item], str]) -> Non
     try:
         worker.connection.send(item)
     except OSError as error:
-        raise _ended(worker, name) from error
+        raise _exit_error(worker, name) from error
 
 
-def _started(work: Callable[[Item], Any], initializer: Callable[[], None] | None) -> _Worker[Item]:
+def _start(work: Callable[[Item], Any], initializer: Callable[[], None] | None) -> _Worker[Item]:
     context = multiprocessing.get_context("spawn")  # a copy of a process with threads may hang
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, work, initializer), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_serve, args=(child_end, work, initializer), daemon=True)
     process.start()
-    theirs.close()
-    return _Worker(process, ours)
+    child_end.close()
+    return _Worker(process, parent_end)
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any], initializer: Callable[[], None] | None) -> None:
@@ -134,7 +134,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], initializer: Call
             return
 
 
-def _ended(worker: _Worker[Item], name: Callable[[Item], str]) -> RunError:
+def _exit_error(worker: _Worker[Item], name: Callable[[Item], str]) -> RunError:
     item, worker.item = worker.item, None
     assert item is not None
     worker.process.join(_PATIENCE)
@@ -144,8 +144,8 @@ def _ended(worker: _Worker[Item], name: Callable[[Item], str]) -> RunError:
         why += " (often for memory: use fewer workers)" if -code == signal.SIGKILL else ""
     else:
         why = f"ended with exit code {code}"
-    return _failure(name(item), f"its worker process {why}")
+    return _error_of(name(item), f"its worker process {why}")
 
 
-def _failure(name: str, reason: str) -> RunError:
+def _error_of(name: str, reason: str) -> RunError:
     return RunError(f"{name}: {reason}. What was finished is kept; start again to go on.")

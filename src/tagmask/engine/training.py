@@ -1,7 +1,9 @@
 """THE training loop that every trainable stage shares, and its checkpoints.
 
 Exact resume without saving generator states: the order of an epoch, the augmentation of a sample and the
-dropout of a step are functions of (seed, epoch), (seed, epoch, index) and (seed, step).
+dropout of a step are functions of (seed, epoch), (seed, epoch, index) and (seed, step). So a training that was killed
+ends in the same bits as one that was not, with any number of loader workers, which draw ahead of the training and
+whose generators could not be stored anyway.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class Task(Protocol):
         ...
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
-        """Figures for the history after an epoch, or None."""
+        """Scores for the history after an epoch, or None."""
         ...
 
 
@@ -103,14 +105,16 @@ def epoch_order(n_items: int, rng: np.random.Generator, weights: Sequence[float]
     """
     if weights is None:
         return [(int(index), 0) for index in rng.permutation(n_items)]
+    # Equally spaced marks on a ruler whose sections are as long as the weights: independent draws would leave out, by
+    # chance, inputs that ought to come, and make epochs unlike each other.
     ends = np.cumsum(np.asarray(weights, np.float64))
     places = (rng.random() + np.arange(n_items)) * ends[-1] / n_items
-    drawn = rng.permutation(np.minimum(np.searchsorted(ends, places, side="right"), n_items - 1))
-    seen: dict[int, int] = {}
+    draw = rng.permutation(np.minimum(np.searchsorted(ends, places, side="right"), n_items - 1))
+    occurrences: dict[int, int] = {}
     order = []
-    for index in drawn.tolist():
-        order.append((index, seen.get(index, 0)))
-        seen[index] = seen.get(index, 0) + 1
+    for index in draw.tolist():
+        order.append((index, occurrences.get(index, 0)))
+        occurrences[index] = occurrences.get(index, 0) + 1
     return order
 
 
@@ -125,6 +129,7 @@ class _Items(Dataset[Any]):
         problems: list[Problem] = []
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
+            # The first occurrence draws as if there were no weights, so that trainings without them stay as they are.
             item = self.source.item(index, np.random.default_rng([self.seed, epoch, index, again][: 4 if again else 3]))
             if not isinstance(item, Problem):
                 return item, problems
@@ -178,37 +183,40 @@ def train(
     progress.start(description, total, start)
     loaded = iter(loader)
     for step in range(start, total):
-        batches = _readable(islice(loaded, options.accumulate), state.problems, f"{description}: none of the {n_items}")
+        batches = _readable_batches(
+            islice(loaded, options.accumulate), state.problems, f"{description}: none of the {n_items}"
+        )
+        # Dropout: other masks on each rank; hash() of a tuple of ints does not depend on the process.
         torch.manual_seed(hash((engine.seed, step, engine.fabric.global_rank)) & 0x7FFFFFFF)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * task.rate(step, total)
-        figures = _step(engine, task, model, optimizer, batches, clip_norm)
+        losses = _step(engine, task, model, optimizer, batches, clip_norm)
         if average is not None:
             average.update(step)
         epoch = (step + 1) / per_epoch
-        state.record({"step": step + 1, "epoch": round(epoch, 3), **figures, "lr": optimizer.param_groups[0]["lr"]})
+        state.record({"step": step + 1, "epoch": round(epoch, 3), **losses, "lr": optimizer.param_groups[0]["lr"]})
         if epoch.is_integer() and (validation := task.validate(int(epoch))) is not None:
             state.record({"step": step + 1, "epoch": int(epoch), **validation})
         state.save(step + 1, force=step + 1 == total)
-        progress.advance(1, **figures)
+        progress.advance(1, **losses)
     progress.finish()
     if average is not None:
         task.model.load_state_dict(average.state)
-    met = {problem.id: problem for part in engine.gather(state.problems) for problem in part.values()}
-    return [met[name] for name in sorted(met)]
+    problems = {problem.id: problem for part in engine.gather(state.problems) for problem in part.values()}
+    return [problems[name] for name in sorted(problems)]
 
 
-def _readable(loaded: Iterable[_Loaded], problems: dict[str, Problem], nothing: str) -> list[dict[str, Tensor]]:
+def _readable_batches(loaded: Iterable[_Loaded], problems: dict[str, Problem], nothing: str) -> list[dict[str, Tensor]]:
     """The batches of one update; what could not be read is noted.
 
     Raises:
         RunError: there is nothing that can be; the message begins with ``nothing``.
     """
     batches = []
-    for batch, bad in loaded:
-        problems.update({problem.id: problem for problem in bad})
+    for batch, unreadable in loaded:
+        problems.update({problem.id: problem for problem in unreadable})
         if not batch:
-            msg = f"{nothing} inputs could be read; the first: {bad[0].reason}"
+            msg = f"{nothing} inputs could be read; the first: {unreadable[0].reason}"
             raise RunError(msg)
         batches.append(batch)
     return batches
@@ -223,8 +231,9 @@ def _step(
     clip_norm: float | None,
 ) -> dict[str, float]:
     """One update; all ranks agree on whether the loss is finite, so that none waits for another that has gone."""
-    figures: dict[str, float] = {}
+    losses: dict[str, float] = {}
     for number, batch in enumerate(batches, start=1):
+        # Gradients of all but the last batch are summed here; the ranks exchange them once an update.
         waits = number < len(batches) and engine.fabric.world_size > 1
         with engine.fabric.no_backward_sync(model, enabled=waits):
             terms = task.losses(model, {name: value.to(engine.device) for name, value in batch.items()})
@@ -233,12 +242,12 @@ def _step(
                 raise RunError(msg)
             engine.fabric.backward(terms["loss"] / len(batches))
         for name, value in terms.items():
-            figures[name] = figures.get(name, 0.0) + float(value.detach()) / len(batches)
+            losses[name] = losses.get(name, 0.0) + float(value.detach()) / len(batches)
     if clip_norm is not None:
         engine.fabric.clip_gradients(model, optimizer, max_norm=clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {name: round(value, 6) for name, value in figures.items()}
+    return {name: round(value, 6) for name, value in losses.items()}
 
 
 class _Batches:
@@ -260,12 +269,13 @@ class _Batches:
             if epoch != of_epoch:
                 rng = np.random.default_rng([self.engine.seed, epoch])
                 order, of_epoch = epoch_order(self.n_items, rng, self.options.weights), epoch
-            chosen = order[place * self.size : (place + 1) * self.size]
+            positions = order[place * self.size : (place + 1) * self.size]
+            # The global batch is fixed first and then split, so that any number of ranks trains on the same images.
             for part in range(self.options.accumulate):
-                share = -(-len(chosen) // self.options.accumulate)
-                batch = chosen[part * share : (part + 1) * share] or chosen[:1]
-                mine = self.engine.share(batch) or batch[:1]  # a step without forward would hang DDP
-                yield [(epoch, *which) for which in mine]
+                share = -(-len(positions) // self.options.accumulate)
+                batch = positions[part * share : (part + 1) * share] or positions[:1]
+                rank_share = self.engine.share(batch) or batch[:1]  # a step without forward would hang DDP
+                yield [(epoch, *which) for which in rank_share]
 
 
 class _Checkpoint:
@@ -295,6 +305,7 @@ class _Checkpoint:
         except Exception as error:  # a torn file raises nearly anything
             msg = f"{self.path}: not a readable checkpoint. Delete it to train this stage again."
             raise RunError(msg) from error
+        # The history is written first: after a kill between the two files it is ahead of the checkpoint, never behind.
         self.lines = [line for line in read_jsonl(self.history) if line["step"] <= step]
         return step
 
@@ -306,7 +317,7 @@ class _Checkpoint:
         since = time.monotonic() - self.saved_at
         if not self.engine.is_main or not (force or since * self.engine.settings.checkpoint_overhead >= self.cost):
             return
-        begun = time.monotonic()
+        start = time.monotonic()
         with atomic_write(self.history, "w") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in self.lines)
         with atomic_write(self.path) as stream:
@@ -319,4 +330,4 @@ class _Checkpoint:
             }
             torch.save(state, stream)
         self.saved_at = time.monotonic()
-        self.cost = self.saved_at - begun
+        self.cost = self.saved_at - start

@@ -73,7 +73,7 @@ def run(
     engine = Engine(resolved.engine, seed=resolved.seed)
     workspace = Workspace(root)
     if not engine.is_main:
-        with engine.following():
+        with engine.follow_first_rank():
             _walk(resolved, workspace, engine, source, SilentProgress(), (), until)
         return Run(root, resolved)
     with workspace.lock():

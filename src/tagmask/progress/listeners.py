@@ -24,8 +24,8 @@ class Progress(Protocol):
     def start(self, description: str, total: int, done: int = 0) -> None:
         """A task of ``total`` steps begins, ``done`` of them already made by an earlier session."""
 
-    def advance(self, n: int = 1, **figures: float) -> None:
-        """``n`` more steps are done; ``figures`` (loss=..., map=...) are shown beside the bar."""
+    def advance(self, n: int = 1, **values: float) -> None:
+        """``n`` more steps are done; ``values`` (loss=..., map=...) are shown beside the bar."""
 
     def finish(self) -> None:
         """The task begun last is over."""
@@ -46,7 +46,7 @@ class SilentProgress:
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Say nothing."""
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def advance(self, n: int = 1, **values: float) -> None:
         """Say nothing."""
 
     def finish(self) -> None:
@@ -74,8 +74,8 @@ class LineProgress:
         self._clock = clock
         self._description = ""
         self._total = self._done = self._first = 0
-        self._begun = self._last_line = 0.0
-        self._figures: dict[str, float] = {}
+        self._start = self._last_line = 0.0
+        self._values: dict[str, float] = {}
 
     def stage(self, name: str, reason: str) -> None:
         """Write 'name: reason'."""
@@ -84,26 +84,26 @@ class LineProgress:
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Write the description and how much there is to do."""
         self._description, self._total, self._done, self._first = description, total, done, done
-        self._begun = self._last_line = self._clock()
-        self._figures = {}
+        self._start = self._last_line = self._clock()
+        self._values = {}
         resumed = f", {done} already done" if done else ""
         self._line(f"  {description}: {total} to do{resumed}")
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def advance(self, n: int = 1, **values: float) -> None:
         """Count; write a line when the last one is old enough."""
         self._done += n
-        self._figures.update(figures)
+        self._values.update(values)
         now = self._clock()
         if now - self._last_line >= self._interval and self._done < self._total:
             self._last_line = now
-            left = remaining_seconds(self._done - self._first, self._total - self._done, now - self._begun)
-            eta = f", {duration(left)} left" if left is not None else ""
-            self._line(f"  {self._description}: {self._done}/{self._total}{self._shown()}{eta}")
+            seconds = remaining_seconds(self._done - self._first, self._total - self._done, now - self._start)
+            eta = f", {duration(seconds)} left" if seconds is not None else ""
+            self._line(f"  {self._description}: {self._done}/{self._total}{self._value_text()}{eta}")
 
     def finish(self) -> None:
         """Write what was done and how long it took."""
-        took = duration(self._clock() - self._begun)
-        self._line(f"  {self._description}: {self._done}/{self._total}{self._shown()}, {took}")
+        took = duration(self._clock() - self._start)
+        self._line(f"  {self._description}: {self._done}/{self._total}{self._value_text()}, {took}")
 
     def message(self, text: str) -> None:
         """Write the text."""
@@ -113,8 +113,8 @@ class LineProgress:
         """Write the text, marked."""
         self._line(f"warning: {text}")
 
-    def _shown(self) -> str:
-        return "".join(f", {text}" for text in figure_texts(self._figures))
+    def _value_text(self) -> str:
+        return "".join(f", {text}" for text in value_texts(self._values))
 
     def _line(self, text: str) -> None:
         self._write(printable(text))
@@ -143,10 +143,10 @@ class LogFile:
         self._inner.start(description, total, done)
         self._lines.start(description, total, done)
 
-    def advance(self, n: int = 1, **figures: float) -> None:
+    def advance(self, n: int = 1, **values: float) -> None:
         """Log (now and then) and pass on."""
-        self._inner.advance(n, **figures)
-        self._lines.advance(n, **figures)
+        self._inner.advance(n, **values)
+        self._lines.advance(n, **values)
 
     def finish(self) -> None:
         """Log and pass on."""
@@ -181,14 +181,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def figure_texts(figures: dict[str, float]) -> list[str]:
-    """'name value' for each figure, four significant digits."""
-    return [f"{name} {value:.4g}" for name, value in figures.items()]
+def value_texts(values: dict[str, float]) -> list[str]:
+    """'name value' for each value, four significant digits."""
+    return [f"{name} {value:.4g}" for name, value in values.items()]
 
 
-def remaining_seconds(made: int, left: int, elapsed: float) -> float | None:
+def remaining_seconds(done: int, todo: int, elapsed: float) -> float | None:
     """Time to go at the pace so far, or None before the first step."""
-    return elapsed / made * left if made > 0 else None
+    return elapsed / done * todo if done > 0 else None
 
 
 def duration(seconds: float) -> str:
