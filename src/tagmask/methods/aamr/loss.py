@@ -53,6 +53,7 @@ def conflict_temperature(
         either = torch.stack([((a | b) & counted).flatten(1).sum(1) for a, b in masks]).float()
         if tau == "batch":
             both, either = (counts.sum(1, keepdim=True).expand_as(counts) for counts in (both, either))
+        # A side that neither mask has agrees about nothing; as IoU 1 it would lift tau, as 0 lower it.
         occurs = either > 0
         ious = both / either.clamp(min=1)
         mean = ious.sum(0) / occurs.sum(0).clamp(min=1)
@@ -74,6 +75,7 @@ def background_loss(
         float [B]: the mean over valid pixels, 0 where there is none.
     """
     if background == "softmax":
+        # log(1 - p0) by the other channels' sum: 1 - p0 itself would be 0, its logarithm infinite, once p0 is near 1.
         everything = logits.logsumexp(1)
         is_background = logits[:, BACKGROUND] - everything
         is_not = logits[:, BACKGROUND + 1 :].logsumexp(1) - everything

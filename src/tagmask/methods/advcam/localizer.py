@@ -106,7 +106,10 @@ def climb_step(
             if not move:
                 return Step(regions)
             scores = responses.mean((-2, -1)).sum(1)
+            # y_c - sum of the others = 2 y_c - sum of all; the others are all other classes, further tags of the image
+            # included.
             favour = 2 * own.mean((-2, -1)).sum(1) - scores.sum(1)
+            # Which places are strong is asked anew at every step, as in the published code.
             fixed = regions.detach()
             strong = fixed / fixed.amax((-2, -1), keepdim=True) > settings.score_threshold  # 0 / 0 is not above it
             change = (regions - (fixed if clean is None else clean)).abs() * strong
@@ -114,6 +117,7 @@ def climb_step(
         (gradient,) = torch.autograd.grad(loss.sum(), flat)
     gradient = gradient.reshape(images.shape)
     largest = gradient.abs().amax((1, 2, 3, 4), keepdim=True)
+    # Bounds are the extremes of the image as it is now, as published, so they never widen.
     low, high = images.amin((1, 2, 3, 4), keepdim=True), images.amax((1, 2, 3, 4), keepdim=True)
     moved = (images + settings.step_size * gradient / (largest + _EPS)).clamp(low, high)
     return Step(fixed, loss.detach(), gradient, moved)

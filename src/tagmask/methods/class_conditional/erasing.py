@@ -72,6 +72,7 @@ def erase(pairs: Sequence[Tensor], kept: Tensor, mask_geometry: MaskGeometry = "
             full = mask
         elif pair.shape[0] == 2:
             mask = torch.cat([mask, mask.flip(-1)])
+        # The view's own mean, not the data set's: a patch of another brightness would be an object of its own.
         erased.append(torch.where(mask > 0, pair, pair.mean((-2, -1), keepdim=True)))
     return erased
 
@@ -109,8 +110,11 @@ def erasing_rounds(
     kept_before = raw.shape[-2] * raw.shape[-1]
     accumulated = torch.zeros_like(raw)
     for number in range(1, settings.max_rounds + 1):
+        # Each round is stretched anew. A round that sees nothing of the class left would stretch noise to 1: only
+        # ``stop``, the number of rounds and a floor (``guard``) stand against it.
         maps = normalize_with_floor(raw, floor if number == 1 else later_floor)
         accumulated = torch.maximum(accumulated, maps)
+        # Over all classes: what one class has been found by is erased for the others too, as published.
         kept = accumulated.amax(0) < settings.threshold
         yield Round(maps, accumulated, kept)
         n_kept = int(kept.sum())

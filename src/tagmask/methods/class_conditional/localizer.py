@@ -77,15 +77,18 @@ class ClassConditional(Localizer, Erasing):
         pairs = [pair.to(trained.device) for pair in views.of(image)]
         first = full_size_maps(trained, self.seed, pairs[:1], channels, whole.size)
         uncut = not self.split or (len(channels) >= 3 and self.many_classes == "whole")
+        # Beyond the first scale, the whole image is looked at only where its maps are needed.
         complete = not self.economy or self.guard > 0 or self.include_whole or uncut or len(pairs) == 1
         seen = first
         if complete and len(pairs) > 1:
             seen = first + full_size_maps(trained, self.seed, pairs[1:], channels, whole.size)
+        # Sums over all scales and over the first alone have heights of their own, so a floor for each.
         floors = self.guard * seen.amax((-2, -1)), self.guard * first.amax((-2, -1))
         united = seen.new_zeros(seen.shape)
         for cuts, rows in self._plan(trained, first if self.economy else seen, channels, whole):
             parts = []
             for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
+                # The whole image has been seen: its maps are the first round.
                 if cut == whole:
                     maps = self._refined(trained, pairs, channels, cut, floors, seen if complete else None)
                 else:

@@ -44,6 +44,7 @@ def centres_of_mass(maps: Tensor) -> list[tuple[float, float]]:
         K pairs (y, x) in pixels; of a map that is zero everywhere (or not finite): (H // 2, W // 2).
     """
     height, width = maps.shape[-2:]
+    # float64: the centre is cut to whole pixels, and rounding in float32 may move it over the edge of one.
     masses = maps.double().cpu()
     rows = (masses.sum(-1) * torch.arange(height)).sum(-1)
     columns = (masses.sum(-2) * torch.arange(width)).sum(-1)
@@ -77,6 +78,7 @@ def split_rectangles(centers: Sequence[tuple[float, float]], image_size: tuple[i
     if len(centers) > len(BUFFERS):
         return [Rectangle(0, 0, height, width)] * 4
     buffer = BUFFERS[len(centers) - 1]
+    # Truncated, as published, so a mirrored image may be cut a pixel elsewhere (``symmetric = False``).
     rows, columns = [int(y) for y, _ in centers], [int(x) for _, x in centers]
     bottom, right = min(height, max(rows) + buffer), min(width, max(columns) + buffer)
     top, left = max(0, min(rows) - buffer), max(0, min(columns) - buffer)
@@ -97,6 +99,7 @@ def unite(parts: Sequence[tuple[Rectangle, Tensor]], image_size: tuple[int, int]
     if not parts:
         msg = "no maps to unite"
         raise ValueError(msg)
+    # Maximum and not sum: cuts overlap around the centre, which would count up to four times.
     united = parts[0][1].new_zeros(parts[0][1].shape[0], *image_size)
     for cut, maps in parts:
         place = united[:, cut.top : cut.bottom, cut.left : cut.right]

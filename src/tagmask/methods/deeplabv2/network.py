@@ -106,6 +106,8 @@ class DeepLabV2Network(nn.Sequential):
         layout: Layout = "caffe",
         width: int = 64,
     ) -> None:
+        # Which convolution has the stride makes two networks of the same tensors: weights of one load into the other
+        # without an error and give nonsense, hence a layout that must be named.
         caffe, w = layout == "caffe", width
         stem = OrderedDict(
             conv1=_Conv(3, w, 7, stride=2), pool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True)
@@ -177,17 +179,23 @@ class MultiScale(nn.Module):
         return Coarse(self._logits(images)[-1], (images.shape[-2], images.shape[-1]), align_corners=False)
 
     def _logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        # From normalised RGB back to bytes, then to Caffe's blue, green, red minus its mean: no other code here needs
+        # to know.
         x = images.flip(1) * self.scale + self.shift if self.bgr else images
         logits: Tensor = self.base(x)
         others = [self.base(_smaller(x, scale)) for scale in self.scales]
         highest = logits
         for other in others:
+            # Logits are compared, not images enlarged: the copies see more context, and the maximum takes whichever is
+            # surer.
             resized = functional.interpolate(other, size=logits.shape[-2:], mode="bilinear", align_corners=False)
             highest = torch.maximum(highest, resized)
         return (logits, *others, highest)
 
 
 def _smaller(images: Tensor, scale: float) -> Tensor:
+    # By factor and not by size, as published: the centres of pixels then lie a little elsewhere than a size rounded to
+    # whole pixels has them.
     if min(images.shape[-2:]) * scale >= 1:
         return functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
     size = [max(1, int(side * scale)) for side in images.shape[-2:]]  # of a side of 1 nothing would be left
@@ -254,6 +262,7 @@ class DeepLabV2(Method):
 
     def _read(self, path: Path, wanted: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
         stored = read_state_dict(path, remedy="Set segment.network.weights to a local file, or to null.")
+        # Prefixes that the published code's wrappers put before every name.
         stored = {re.sub(r"^(module\.|base\.|scale\.)+", "", key): value for key, value in stored.items()}
         found: Layout = "torchvision" if "layer1.0.conv1.weight" in stored else "caffe"
         if found != self.layout:

@@ -43,6 +43,8 @@ def hspp(
     if gamma < 0 or any(split < 1 for split in splits) or gamma + len(splits) <= 0:
         msg = f"hspp needs gamma >= 0, splits >= 1 and a weight on something, not gamma {gamma}, splits {list(splits)}"
         raise ValueError(msg)
+    # The hybrid: maxima alone let a place have nothing as long as its bin has something, and the mean alone asks every
+    # place for a little, the background included.
     pooled = gamma * features.mean(dim=(2, 3))
     for split in splits:
         pooled = pooled + _maxima(features, split, reference_bins).mean(dim=(2, 3))
@@ -65,6 +67,8 @@ def maxima_of_bins(features: Tensor, split: int) -> Tensor:
     """Adaptive maximum pooling [B, D, h, w] -> [B, D, split, split], by steps that any size can be traced with."""
     pooled = features
     for _ in "hw":
+        # One axis at a time: a bin's maximum is the maximum over rows of the maxima over columns. Which places are in a
+        # bin is a comparison, for sizes are not numbers while a graph is traced.
         length = pooled.shape[-2]
         place = torch.arange(length, device=features.device)
         number = torch.arange(split, device=features.device)[:, None]

@@ -34,8 +34,10 @@ def judged_maps(maps: Tensor, judges: Tensor) -> Tensor:
     """
     if maps.shape[-3] < 2:
         return maps
+    # Other scales are added to this one: it must weigh what it weighed, though every map in it is stretched to 1.
     height = maps.amax((-2, -1), keepdim=True).mean(-3, keepdim=True)
     own, votes = normalize_maps(maps), normalize_maps(resize(judges, (maps.shape[-2], maps.shape[-1])))
+    # The winner's share is 1: where the judge is sure of a class, that class gets the full height of the maps.
     most = votes.amax(-3, keepdim=True)
     shared = own.amax(-3, keepdim=True) * votes / torch.where(most > 0, most, 1)
     return torch.where(most > 0, shared, own) * height

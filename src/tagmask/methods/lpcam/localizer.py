@@ -93,6 +93,7 @@ class Lpcam(ViewLocalizer):
         """
         learnt = trained.learnt[self.name]
         features = output.features.float()
+        # Summed before the cosine, as published: one map from both, where CAM adds the maps of each.
         merged = features[0] if len(features) == 1 else features[0] + features[1].flip(-1)
         vectors = torch.index_select(learnt["vectors"], 0, channels)
         has_vector = torch.index_select(learnt["has_vector"], 0, channels)
@@ -101,6 +102,7 @@ class Lpcam(ViewLocalizer):
         if not bool(has_vector.all()):
             plain = self.seed.scale_maps(trained, output, channels).float()
             maps = torch.where(has_vector[:, None, None], maps, plain)
+        # The sum belongs to both views; each frame gets it, so whoever merges views finds them as usual.
         return maps[None] if len(features) == 1 else torch.stack([maps, maps.flip(-1)])
 
     # -- learning: group 2c is class c, group 2c + 1 its context -----------------------------------------------
@@ -135,12 +137,15 @@ class Lpcam(ViewLocalizer):
                 features = output.features[0]
         if features is None:
             features = trained.look(image_and_mirror(image, 1.0, flip=False)).features[0]
+        # Features as the backbone gives them: a centre's length carries how sure the classifier is of it.
         cells = features.flatten(1).T.cpu()
         size = (features.shape[1], features.shape[2])
         offered: dict[int, Candidates] = {}
         for row, channel in enumerate(channels.tolist()):
             # One class at a time: full-size maps of many classes at once would be large.
             full = merge_scales([maps[row : row + 1] for maps in per_scale], (image.shape[0], image.shape[1]))[1][0]
+            # A uniform sample of a stream in bounded memory: whoever has the smallest random keys stays, in whatever
+            # order, or process, the images come.
             keys = torch.from_numpy(rng.random(len(cells)))
             for side, inside in enumerate(split_positions(full, size, self.tau)):
                 where = torch.nonzero(inside.flatten().cpu())[:, 0]
@@ -199,6 +204,7 @@ class Lpcam(ViewLocalizer):
         """Prototypes [K', D], K' >= 1, and their scores."""
         centres = self._centres(inside, 2 * index, seed, "class", name, notes)
         scores = prototype_scores(centres, weights, index, posterior=self.posterior)
+        # A class without a sure centre keeps its best one, the published rule for COCO; the VOC code would fail.
         passed = kept(scores, self.mu_class, "above")
         if not bool(passed.any()):
             best = int(scores.argmax())
@@ -220,6 +226,8 @@ class Lpcam(ViewLocalizer):
             return torch.zeros(0, weights.shape[1]), torch.zeros(0)
         centres = self._centres(around, 2 * index + 1, seed, "context", name, notes)
         scores = prototype_scores(centres, weights, index, posterior=self.posterior)
+        # The lower bound is the published VOC code's, not the paper's: what the classifier never takes for the class
+        # needs no subtracting; rails, which it half takes for a train, do.
         passed = kept(scores, (self.context_low, self.mu_context), "between")
         if not bool(passed.any()):
             notes.append(

@@ -28,6 +28,7 @@ def split_positions(mask: Tensor, size: tuple[int, int], threshold: float) -> tu
     Returns:
         bool [h, w] foreground, bool [h, w] context; the mask is resized by torch's nearest.
     """
+    # Nearest (floor), as published: tau compares values of the map itself, not averages over a cell.
     resized = functional.interpolate(mask[None, None], size=size, mode="nearest")[0, 0]
     return resized > threshold, resized < threshold
 
@@ -40,6 +41,8 @@ def prototype_scores(
     ``classes`` is the classifier's own posterior of a centre, the softmax over classes, which the published code
     uses; ``centres`` is the softmax over centres that the paper prints (Eq. 3), which sums to one over the K.
     """
+    # Thresholds near 0.9 and 0.5 make sense for a softmax over classes only: of twelve centres that share a sum of one,
+    # at most one could pass.
     logits = centers.float() @ class_weights.float().T
     return logits.softmax(dim=1)[:, class_index] if posterior == "classes" else logits[:, class_index].softmax(dim=0)
 

@@ -23,6 +23,8 @@ def barrier_scan(
         for j in range(width):
             x = width - 1 - j if backwards else j
             value = values[y, x]
+            # Only neighbours that this scan has passed: a value then runs along a whole row in one scan, which a
+            # parallel update would need as many rounds for as the row is long.
             for side in range(2):
                 ny, nx = (y - step, x) if side == 0 else (y, x - step)
                 if ny < 0 or nx < 0 or ny >= height or nx >= width:
@@ -60,6 +62,7 @@ def reconstruct(marker: FloatArray, mask: FloatArray) -> FloatArray:
     grown = np.minimum(marker, mask).astype(np.float32)
     within = np.ascontiguousarray(mask, np.float32)
     backwards, quiet = False, 0
+    # Until a scan of either direction changes nothing.
     while quiet < 2:
         quiet = 0 if _grow(grown, within, backwards) else quiet + 1
         backwards = not backwards

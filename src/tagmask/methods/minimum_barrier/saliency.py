@@ -85,6 +85,8 @@ def backgroundness(colours: FloatArray) -> FloatArray:
         distance = np.sqrt(np.einsum("hwi,ij,hwj->hw", away, np.linalg.inv(spread), away).clip(min=0))
         found.append(distance / max(float(distance.max()), 1e-12))
     stacked = np.stack(found)
+    # Without the largest: a salient object that touches one side of the image is like that side's colours, and unlike
+    # the other three.
     result: FloatArray = (stacked.sum(axis=0) - stacked.max(axis=0)).astype(np.float32)
     return result
 
@@ -158,12 +160,14 @@ def minimum_barrier_saliency(
     size = (image.shape[0], image.shape[1])
     small = reduced_to(image, max_side)
     colours = lab(small)
+    # Channel by channel, as the paper: a barrier of vectors has no cheap update.
     barrier = sum(barrier_distance(colours[..., c], passes=passes) for c in range(3))
     both = _stretched(np.asarray(barrier)) + _stretched(backgroundness(colours))
     found = _stretched(both)
     width = 2 * int(_SMOOTHING * float(found.mean()) ** 0.5 / 10) + 1
     found = _stretched(smoothed(found, width)) * _centred(found.shape)
     found = _stretched(found)
+    # Contrast raised from nothing would be the sigmoid's value at 0 everywhere.
     if not found.any():
         return np.zeros(size, np.float32)
     middle = otsu(found) if centre == "otsu" else centre

@@ -54,6 +54,7 @@ def class_features(
         [B, K, D].
     """
     places = features.flatten(2)
+    # Two products instead of the published [B, C, D, n] array of masked features, 2.7 GB for a batch of VOC.
     maps = torch.einsum("bkd,bdn->bkn", class_weights[channels], places).relu()
     masks = maps / (maps.amax(2, keepdim=True) + eps)
     if detach_masks:
@@ -75,6 +76,7 @@ def single_label_loss(second_logits: Tensor, channels: Tensor, tags: Tensor) -> 
     """
     present = tags.gather(1, channels).to(second_logits.dtype)
     own = second_logits.log_softmax(2).gather(2, channels[..., None])[..., 0]
+    # The positives of an image first, then the images, as published: one with five tags counts once.
     per_image = -(own * present).sum(1) / present.sum(1).clamp(min=1)
     right = (second_logits.argmax(2) == channels) * present
     return per_image.mean(), (right.sum() / present.sum().clamp(min=1)).detach()
@@ -185,6 +187,7 @@ class RecamClassifier(nn.Module):
         else:
             channels = positive_channels(tags)
         with torch.autocast(features.device.type, enabled=False):  # maxima and quotients deserve float32; it is little
+            # The inner head's own parameter, not a copy: the second loss trains w through the masks, and is meant to.
             weights = self.class_weights.float()
             cut = class_features(features.float(), weights, channels, detach_masks=self.detach_masks)
             second = cut @ self.second_weights.float().T

@@ -40,6 +40,8 @@ def reactivation_weights(class_weights: Tensor, second_weights: Tensor, weights:
         return second_weights
     if weights == "sum":
         return class_weights + second_weights
+    # Beware: where both weights are negative the product is positive: a channel that speaks against the class in both
+    # classifiers counts for it. Best of the four on VOC all the same, worst on MSRC (docs/methods/recam.md).
     if weights == "product":
         return class_weights * second_weights
     if weights == "agreement":

@@ -42,6 +42,7 @@ class FolderSaliency(SaliencySource):
     def state(self) -> str:
         """Hash of the pictures' names, sizes and times: an edited map redoes what was trained with it."""
         digest = hashlib.sha256()
+        # Not the pictures' contents: thousands would be read at every start.
         for file in sorted(self.path.rglob(f"*{self.suffix}")):
             found = file.stat()
             digest.update(f"{file.relative_to(self.path)} {found.st_size} {found.st_mtime_ns}\n".encode())

@@ -32,6 +32,7 @@ class FunctionSaliency(SaliencySource):
             InputError: the function cannot be imported.
             UnreadableImageError: it failed, or returned something that is not a map of this image.
         """
+        # At each call: settings stay plain data, which are stored, compared and handed to other threads.
         function = self._resolve()
         try:
             found = np.asarray(function(image), dtype=np.float32)

@@ -72,6 +72,7 @@ class SubcategoryClassifier(nn.Module):
         logits, extras = self.inner(features, tags)
         if not self.training:
             return logits, extras
+        # A second dropout: the inner head draws its own mask, and may pool otherwise.
         dropped = functional.dropout(features, self.settings.dropout)
         found = self.subcategory(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1)
         return logits, {**extras, "subcategory_logits": found}

@@ -26,6 +26,7 @@ def softmax_tag_loss(logits: Tensor, tags: Tensor, *, only_single: bool = False)
         Scalar: mean over all images; one without a tag adds 0 (or its soft margin).
     """
     count = tags.sum(1)
+    # Divided by the image's own tags and meaned over images, so that both losses have one scale in a mixed batch.
     per_image = -(logits.log_softmax(1) * tags).sum(1) / count.clamp(min=1)
     if only_single:
         margin = functional.multilabel_soft_margin_loss(logits, tags, reduction="none")

@@ -40,6 +40,7 @@ def restricted_activation_loss(class_maps: Tensor, tags: Tensor, *, delta: float
     Returns:
         Scalar >= 0; images without a tag add 0.
     """
+    # Places are chosen by it, not trained through it: a comparison has no gradient anyway.
     spread = class_maps.detach().softmax(1).var(dim=1)
     low, high = spread.amin(dim=(1, 2), keepdim=True), spread.amax(dim=(1, 2), keepdim=True)
     spread = (spread - low) / (high - low + 1e-10)

@@ -38,6 +38,7 @@ def self_correlation(
     similar = functional.relu(unit.T @ unit)
     similar = torch.where(similar < first_threshold, torch.zeros_like(similar), similar)
     first = similar / (similar.sum(0) + 1e-5)
+    # A position is alike to itself anyway; with the diagonal, two steps would mostly be one step and a rest.
     step = similar.fill_diagonal_(0)
     step = step / (step.sum(0) + 1e-5)
     second = step

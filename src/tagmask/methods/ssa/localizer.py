@@ -80,6 +80,8 @@ def guided(seeds: Tensor, stages: Sequence[Polish], guidance: Guidance, spread: 
     polished = [stage(seeds) for stage in stages]
     if guidance == "none" or len(stages) == 1:
         return torch.stack(polished).sum(0)
+    # On responses that are not normalised: they exceed 1 on objects that the classifier is sure of, so the gate is open
+    # there and fades only what is weak. Maps with maximum 1 would pass the clamp unchanged.
     significant = torch.stack(polished).clamp(0, 1)
     guides = (significant.sum(0) - significant) / (len(stages) - 1)
     if guidance == "cross_gate":

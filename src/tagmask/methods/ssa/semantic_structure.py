@@ -52,6 +52,8 @@ def semantic_structure(
         [n, n] of the features' dtype, n = h * w, >= 0; columns sum to 1, or to 0 where nothing is alike.
     """
     affinity = Affinity(features, norm, epsilon, clip=clip).rows(0, features.shape[1] * features.shape[2])
+    # Columns, not rows, and maps from the left: each position then gets an average. Rows would spread its value, and
+    # maps would grow where many are alike.
     structure = affinity / (affinity.sum(0) + TINY)
     for _ in range(blocks - 1):
         product = structure.T @ structure
@@ -189,6 +191,7 @@ class Affinity(Symmetric):
     def _gram(self) -> Tensor:
         """The whole Gram matrix; what lies under its diagonal is copied, not computed."""
         unit, size = self.unit, self.positions
+        # In four bands from the diagonal on, which is five eighths of the products.
         gram = unit.new_empty(size, size)
         step = max(1, -(-size // 4))
         for start in range(0, size, step):
@@ -208,6 +211,8 @@ class Affinity(Symmetric):
             similar.sub_(self.epsilon)
         if self.clip:
             similar.clamp_(min=0)
+        # tanh(x) x is even: opposite features count as alike ones. After a ReLU none are opposite; signed stages
+        # (MobileNet's linear bottlenecks) need ``clip``.
         return torch.tanh(similar).mul_(similar)
 
 

@@ -129,6 +129,7 @@ class VisualWordsClassifier(nn.Module):
         if not self.training:
             return logits, extras
         settings = self.settings
+        # Kept with the weights: a summed frequency is as high as the crops were large, and only training knows.
         self.positions.fill_(features.shape[2] * features.shape[3])
         _, labels, frequency = visual_words(
             features.detach() if settings.detach else features, self.codebook, temperature=settings.temperature
