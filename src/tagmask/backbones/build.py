@@ -145,6 +145,7 @@ def _try_any_size(backbone: Backbone, name: str) -> None:
     backbone.eval()
     try:
         with torch.inference_mode():
+            # No multiple of anything, and not square.
             backbone(torch.zeros(1, 3, 67, 45))
     except (AssertionError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
@@ -208,6 +209,7 @@ def _remove_dilation(model: nn.Module) -> None:
         if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
             kernel = module.kernel_size
             module.dilation = (1, 1)
+            # Padding goes with the dilation, or the map would grow.
             module.padding = ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
 
 
@@ -255,6 +257,8 @@ class Backbone(nn.Module):
         self.model.eval()
         with torch.enable_grad():
             self.model.zero_grad(set_to_none=True)
+            # Asked of autograd, as no list of names covers all of timm: what gets a gradient is what the stage depends
+            # on.
             torch.autograd.backward(self._features(probe)[stage - 1].sum())
         reached = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)

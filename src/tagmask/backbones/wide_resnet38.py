@@ -114,6 +114,7 @@ class WideResNet38(nn.Module):
                 x = module(x)
             elif name.startswith("b") and name != "bn7":
                 x, entry = module(x)
+                # The pre-activation at the entry, not the unit's output: AffinityNet's taps are these.
                 if name in ("b5", "b6"):
                     taps.append(entry)
         return [*taps, self.dropout7(functional.relu(self.bn7(x)))]

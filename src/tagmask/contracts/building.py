@@ -72,6 +72,8 @@ AS_METHOD = PlainSerializer(_dumped)
 
 def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str, prefix: str) -> Any:
     """Build ``model`` from recipe values; unknown keys and wrong values are RecipeErrors with the full key."""
+    # Before pydantic, whose message for an unknown key offers no other; and a typo often makes a required key missing,
+    # which would be told first.
     check_keys(values, model, where, prefix)
     try:
         return model.model_validate(absolute_paths(model, values, base))

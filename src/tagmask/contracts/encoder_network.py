@@ -66,6 +66,7 @@ class EncoderNetwork(Method):
         encoder.eval()
         try:
             with torch.inference_mode():
+                # Multiples of 32, neither square nor the usual 224.
                 encoder(torch.zeros(1, 3, 96, 32))
         except _REFUSALS as error:
             raise self._refusal(error) from error

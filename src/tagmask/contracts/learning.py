@@ -83,6 +83,7 @@ class Reservoir:
     def _take(self, group: int, samples: list[Sample]) -> None:
         held = self._held.setdefault(group, [])
         held.extend(sample for sample in samples if len(sample.keys))
+        # At twice the capacity: sorting at every image would cost more than the images.
         if sum(len(sample.keys) for sample in held) > 2 * self.capacity:
             self._held[group] = [_smallest(held, self.capacity)]
 

@@ -125,6 +125,7 @@ class ViewLocalizer(Localizer):
 
     def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
         """See :meth:`Localizer.image_maps`."""
+        # Not the caller's: AdvCAM needs gradients, which inference mode forbids for all inside it.
         with torch.inference_mode():
             per_scale = multi_scale_maps(
                 image, lambda pair: self.scale_maps(trained, trained.look(pair), channels), views

@@ -47,6 +47,7 @@ def _tables() -> dict[Kind, dict[str, Entry]]:
     for point in entry_points(group="tagmask.methods"):
         kind, _, name = point.name.partition(".")
         if kind in tables:
+            # setdefault: another package cannot replace a method of the house without a word.
             tables[kind].setdefault(name, Entry(point.value, f"from {point.dist}"))
     return tables
 

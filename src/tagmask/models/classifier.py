@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         return bias
 
     def forward(self, images: Tensor, tags: Tensor | None = None) -> ClassifierOutput:
-        """One pass; see interfaces.ClassifierOutput. ``tags`` (multi-hot [B, C]) come in training only."""
+        """One pass; see :class:`tagmask.types.ClassifierOutput`. ``tags`` (multi-hot [B, C]) come in training only."""
         taps = self.backbone(images)
         features = taps[self.backbone.n_stages]
         if self.neck is not None:
@@ -56,6 +56,7 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> Classifier:
         """Training mode, but batch norm keeps its running statistics unless asked otherwise."""
         super().train(mode)
+        # As published: the statistics of a few crops of one data set would take the place of ImageNet's.
         if mode and self.batch_norm == "eval":
             keep_statistics(self)
         return self

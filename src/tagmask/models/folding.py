@@ -75,6 +75,8 @@ def _pairs(model: nn.Module, example: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]
     owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     with ExitStack() as stack:
         for module in model.modules():
+            # Weights that two modules share would be changed for the other as well; hooks may look at what is folded
+            # away.
             alone = all(owners[id(parameter)] == 1 for parameter in module.parameters(recurse=False))
             if not alone or module._forward_hooks or module._forward_pre_hooks:
                 continue
@@ -85,12 +87,14 @@ def _pairs(model: nn.Module, example: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]
         stack.enter_context(torch.no_grad())
         stack.enter_context(uses)
         uses.counts.update(id(leaf) for leaf in tree_leaves(model(example)))
+    # By identity: a batch norm follows a convolution if it is handed that very tensor, every time both are called.
     source = {id(output): convolution for convolution, outputs in given.items() for output in outputs}
     found = {}
     for norm, inputs in taken.items():
         convolution = source.get(id(inputs[0]))
         if convolution is None or {id(tensor) for tensor in inputs} != {id(tensor) for tensor in given[convolution]}:
             continue
+        # Anybody else who reads the convolution's output (a shortcut, a returned feature) would get the folded one.
         if all(uses.counts[id(tensor)] == 1 for tensor in inputs):
             found[norm] = convolution
     return found
@@ -100,6 +104,7 @@ def _absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     with torch.no_grad():
+        # In float64 to the end: the product of two rounded factors would be off by more than the rounding of one.
         factor = (norm.running_var.double() + norm.eps).rsqrt()
         factor = factor if norm.weight is None else factor * norm.weight
         bias = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean

@@ -69,6 +69,7 @@ class Inference:
         """Most probable label per pixel, uint8 [H, W]; of a tiled image there are never all probabilities at once."""
         if self.scales == (1.0,) and not self.flip and self.crf is None and not self._tiled(image):
             return _labels_at_once(model, image, tags, device)
+        # Bands are labelled as they come: probabilities of a large photograph for all classes would be gigabytes.
         return np.concatenate([to_mask(band) for band in self._bands(model, image, n_labels, tags, device)])
 
     def _tiled(self, image: UInt8Array) -> bool:
@@ -98,6 +99,7 @@ def _within(image: UInt8Array, probabilities: Tensor, tags: Sequence[int] | None
     kept = probabilities if tags is None else constrain_to_tags(probabilities, tags)
     if crf is None or len(allowed) == 1:
         return kept
+    # Only the classes that are left take part: a CRF's time grows with them, and shut-out ones cannot win.
     refined = torch.zeros_like(kept)
     refined[list(allowed)] = dense_crf(np.ascontiguousarray(image), kept[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
     return refined
@@ -115,6 +117,7 @@ def _labels_at_once(
     with torch.inference_mode():
         view = normalise(image)[None].to(device, memory_format=torch.channels_last)
         on_cpu = view.device.type == "cpu"
+        # On a CPU straight from the coarse logits: enlarged ones would be made only to be compared.
         found = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None
         if found is not None:
             from tagmask.models.upsampled_labels import upsampled_labels  # numba takes a second to import

@@ -43,6 +43,7 @@ def predict_probabilities(
             if flip:
                 logits = torch.stack([logits[0], logits[1].flip(-1)])
             if logits.shape[-2:] != size:
+                # Logits are resized, not probabilities, as in DeepLab's code.
                 logits = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
             probabilities = logits.softmax(dim=1).mean(dim=0)
             total = probabilities if total is None else total + probabilities

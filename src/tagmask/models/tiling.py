@@ -44,6 +44,7 @@ def blended_bands(
     along_y, along_x = ramp(down), ramp(across)
     total_y, total_x = torch.zeros(height), torch.zeros(width)
     for top in tops:
+        # The weight of a pixel is a product of one per axis, so two vectors normalise all of the image.
         total_y[top : top + down] += along_y
     for left in lefts:
         total_x[left : left + across] += along_x
@@ -54,4 +55,5 @@ def blended_bands(
             rows[:, :, left : left + across] += part * along_y[:, None] * along_x
         done = following - top
         yield rows[:, :done] / total_y[top:following, None] / total_x
+        # What the next row of tiles overlaps with stays; the rest is finished and handed on.
         rows = torch.cat([rows[:, done:], torch.zeros(n_labels, min(done, down), width)], dim=1)

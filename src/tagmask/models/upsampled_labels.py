@@ -52,6 +52,7 @@ def _samples(n: int, enlarged: int, shown: int, align_corners: bool) -> tuple[ND
     if align_corners:
         places = pixels * ((n - 1) / (enlarged - 1) if enlarged > 1 else 0.0)
     else:
+        # As torch: pixels outside the outermost samples take their value.
         places = np.maximum((pixels + 0.5) * (n / enlarged) - 0.5, 0)
     before = np.minimum(places.astype(np.int64), n - 1)
     return np.searchsorted(before, np.arange(n + 1)).astype(np.int64), (places - before).astype(np.float32)
@@ -92,6 +93,8 @@ def _candidates(a: Any, b: Any, c: Any, d: Any, likely: Any) -> int:
     """Channels that may be the highest between corners with these values [n]; how many."""
     floor = min(a[0], b[0], c[0], d[0])
     for k in range(1, len(a)):
+        # A mean of the corners is at least the lowest of them: some channel has ``floor`` or more everywhere here, so
+        # one whose highest corner is below it never wins.
         floor = max(floor, min(a[k], b[k], c[k], d[k]))
     count = 0
     for k in range(len(a)):

@@ -77,6 +77,7 @@ def run(
             _walk(resolved, workspace, engine, source, SilentProgress(), (), until)
         return Run(root, resolved)
     with workspace.lock():
+        # Under the lock, or what another process is writing would be taken for a leftover.
         workspace.sweep()
         voice = LogFile(root / "log.txt", progress or SilentProgress())
         _walk(resolved, workspace, engine, source, voice, others, until)
@@ -113,6 +114,7 @@ def _walk(
     fresh = _report_is_newer(workspace)
     for step in steps:
         reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None
+        # One rank decides: another might look at the directory while the first is writing to it.
         reason = engine.fabric.broadcast(reason)
         if reason is not None:
             fresh = False
@@ -136,11 +138,15 @@ def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequenc
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
     stored = workspace.manifest()["stages"].get(step.name, {})
     same = stored.get("fingerprint") == step.fingerprint
+    # "done" is believed only while as many files are there as it left: somebody may have deleted some to have them made
+    # again.
     missing = stored.get("files", 0) - workspace.count_files(step.name) if same else 0
     if same and stored["status"] == "done" and missing <= 0:
         voice.stage(step.name, "up to date")
         return None
     if same:
+        # The same fingerprint: whatever lies there is right, so only what is missing is made. Another fingerprint: what
+        # lies there is of another recipe, and goes before anything new is written.
         reason = "resumed" if missing <= 0 else f"{missing} of its files are gone"
     else:
         reason = "new" if not stored else _what_changed(workspace, step, stored)
@@ -150,6 +156,7 @@ def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequenc
                 voice.stage(step.name, f"reused from {other}")
                 return None
     voice.stage(step.name, reason)
+    # Written before the work begins: if the process is killed, the next start finds what it was about, and goes on.
     entry = {
         "status": "running",
         "fingerprint": step.fingerprint,
@@ -173,6 +180,7 @@ def _run_step(
     from tagmask.runs.context import Context
 
     sees_truth = step.name in SEE_TRUTH
+    # The one place where supervision could leak: all other stages are handed a source that has no masks.
     context = Context(recipe, workspace, engine, source if sees_truth else source.weak(), voice)
     reset_peak()
     begun = time.monotonic()
@@ -196,6 +204,7 @@ def _run_step(
         )
 
     workspace.update_manifest(done)
+    # Last: a kill between the two leaves a checkpoint too many, not one too few.
     (workspace.stage(step.name) / "state.ckpt").unlink(missing_ok=True)
 
 

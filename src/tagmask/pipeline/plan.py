@@ -50,6 +50,7 @@ def wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
             settings = {**segment, "relabel": dumped["segment"]["relabel"]} if again else segment
             stages.append((name, settings, (*given, stages[-1][0]) if again else given))
     if supervision in ("full", "both"):
+        # Real masks are trained by plain cross entropy: they need no guard against wrong labels.
         real = {k: v for k, v in segment.items() if k not in ("loss", "saliency", "confidence")}
         stages.append(("segment/full", real, trained if from_classifier else ()))
     stages.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in stages)))
@@ -63,10 +64,14 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
     steps: list[Step] = []
     prints: dict[str, str] = {}
     for name, settings, upstream in wanted(recipe):
+        # What is measured is the same whatever the seed and the precision of what made it.
         own = {"settings": settings, **({} if name == "evaluate" else common)}
+        # Masks are part of it only for stages that may open them: an edited mask does not retrain what never saw it.
         data = [source.fingerprint, masks if name in SEE_TRUTH else None]
         if name == "saliency" and recipe.segment and recipe.segment.saliency:
             data.append(recipe.segment.saliency.state())
+        # Fingerprints form a chain: each holds those of its upstream, so whatever changes, everything behind it is
+        # redone and nothing before it.
         text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], data], sort_keys=True)
         prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
         steps.append(Step(name, own, upstream, prints[name]))

@@ -40,6 +40,7 @@ def write_split_counts(workspace: Workspace, split: str, counts: SplitCounts) ->
     Raises:
         RunError: they cannot be written.
     """
+    # Each id once, measures by number: ids are the longest part of the file.
     ids = list(dict.fromkeys(name for found in counts.measures.values() for name in found.ids))
     place = {name: index for index, name in enumerate(ids)}
     arrays: dict[str, Any] = {

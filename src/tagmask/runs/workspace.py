@@ -77,6 +77,7 @@ class Workspace:
         arrays: dict[str, Any] = {
             "schema": np.int64(SCHEMA),
             "classes": maps.classes.astype(np.int64),
+            # Half the space; whoever reads maps, thresholds included, sees the same rounded values.
             "maps": maps.maps.astype(np.float16),
             "peak": maps.peak.astype(np.float32),
             "image_size": np.asarray(maps.image_size, dtype=np.int64),
@@ -171,6 +172,7 @@ class Workspace:
 
     def write_problems(self, stage: str, problems: Sequence[Problem]) -> None:
         """Replace one stage's lines in problems.jsonl (so that a resumed stage does not list twice)."""
+        # A stage says all of its problems at its end; lines of an interrupted try must not stand beside them.
         kept = [problem for problem in self.problems() if problem.stage != stage]
         with atomic_write(self.root / "problems.jsonl", "w") as stream:
             for problem in [*kept, *problems]:

@@ -135,8 +135,10 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     value = anchor(value, Path.cwd())
     if keys[0] == "retrain" and len(keys) > 1:
         raw.setdefault("retrain", [])
+    # refine may be a name, a list or missing: only a list can be stepped into.
     if keys[0] == "refine" and len(keys) > 1:
         raw["refine"] = _as_list(raw.get("refine") or list(RefineSettings.model_fields["chain"].default))
+    # Settings written for another network's training would be mixed into the preset's.
     if keys == ["segment", "preset"]:
         raw["segment"] = _afresh(raw.get("segment"))
     node: Any = raw

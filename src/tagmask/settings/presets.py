@@ -1,8 +1,8 @@
 """Training settings as published, to be named in one word: ``segment: {preset: deeplabv2-voc}``.
 
 Sources: DeepLabV2: kazuto1011/deeplab-pytorch with the settings of AdvCAM, ReCAM and LPCAM (docs/methods/deeplabv2.md);
-UPerNet: the segmentation code of Swin Transformer, as ReCAM and LPCAM use it (docs/methods/upernet.md); DeepLabV3+: the
-recipe of ReCAM's Table S1 is not published, these are DeepLabV2's settings (docs/methods/deeplabv3plus.md).
+UPerNet: the segmentation code of Swin Transformer, as ReCAM and LPCAM use it (docs/methods/upernet.md); DeepLabV3+: how
+ReCAM's Table S1 was trained is not published; crop, rates and iterations are DeepLabV2's.
 
 Published numbers of iterations are for the training set they were published with, ``per_images`` images. On another
 set they are scaled so that each image is seen as often, and with them the warm-up.

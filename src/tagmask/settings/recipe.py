@@ -76,6 +76,7 @@ class Recipe(Settings):
         """The recipe as plain YAML/JSON values with every default written out, in the form it is read."""
         values = self.model_dump(mode="json")
         localize = values["localize"]
+        # Method and stage stand side by side in a recipe, though they are two models.
         values["localize"] = {**localize.pop("method"), **localize}
         values["refine"] = values["refine"]["chain"]
         if values["segment"]:

@@ -73,6 +73,8 @@ def _found_cuts(context: Context, model: Classifier) -> dict[str, tuple[list[Rec
         size = image.shape[0], image.shape[1]
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
         with engine.autocast(), torch.inference_mode():
+            # Plain CAM at one scale: centres of mass hardly move with better maps, and this is done for every training
+            # image.
             maps = full_size_maps(Trained(model, {}, engine.device), Cam(), _VIEWS.of(image), channels, size)
         nowhere = [names[label] for label, row in zip(sample.tags, maps, strict=True) if not row.any()]
         note = (

@@ -133,6 +133,7 @@ class TagTask:
         if not samples:
             return None
         n_classes = self.dataset.n_classes
+        # One row per image and a column that says who was read: ranks fill in their own, and a sum gathers them.
         scores = torch.zeros(len(samples), n_classes + 1, device=context.engine.device)
         self.model.eval()
         for index in context.engine.share(range(len(samples))):
@@ -175,6 +176,8 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     settings, engine = context.recipe.trainings[stage], context.engine
     given, noted = _given(context, stage)
     cuts, no_centre = _cuts(context, stage)
+    # Behind cuts and clusters: a resumed training reads those from its folder, and must still start from the same
+    # weights.
     torch.manual_seed(context.recipe.seed)
     carried: set[str] = set()
     if isinstance(settings, RetrainSettings) and settings.start == "previous":

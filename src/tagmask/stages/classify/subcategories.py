@@ -87,6 +87,7 @@ def _write(path: Path, context: Context, clusters: int, vectors: dict[str, Float
     context.progress.start("sub-categories: clusters", len(names))
     for channel, name in enumerate(names):
         members = [sample.id for sample in samples if channel + 1 in sample.tags]
+        # A seed for each class: an image more in one leaves the clusters of the others as they are.
         labels, note = clusters_of([vectors[member] for member in members], clusters, [context.recipe.seed, channel])
         for member, label in zip(members, labels, strict=True):
             images[member].append(channel * clusters + label)

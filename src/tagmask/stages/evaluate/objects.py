@@ -72,6 +72,7 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
         return counted
 
     whole = empty()
+    # What localize left out is on its list already.
     located = [sample for sample in samples if workspace.map_path(sample.id).exists()]
     count_each(context, located, work, whole.merge, problems, description=f"evaluate boxes of {split}")
     return whole.result(None if settings.threshold == "best" else settings.threshold)

@@ -108,6 +108,7 @@ class _SplitScores:
 
     def split_counts(self, names: tuple[str, ...], average: Average, data: str) -> SplitCounts:
         """The counts of every image; those of maps at the threshold that is best with void ignored."""
+        # The threshold that is best for all: one per image would be an oracle.
         measures = {key: maps.images(maps.best(average)) for key, maps in self.maps.items() if maps.n_images}
         measures |= {key: masks.images() for key, masks in self.masks.items() if masks.n_images}
         return SplitCounts(names, data, measures)

@@ -67,12 +67,15 @@ def activation_maps(
     if labels:
         seen = seen_of(image, settings)
         merged: Tensor = settings.method.image_maps(trained, seen, channels, views_of(settings)).float().cpu()
+        # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
+        # knows one grid.
         merged = resize(merged, size)
     else:
         merged = torch.zeros(0, *size)
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
     return ActivationMaps(
         classes=(channels.cpu() + 1).numpy(),
+        # After all views and once. The maximum is kept beside: it says what the division hides, how sure the map was.
         maps=(merged / (peak[:, None, None] + 1e-5)).numpy(),
         peak=peak.numpy(),
         image_size=(image.shape[0], image.shape[1]),
@@ -185,6 +188,7 @@ def _study(
             return number, image
         image = seen_of(image, context.recipe.localize)
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
+        # By the image's number: the sample does not depend on which process, or thread, an image falls to.
         rng = np.random.default_rng([engine.seed, number])
         with engine.autocast(), torch.inference_mode():
             return number, part.study(trained, image, channels, views, rng)

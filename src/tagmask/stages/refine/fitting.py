@@ -78,6 +78,8 @@ def fitted_chain(context: Context, refiners: Sequence[Any], samples: list[Sample
             ready.append(refiner)
             continue
         fitting = _Fitting(context, position, refiner, ready)
+        # model.safetensors is written last, so where it is everything before it is whole; only what was left out must
+        # be read back to be reported again.
         if fitting.path.exists():
             problems = [problem for problem in context.workspace.problems() if problem.stage == TRAINING]
         else:
@@ -168,6 +170,7 @@ class _Fitting:
         if not learnt_from:
             msg = f"refine: {self.refiner.name} has no train image to learn from; see problems.jsonl"
             raise RunError(msg)
+        # Here, not once per run: a refiner starts alike whether the ones before it were trained or read back.
         torch.manual_seed(context.recipe.seed)
         model = self.refiner.build(self._backbone(pretrained=True))
         model.train()
@@ -185,6 +188,7 @@ class _Fitting:
         )
         if engine.is_main:
             self.refiner.finish(model, self._images(learnt_from), engine.device)
+            # Before the network: its file says that the training is done, and a kill in between must not lose the list.
             context.workspace.write_problems(TRAINING, [*earlier, *problems])
             save_weights(self.path, model, {"kind": self.refiner.name, "settings": self.refiner.dump()})
             (self.folder / "state.ckpt").unlink(missing_ok=True)

@@ -87,6 +87,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
     if not samples:
         msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
         raise RunError(msg)
+    # Drawn, not the first ones: ids are often sorted by class.
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
     loader = ImageLoader("refine", max_pixels=context.source.max_pixels, cache_bytes=0)
     statistic, refined = AutoThreshold(), context.recipe.refine.makes_maps
@@ -96,6 +97,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         if isinstance(image, Problem):
             return image
         maps = torch.from_numpy(load(sample).maps)
+        # On the maps' grid: outlines are no finer than the maps, and a sixteenth of the pixels is counted.
         small = resize_image(image, (maps.shape[1], maps.shape[2]))
         try:
             # Maps that no refiner has drawn to the outlines need a guide that is.

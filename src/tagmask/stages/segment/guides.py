@@ -87,6 +87,7 @@ def check_saliency(
         for row, side in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
             counts[row] += [(side & counted & ~salient).sum(), (side & counted & salient).sum()]
         labels, plane = torch.from_numpy(mask)[None], torch.from_numpy(saliency)[None]
+        # Both ways round: which agrees better says whether to invert, or whether the maps are of something else.
         temperatures.append([float(conflict_temperature(labels, p)) for p in (plane, 1 - plane)])
     if not temperatures or not counts[1].sum():
         return

@@ -47,6 +47,7 @@ def labels_within_tags(
     if crf is not None and len(allowed) > 1:
         drawn = dense_crf(image, kept, **PRESETS[crf])  # type: ignore[arg-type]
     chosen = drawn.argmax(0)
+    # Of the network's own probabilities: after ten rounds of a CRF nearly every pixel is sure.
     margin = margin_of(kept, chosen)
     labels: UInt8Array = np.asarray(allowed, np.uint8)[chosen.numpy()]
     labels[(margin < ignore).numpy()] = IGNORE_INDEX
@@ -80,6 +81,7 @@ def relabel(
         labels, margin = labels_within_tags(
             image, probabilities, sample.tags, crf=settings.relabel.crf, ignore=settings.relabel.ignore
         )
+        # Margins first: a mask says that its image is done.
         save_grey(workspace.grey_path(sample.id, stage, "margins"), margin.numpy())
         save_mask(workspace.mask_path(sample.id, stage), labels)
         return None

@@ -81,6 +81,7 @@ class MaskSet:
         except TagmaskError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
         augment, size = self.augment, (image.shape[0], image.shape[1])
+        # One view for all planes: saliency or weights of another crop would still train, and wrongly.
         view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng)
         item = {"image": view.pixels(image, augment.colour_jitter, rng), "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
@@ -114,6 +115,7 @@ class SegmentationTask:
 
     def rate(self, step: int, total: int) -> float:
         """As the recipe says."""
+        # DeepLab's code renews the rate every ten updates.
         return rate_factor(self.settings.optimizer, step - step % self.settings.hold, total)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
