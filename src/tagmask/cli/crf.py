@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,19 +33,26 @@ def crf(
     Writes DIR/NAME.png for MASKS/NAME.png or NAME.npz and the image of that name. Finished masks are kept, so the
     same command goes on where it stopped. What cannot be read is listed at the end and in DIR/problems.jsonl.
     """
-    chosen = _method(settings or [])
+    method = _method(settings or [])
     from tagmask.cli.terminal import terminal_progress
+    from tagmask.engine.processes import available_cores
     from tagmask.predict.crf_folder import refine_folder
 
-    count = workers or _cores()
+    n_workers = workers or available_cores()
     with terminal_progress(plain=plain) as progress:
         result = refine_folder(
-            images, masks, output, crf=chosen, confidence=confidence, workers=count, progress=progress
+            images,
+            masks,
+            output,
+            crf=method,
+            confidence=confidence,
+            workers=n_workers,
+            progress=progress,
         )
     for problem in result.problems:
         typer.echo(f"skipped: {problem.path}: {problem.reason}", err=True)
-    kept = f", {result.kept} were there" if result.kept else ""
-    typer.echo(f"{result.done} masks refined{kept}, {len(result.problems)} left out, in {output}")
+    earlier = f", {result.kept} were there" if result.kept else ""
+    typer.echo(f"{result.done} masks refined{earlier}, {len(result.problems)} left out, in {output}")
     if not result.done and not result.kept:
         msg = f"no mask of {masks} could be refined; {output / 'problems.jsonl'} says why"
         raise InputError(msg)
@@ -71,11 +77,5 @@ def _method(settings: list[str]) -> DenseCrf | None:
         except yaml.YAMLError as error:
             msg = f"'{text}': the value is not YAML"
             raise InputError(msg) from error
-    built: DenseCrf = build_method("refiner", {"name": "dense_crf", **values}, where="crf", base=Path())
-    return built
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    method: DenseCrf = build_method("refiner", {"name": "dense_crf", **values}, where="crf", base=Path())
+    return method

@@ -7,6 +7,7 @@ known which item it held.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from tagmask.errors import RunError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PATIENCE = 5.0  # seconds for a process to end by itself
+
+
+def available_cores() -> int:
+    """Processors that this process may use: a container or ``taskset`` may grant fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
 
 
 @dataclass

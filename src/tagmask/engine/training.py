@@ -181,11 +181,9 @@ def train(
         batch_sampler=_Batches(engine, n_items, batch_size, options, range(start, total)),
     )
     progress.start(description, total, start)
-    loaded = iter(loader)
+    loaded, nothing = iter(loader), f"{description}: none of the {n_items}"
     for step in range(start, total):
-        batches = _readable_batches(
-            islice(loaded, options.accumulate), state.problems, f"{description}: none of the {n_items}"
-        )
+        batches = _readable_batches(islice(loaded, options.accumulate), state.problems, nothing)
         # Dropout: other masks on each rank; hash() of a tuple of ints does not depend on the process.
         torch.manual_seed(hash((engine.seed, step, engine.fabric.global_rank)) & 0x7FFFFFFF)
         for group in optimizer.param_groups:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from tagmask.errors import InputError, RunError, TagmaskError
-from tagmask.experiments.sweep import Point, check_one_process, is_run, run_points, safe_name
+from tagmask.experiments.points import Point, check_one_process, is_run, run_points, safe_name
 from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.report.several.compare_page import compare_html
 from tagmask.report.several.groups import grouped_runs
@@ -60,23 +60,23 @@ def compare(
         RunError: every recipe failed, and there is no run besides.
     """
     recipes: dict[int, list[Recipe]] = {
-        place: [_seeded(source, overrides, seed) for seed in (seeds or (None,))]
+        place: [_load_seeded(source, overrides, seed) for seed in (seeds or (None,))]
         for place, source in enumerate(sources)
         if not _is_folder(source)
     }
     if (overrides or seeds) and not recipes:
         msg = "changes and seeds are for recipes; runs are compared as they are"
         raise InputError(msg)
-    wanted = [recipe for several in recipes.values() for recipe in several]
-    folder = Path(output) if output is not None else _default_folder(wanted)
+    to_run = [recipe for several in recipes.values() for recipe in several]
+    folder = Path(output) if output is not None else _default_folder(to_run)
     reusable = [Path(source) for source in sources if _is_folder(source) and is_run(Path(source))]
-    done = run_points(_points(wanted, folder), reuse=reusable, progress=progress or SilentProgress())
-    failed = tuple(point for point in done if point.error is not None)
-    left = iter(done)
+    points = run_points(_points(to_run, folder), reuse=reusable, progress=progress or SilentProgress())
+    failed = tuple(point for point in points if point.error is not None)
+    remaining = iter(points)
     runs: list[Path] = []
     for place, source in enumerate(sources):
-        made = [next(left) for _ in recipes.get(place, ())]
-        runs += [Path(source)] if _is_folder(source) else [point.path for point in made if point.error is None]
+        own_points = [next(remaining) for _ in recipes.get(place, ())]
+        runs += [Path(source)] if _is_folder(source) else [point.path for point in own_points if point.error is None]
     if not runs and failed:
         msg = f"no recipe could be run; the first: {failed[0].name}: {failed[0].error}"
         raise RunError(msg)
@@ -100,7 +100,7 @@ def _is_folder(source: Any) -> TypeGuard[str | Path]:
     return isinstance(source, str | Path) and Path(source).is_dir()
 
 
-def _seeded(source: Any, overrides: Sequence[str], seed: int | None) -> Recipe:
+def _load_seeded(source: Any, overrides: Sequence[str], seed: int | None) -> Recipe:
     recipe = load_recipe(source, [*overrides, *([] if seed is None else [f"seed={seed}"])])
     check_one_process(recipe)
     return recipe

@@ -29,14 +29,14 @@ _RULE_OF: dict[Void, str] = {void: rule for rule, void in VOID_RULES}
 
 @dataclass(frozen=True)
 class Pair:
-    """A paired comparison: its figures, and where the two came from."""
+    """A paired comparison: its scores, and where the two came from."""
 
     table: PairedTable
     sides: tuple[PairedSide, PairedSide] = field(repr=False)
     split: str = "val"
 
     def to_html(self) -> str:
-        """A self-contained page: figures, every image's difference, the images that changed most."""
+        """A self-contained page: scores, every image's difference, the images that changed most."""
         source, note = open_source([side.root for side in self.sides])
         return paired_html(self.table, self.sides, source, self.split, notes=[note] if note else [])
 
@@ -59,7 +59,7 @@ def pair(
         second: another one, or the same with other ``measures``.
         split: which split.
         measures: what to compare: one name for both, or one for each (``segmentation``, ``pseudo_masks``,
-            ``refined_maps``, ``maps``, ``segmentation_full``, ``predictions``); default the last of the street that
+            ``refined_maps``, ``maps``, ``segmentation_full``, ``predictions``); default the last of the pipeline that
             both have.
         void: ``ignored`` or ``background``.
         draws: how many bootstrap samples of the images.
@@ -71,26 +71,32 @@ def pair(
         RunError: a file is broken.
     """
     roots = Path(first), Path(second)
-    stored = _read(roots[0], split), _read(roots[1], split)
-    if stored[0].classes != stored[1].classes:
+    split_counts = _read(roots[0], split), _read(roots[1], split)
+    if split_counts[0].classes != split_counts[1].classes:
         msg = f"{roots[0]} and {roots[1]} have other classes, so they cannot be compared image by image"
         raise InputError(msg)
-    chosen = _measures(roots, stored, measures)
-    counts = [part.measures[measure] for part, measure in zip(stored, chosen, strict=True)]
+    pair_measures = _measures(roots, split_counts, measures)
+    counts = [part.measures[measure] for part, measure in zip(split_counts, pair_measures, strict=True)]
     try:
-        found = paired_bootstrap(
-            *counts, void=void, average=_average(roots[0], split, chosen[0]), draws=draws, level=level, seed=seed
+        difference = paired_bootstrap(
+            *counts, void=void, average=_average(roots[0], split, pair_measures[0]), draws=draws, level=level, seed=seed
         )
     except DataError as error:
         msg = f"{roots[0]} and {roots[1]}: {error}"
         raise InputError(msg) from error
-    names = _names(roots, chosen)
-    titles = [_title(measure) for measure in dict.fromkeys(chosen)]
-    what = f"{' and '.join(titles)} on {split}, {len(found.ids)} images, {RULES[_RULE_OF[void]]}"
-    table = PairedTable(names, what, stored[0].classes, found, tuple(_notes(names, stored, counts, len(found.ids))))
+    names = _names(roots, pair_measures)
+    titles = [_title(measure) for measure in dict.fromkeys(pair_measures)]
+    what = f"{' and '.join(titles)} on {split}, {len(difference.ids)} images, {RULES[_RULE_OF[void]]}"
+    table = PairedTable(
+        names,
+        what,
+        split_counts[0].classes,
+        difference,
+        tuple(_notes(names, split_counts, counts, len(difference.ids))),
+    )
     first_side, second_side = (
         PairedSide(name, root, measure, _threshold(root, split, measure))
-        for name, root, measure in zip(names, roots, chosen, strict=True)
+        for name, root, measure in zip(names, roots, pair_measures, strict=True)
     )
     return Pair(table, (first_side, second_side), split)
 
@@ -107,28 +113,30 @@ def _read(root: Path, split: str) -> SplitCounts:
     path = Workspace(root).image_counts_path(split)
     if path.is_file():
         return read_split_counts(path)
-    there = sorted(found.name.removesuffix("-images.npz") for found in path.parent.glob("*-images.npz"))
-    if there:
-        raise UnknownNameError("split", split, there, str(root))
+    splits = sorted(file.name.removesuffix("-images.npz") for file in path.parent.glob("*-images.npz"))
+    if splits:
+        raise UnknownNameError("split", split, splits, str(root))
     msg = f"{root}: holds no counts of single images. Run `tagmask evaluate {root}` first."
     raise InputError(msg)
 
 
-def _measures(roots: tuple[Path, Path], stored: tuple[SplitCounts, SplitCounts], wanted: Sequence[str]) -> list[str]:
+def _measures(
+    roots: tuple[Path, Path], split_counts: tuple[SplitCounts, SplitCounts], names: Sequence[str]
+) -> list[str]:
     """One measure for each."""
-    if len(wanted) > 2:
-        msg = f"--measure {','.join(wanted)}: name one measure for both, or one for each"
+    if len(names) > 2:
+        msg = f"--measure {','.join(names)}: name one measure for both, or one for each"
         raise InputError(msg)
-    if wanted:
-        chosen = [wanted[0], wanted[-1]]
-        for root, part, measure in zip(roots, stored, chosen, strict=True):
+    if names:
+        selection = [names[0], names[-1]]
+        for root, part, measure in zip(roots, split_counts, selection, strict=True):
             if measure not in part.measures:
                 raise UnknownNameError("measure", measure, list(part.measures), str(root))
-        return chosen
+        return selection
     order = (*FURTHEST, PREDICTIONS)
-    both = [measure for measure in order if all(measure in part.measures for part in stored)]
+    both = [measure for measure in order if all(measure in part.measures for part in split_counts)]
     return both[:1] * 2 or [
-        next((m for m in order if m in part.measures), next(iter(part.measures))) for part in stored
+        next((m for m in order if m in part.measures), next(iter(part.measures))) for part in split_counts
     ]
 
 
@@ -164,13 +172,13 @@ def _title(measure: str) -> str:
 
 
 def _notes(
-    names: tuple[str, str], stored: Sequence[SplitCounts], counts: Sequence[ImageCounts], compared: int
+    names: tuple[str, str], split_counts: Sequence[SplitCounts], counts: Sequence[ImageCounts], n_common: int
 ) -> list[str]:
-    said = ["The interval holds the choice of images, not that of seeds; compare several seeds for that."]
-    if stored[0].data != stored[1].data:
-        said.append("The two were scored on data that differs; images are matched by their names.")
-    for name, found in zip(names, counts, strict=True):
-        left = int(found.scored.sum()) - compared
-        if left:
-            said.append(f"{left} images of {name} are not in the other one and were left out.")
-    return said
+    notes = ["The interval holds the choice of images, not that of seeds; compare several seeds for that."]
+    if split_counts[0].data != split_counts[1].data:
+        notes.append("The two were scored on data that differs; images are matched by their names.")
+    for name, images in zip(names, counts, strict=True):
+        n_alone = int(images.scored.sum()) - n_common
+        if n_alone:
+            notes.append(f"{n_alone} images of {name} are not in the other one and were left out.")
+    return notes

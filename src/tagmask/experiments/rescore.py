@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tagmask.data.lists import match_ids
+from tagmask.engine.engine import IMAGES_AT_ONCE, Engine
+from tagmask.engine.image_loop import consume
+from tagmask.engine.processes import available_cores
 from tagmask.engine.threads import map_in_threads
 from tagmask.errors import DataError, InputError, TagmaskError
 from tagmask.metrics.image_counts import ImageCounts
@@ -50,16 +51,14 @@ def evaluate_again(path: Path | str, *, progress: Progress | None = None) -> Run
         InputError: not a run directory, or its data is gone.
         RunError: the run is locked, or not writable.
     """
-    from tagmask.engine.engine import Engine
-
-    run, voice = open_run(path), progress or SilentProgress()
+    run, listener = open_run(path), progress or SilentProgress()
     source: DataSource = run.recipe.data.open()
     engine = Engine(run.recipe.engine.model_copy(update={"devices": 1}), seed=run.recipe.seed)
     with run.workspace.lock():
         if run.workspace.manifest().get("data", {}).get("fingerprint") != source.fingerprint:
-            voice.warning("the data changed since this run; scoring its artifacts against the data as it is now")
-        voice.stage("evaluate", "asked for")
-        problems = evaluate.run(Context(run.recipe, run.workspace, engine, source, voice))
+            listener.warning("the data changed since this run; scoring its artifacts against the data as it is now")
+        listener.stage("evaluate", "asked for")
+        problems = evaluate.run(Context(run.recipe, run.workspace, engine, source, listener))
         run.workspace.write_problems("evaluate", problems)
         write_report(run.workspace, source)
     return run
@@ -86,22 +85,20 @@ def evaluate_images(
         InputError: not a run directory, its data is gone, or it has none of the images.
         RunError: the scores cannot be written.
     """
-    from tagmask.engine.engine import Engine
-
-    run, voice = open_run(path), progress or SilentProgress()
+    run, listener = open_run(path), progress or SilentProgress()
     source: DataSource = run.recipe.data.open()
     known = {sample.id for samples in source.splits.values() for sample in samples}
-    listed = match_ids(images, known)
-    ids = known.intersection(listed)
+    names = match_ids(images, known)
+    ids = known.intersection(names)
     if not ids:
-        msg = f"{path}: its data has none of the {len(listed)} images of the list"
+        msg = f"{path}: its data has none of the {len(names)} images of the list"
         raise InputError(msg)
-    if len(ids) < len(listed):
-        voice.warning(f"{len(listed) - len(ids)} images of the list are not in the data of this run")
+    if len(ids) < len(names):
+        listener.warning(f"{len(names) - len(ids)} images of the list are not in the data of this run")
     splits = {name: tuple(s for s in samples if s.id in ids) for name, samples in source.splits.items()}
     engine = Engine(run.recipe.engine.model_copy(update={"devices": 1}), seed=run.recipe.seed)
-    target = Workspace(output)
-    problems = evaluate.run(Context(run.recipe, run.workspace, engine, replace(source, splits=splits), voice), target)
+    target, part = Workspace(output), replace(source, splits=splits)
+    problems = evaluate.run(Context(run.recipe, run.workspace, engine, part, listener), target)
     target.write_problems("evaluate", problems)
     metrics: dict[str, Any] = read_json(output / "metrics.json")
     return metrics
@@ -136,57 +133,50 @@ def score_folder(
         UnknownNameError: no such split.
         DataError: the split has no ground truth, or the folder holds no mask of any of its images.
     """
-    voice = progress or SilentProgress()
     samples = [sample for sample in source.split(split) if source.has_mask(sample)]
     if not samples:
         msg = f"split '{split}' of this data has no ground truth, so nothing can be scored"
         raise DataError(msg)
     names = source.classes.names
-    found = {sample.id: path for sample in samples if (path := _mask_of(sample, folder)) is not None}
-    counted, problems = MaskScores(len(names)), list[Problem]()
+    paths = {sample.id: path for sample in samples if (path := _mask_of(sample, folder)) is not None}
+    scores, problems = MaskScores(len(names)), list[Problem]()
 
-    def work(sample: Sample) -> MaskCounts | Problem:
-        path = found[sample.id]
+    def work(sample: Sample) -> tuple[Sample, MaskCounts | Problem]:
+        path = paths[sample.id]
         try:
-            return count_mask(load_mask(path), source.read_mask(sample), len(names))
+            return sample, count_mask(load_mask(path), source.read_mask(sample), len(names))
         except TagmaskError as error:
-            return Problem("evaluate", sample.id, str(path), str(error))
+            return sample, Problem("evaluate", sample.id, str(path), str(error))
 
-    there = [sample for sample in samples if sample.id in found]
-    voice.start(f"evaluate {split}", len(there))
-    with closing(map_in_threads(work, there, _cpus())) as results:
-        for sample, result in zip(there, results, strict=True):
-            if isinstance(result, Problem):
-                problems.append(result)
-            else:
-                counted.add(sample.id, result, n_tags=len(sample.tags))
-            voice.advance()
-    voice.finish()
-    if not counted.n_images:
+    def take(result: tuple[Sample, MaskCounts | Problem]) -> None:
+        sample, counts = result
+        if isinstance(counts, Problem):
+            problems.append(counts)
+        else:
+            scores.add(sample.id, counts, n_tags=len(sample.tags))
+
+    pairs = [sample for sample in samples if sample.id in paths]
+    results = map_in_threads(work, pairs, min(available_cores(), IMAGES_AT_ONCE))
+    consume(results, take, progress=progress or SilentProgress(), description=f"evaluate {split}", total=len(pairs))
+    if not scores.n_images:
         reason = f"; the first: {problems[0].path}: {problems[0].reason}" if problems else ""
         msg = f"{folder}: no usable mask of any of the {len(samples)} images of split '{split}'{reason}"
         raise DataError(msg)
-    missing = tuple(sample.id for sample in samples if sample.id not in found)
-    return FolderScores(counted.result(names, average), missing, tuple(problems), counted.images())
+    missing = tuple(sample.id for sample in samples if sample.id not in paths)
+    return FolderScores(scores.result(names, average), missing, tuple(problems), scores.images())
 
 
-def write_folder_scores(found: FolderScores, source: DataSource, output: Path, *, split: str) -> None:
+def write_folder_scores(result: FolderScores, source: DataSource, output: Path, *, split: str) -> None:
     """Write the scores as a run has them: metrics.json and evaluate/SPLIT-images.npz; the measure is 'predictions'.
 
     Raises:
         RunError: they cannot be written.
     """
     names = source.classes.names
-    space = Workspace(output)
-    write_split_counts(space, split, SplitCounts(names, source.fingerprint, {PREDICTIONS: found.images}))
-    splits = {split: {PREDICTIONS: found.scores}}
+    workspace = Workspace(output)
+    write_split_counts(workspace, split, SplitCounts(names, source.fingerprint, {PREDICTIONS: result.images}))
+    splits = {split: {PREDICTIONS: result.scores}}
     write_json(output / "metrics.json", {"schema": SCHEMA, "classes": list(names), "splits": splits})
-
-
-def _cpus() -> int:
-    """Processors that this process may use, at most 16."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 16)
 
 
 def _mask_of(sample: Sample, folder: Path) -> Path | None:

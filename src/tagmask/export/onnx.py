@@ -97,15 +97,16 @@ def export_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     try:
+        # Checked under another name: a file that stands at its path has torch's logits.
         program.save(str(temporary), external_data=False)
-        found = compare(whole, temporary, size)
+        agreement = compare(whole, temporary, size)
         temporary.replace(path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error})"
         raise RunError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return found
+    return agreement
 
 
 class SamePadding(nn.Module):
@@ -134,14 +135,14 @@ class SamePadding(nn.Module):
 
 def traceable(model: nn.Module) -> nn.Module:
     """A copy with :class:`SamePadding` where the original has timm's."""
-    copied = copy.deepcopy(model)
-    for parent in list(copied.modules()):
+    duplicate = copy.deepcopy(model)
+    for parent in list(duplicate.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Conv2dSame):
                 same = SamePadding(child)
                 if all(more >= 0 for _, more in same.beyond):
                     setattr(parent, name, same)
-    return copied
+    return duplicate
 
 
 def _one_size_alone(model: nn.Module) -> str:
@@ -198,7 +199,7 @@ def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, toler
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     sizes = (size,) if size else ((96, 128), (33, 250), (160, 97))
-    largest, highest, differing, total = 0.0, 0.0, 0, 0
+    largest, highest, other_labels, total = 0.0, 0.0, 0, 0
     for number, (height, width) in enumerate(sizes):
         coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(number))
         smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -206,16 +207,16 @@ def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, toler
         with torch.inference_mode():
             expected = whole(images)
         try:
-            found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+            logits = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
         except Exception as error:  # onnxruntime's errors have no common class
             text = " ".join(str(error).split())[:200]
             msg = f"the exported network does not run on images of {height}x{width} ({text}){_remedy(size)}"
             raise InputError(msg) from error
-        largest = max(largest, float((found - expected).abs().max()))
+        largest = max(largest, float((logits - expected).abs().max()))
         highest = max(highest, float(expected.abs().max()))
-        differing += int((found.argmax(1) != expected.argmax(1)).sum())
+        other_labels += int((logits.argmax(1) != expected.argmax(1)).sum())
         total += height * width
     if not largest <= tolerance * max(1.0, highest):
         msg = f"{path.name}: its logits differ from torch's by up to {largest:.2g}; the file is not kept"
         raise RunError(msg)
-    return Agreement(largest, differing / total, sizes, dynamic=size is None)
+    return Agreement(largest, other_labels / total, sizes, dynamic=size is None)

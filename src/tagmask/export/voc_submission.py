@@ -47,21 +47,21 @@ def write_voc_submission(
         DataError: a mask holds a label that the server does not know.
         RunError: a mask is broken, or cannot be written.
     """
-    found = {unquote(path.stem): path for path in sorted(_masks(source).glob("*.png"))}
-    if not found:
+    masks = {unquote(path.stem): path for path in sorted(_masks(source).glob("*.png"))}
+    if not masks:
         msg = f"{_masks(source)}: holds no masks (PNG). Predict the images of the set first: tagmask predict"
         raise InputError(msg)
-    names = list(found) if images is None else match_ids(images, found)
-    missing = [name for name in names if name not in found]
+    names = list(masks) if images is None else match_ids(images, masks)
+    missing = [name for name in names if name not in masks]
     if missing:
         msg = f"{source}: {len(missing)} images of the list have no mask, the first: {missing[0]}"
         raise InputError(msg)
     folder = output / "results" / "VOC2012" / "Segmentation" / f"{competition}_{image_set}_cls"
     for name in names:
-        mask = load_mask(found[name])
+        mask = load_mask(masks[name])
         mask[mask == IGNORE_INDEX] = BACKGROUND
         if mask.max() > len(CLASSES):
-            msg = f"{found[name]}: holds label {mask.max()}; the server knows 0..{len(CLASSES)}"
+            msg = f"{masks[name]}: holds label {mask.max()}; the server knows 0..{len(CLASSES)}"
             raise DataError(msg)
         save_mask(folder / f"{name}.png", mask)
     return folder

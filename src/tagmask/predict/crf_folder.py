@@ -80,18 +80,18 @@ def refine_folder(
     if not 0 < confidence < 1:
         msg = f"confidence must lie between 0 and 1, got {confidence}"
         raise InputError(msg)
-    voice, target = progress or SilentProgress(), Path(output)
+    listener, target = progress or SilentProgress(), Path(output)
     jobs, problems = _jobs(Path(images), Path(sources), target)
     _check_settings(target / "crf.json", {"crf": crf.dump() if crf else None, "confidence": confidence})
     missing = [job for job in jobs if not job.target.is_file()]
-    voice.start("dense CRF", len(jobs), len(jobs) - len(missing))
+    listener.start("dense CRF", len(jobs), len(jobs) - len(missing))
     if workers > 1 and len(missing) > 1:
         _compile()
     work = partial(_refine, crf=crf, confidence=confidence)
     for problem in map_in_processes(work, missing, workers, name=lambda job: str(job.image), initializer=_one_thread):
         problems += [problem] if problem else []
-        voice.advance()
-    voice.finish()
+        listener.advance()
+    listener.finish()
     Workspace(target).write_problems(STAGE, problems)
     failed = sum(problem.id in {job.name for job in missing} for problem in problems)
     return FolderResult(len(missing) - failed, len(jobs) - len(missing), tuple(problems))
@@ -105,28 +105,28 @@ def _jobs(images: Path, sources: Path, output: Path) -> tuple[list[Job], list[Pr
     if output.resolve() == sources.resolve():
         msg = f"{output}: the output folder is that of the masks, which would be taken for finished"
         raise InputError(msg)
-    found = sorted(path for path in sources.rglob("*") if path.suffix.lower() in (".png", ".npz") and path.is_file())
-    if not found:
+    files = sorted(path for path in sources.rglob("*") if path.suffix.lower() in (".png", ".npz") and path.is_file())
+    if not files:
         msg = f"{sources}: no masks (.png) or maps (.npz) in this folder"
         raise InputError(msg)
-    known: dict[str, list[Path]] = {}
+    images_of: dict[str, list[Path]] = {}
     for path in sorted(images.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             name = path.relative_to(images).with_suffix("").as_posix()
             for key in {name, artifact_name(name)}:  # runs write the artifacts of a/b as a%2Fb
-                known.setdefault(key, []).append(path)
-    jobs, problems, taken = [], [], set()
-    for path in found:
+                images_of.setdefault(key, []).append(path)
+    jobs, problems, names = [], [], set()
+    for path in files:
         name = path.relative_to(sources).with_suffix("").as_posix()
-        if name in taken:
+        if name in names:
             msg = f"{sources / name}: is there as .png and as .npz; keep one of them"
             raise InputError(msg)
-        taken.add(name)
-        fitting = known.get(name, [])
-        if len(fitting) == 1:
-            jobs.append(Job(name, fitting[0], path, output / f"{name}.png"))
+        names.add(name)
+        candidates = images_of.get(name, [])
+        if len(candidates) == 1:
+            jobs.append(Job(name, candidates[0], path, output / f"{name}.png"))
         else:
-            why = f"{len(fitting)} images are called '{name}'" if fitting else f"no image is called '{name}'"
+            why = f"{len(candidates)} images are called '{name}'" if candidates else f"no image is called '{name}'"
             problems.append(Problem(STAGE, name, str(path), f"{path}: {why} below {images}"))
     return jobs, problems
 
@@ -142,21 +142,21 @@ def _check_settings(path: Path, settings: dict[str, object]) -> None:
 def _refine(job: Job, *, crf: DenseCrf | None, confidence: float) -> Problem | None:
     """Make one mask; what is wrong with its files is a problem, anything else an error."""
     try:
-        mask = _refined(job, crf, confidence)
+        mask = _refined_mask(job, crf, confidence)
     except (DataError, ValueError) as error:
         return Problem(STAGE, job.name, str(job.source), " ".join(str(error).split()))
     save_palette_png(job.target, mask)
     return None
 
 
-def _refined(job: Job, crf: DenseCrf | None, confidence: float) -> UInt8Array:
+def _refined_mask(job: Job, crf: DenseCrf | None, confidence: float) -> UInt8Array:
     image = read_image(job.image)
     if job.source.suffix.lower() == ".png":
         mask = read_mask_png(job.source, (image.shape[0], image.shape[1]), IGNORE_INDEX)
         return refine_mask(crf or DenseCrf(preset="irn_labels"), image, mask, confidence=confidence)
     try:
-        with stored_arrays(job.source) as stored:
-            maps, classes = stored["maps"].astype(np.float32), stored["classes"]
+        with stored_arrays(job.source) as arrays:
+            maps, classes = arrays["maps"].astype(np.float32), arrays["classes"]
     except RunError as error:
         raise DataError(str(error)) from error
     if maps.ndim != 3:

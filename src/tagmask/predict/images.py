@@ -41,7 +41,7 @@ def collect(patterns: Sequence[str]) -> dict[str, Path]:
     Raises:
         InputError: a path that does not exist, or nothing found at all.
     """
-    found: dict[Path, Path] = {}
+    relative_paths: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
@@ -49,25 +49,25 @@ def collect(patterns: Sequence[str]) -> dict[str, Path]:
             if not inside:
                 msg = f"{pattern}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
                 raise InputError(msg)
-            found.update({image: image.relative_to(path) for image in inside})
+            relative_paths.update({image: image.relative_to(path) for image in inside})
         elif path.is_file():
-            found[path] = Path(path.name)
+            relative_paths[path] = Path(path.name)
         else:
             matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
             if not matches:
                 msg = f"{pattern}: no such image or folder, and no file matches it as a pattern"
                 raise InputError(msg)
-            found.update({match: Path(match.name) for match in matches})
-    named: dict[str, Path] = {}
-    for path, relative in found.items():
+            relative_paths.update({match: Path(match.name) for match in matches})
+    images: dict[str, Path] = {}
+    for path, relative in relative_paths.items():
         name = relative.with_suffix("").as_posix()
-        if name in named:
+        if name in images:
             name = relative.as_posix()
         number = 2
-        while name in named:
+        while name in images:
             name, number = f"{relative.as_posix()}-{number}", number + 1
-        named[name] = path
-    return named
+        images[name] = path
+    return images
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def predict_images(
         predictor: from ``tagmask.load``.
         targets: name -> path, as :func:`collect` makes it.
         output: folder; also gets problems.jsonl and prediction.json, what it was made with.
-        overlay: whether overlays are wanted.
+        overlay: whether to write overlays.
         tags: known tags; other classes cannot be predicted. An image that is not among them is predicted freely.
         progress: who to tell; silent by default.
 
@@ -131,51 +131,65 @@ def predict_images(
         Images that could not be read, and what else was amiss; they are also in problems.jsonl.
     """
     _same_as_before(predictor, targets, output, tags)
-    masks, overlays = output / "masks", output / "overlays"
     problems: list[Problem] = list(tags.problems) if tags else []
-    made_before = len(problems)
+    n_table_problems, names = len(problems), list(targets)
 
     def done(name: str) -> bool:
-        files = [masks / f"{name}.png", *([overlays / f"{name}.jpg"] if overlay else [])]
-        try:
-            changed = targets[name].stat().st_mtime_ns
-            return all(file.stat().st_mtime_ns >= changed for file in files)
-        except OSError:
-            return False
+        return _is_older_than(targets[name], _files(output, name, overlay=overlay))
 
     def work(name: str) -> Problem | None:
-        path = targets[name]
-        try:
-            image = read_image(path)
-        except DataError as error:
-            problems.append(Problem(STAGE, name, str(path), str(error)))
-            return problems[-1]
-        known = tags.of(name, path) if tags else None
-        mask = predictor.labels(image, tags=known)
-        save_palette_png(masks / f"{name}.png", mask)
-        if overlay:
-            with atomic_write(overlays / f"{name}.jpg") as stream:
-                stream.write(overlay_jpeg(image, mask))
-        if tags and known is None:
-            problems.append(
-                Problem(STAGE, name, str(path), f"{tags.path}: no tags of it; all classes allowed", left_out=False)
-            )
-            return problems[-1]
-        return None
+        problem = _predict_image(predictor, name, targets[name], output, overlay=overlay, tags=tags)
+        if problem is not None:
+            problems.append(problem)
+        return problem
 
-    names = list(targets)
     try:
         process_images(
             predictor.engine, names, work, done=done, progress=progress or SilentProgress(), description="predict"
         )
     except RunError:  # also raised when not one image could be read: that is for the caller to judge
-        if sum(problem.left_out for problem in problems[made_before:]) < len(names):
+        if sum(problem.left_out for problem in problems[n_table_problems:]) < len(names):
             raise
-    place = {name: position for position, name in enumerate(names)}
-    problems[made_before:] = sorted(problems[made_before:], key=lambda problem: place[problem.id])
+    # Threads append in any order.
+    position = {name: number for number, name in enumerate(names)}
+    problems[n_table_problems:] = sorted(problems[n_table_problems:], key=lambda problem: position[problem.id])
     with atomic_write(output / "problems.jsonl", "w") as stream:
         stream.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
     return problems
+
+
+def _files(output: Path, name: str, *, overlay: bool) -> list[Path]:
+    """The mask of an image, and the overlay if it gets one."""
+    return [output / "masks" / f"{name}.png", *([output / "overlays" / f"{name}.jpg"] if overlay else [])]
+
+
+def _is_older_than(image: Path, files: Sequence[Path]) -> bool:
+    """Whether all files are there and were written after the image: one that was replaced is predicted again."""
+    try:
+        changed = image.stat().st_mtime_ns
+        return all(file.stat().st_mtime_ns >= changed for file in files)
+    except OSError:
+        return False
+
+
+def _predict_image(
+    predictor: Predictor, name: str, path: Path, output: Path, *, overlay: bool, tags: KnownTags | None
+) -> Problem | None:
+    """Write the mask and the overlay of one image; a problem if it cannot be read, or has no tags."""
+    try:
+        image = read_image(path)
+    except DataError as error:
+        return Problem(STAGE, name, str(path), str(error))
+    labels = tags.of(name, path) if tags else None
+    mask = predictor.labels(image, tags=labels)
+    mask_path, *overlay_paths = _files(output, name, overlay=overlay)
+    save_palette_png(mask_path, mask)
+    for overlay_path in overlay_paths:
+        with atomic_write(overlay_path) as stream:
+            stream.write(overlay_jpeg(image, mask))
+    if tags and labels is None:
+        return Problem(STAGE, name, str(path), f"{tags.path}: no tags of it; all classes allowed", left_out=False)
+    return None
 
 
 def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: Path, tags: KnownTags | None) -> None:
@@ -199,7 +213,7 @@ def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: P
 def overlay_jpeg(image: UInt8Array, mask: UInt8Array) -> bytes:
     """The image with its mask in palette colours at half strength, background untouched; JPEG bytes."""
     colours = np.asarray(voc_palette(), dtype=np.uint16).reshape(-1, 3)[mask]
-    mixed = np.where(mask[..., None] == 0, image, (image.astype(np.uint16) + colours + 1) // 2).astype(np.uint8)
+    blend = np.where(mask[..., None] == 0, image, (image.astype(np.uint16) + colours + 1) // 2).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(mixed).save(buffer, format="JPEG", quality=90)
+    Image.fromarray(blend).save(buffer, format="JPEG", quality=90)
     return buffer.getvalue()

@@ -50,13 +50,13 @@ class Predictor:
             raise InputError(msg)
         try:
             self.classes: tuple[str, ...] = tuple(description["classes"])
-            stored = {field.name: description[field.name] for field in fields(Inference) if field.name in description}
-            inference = Inference(**{**stored, "scales": tuple(description["scales"])})
+            values = {field.name: description[field.name] for field in fields(Inference) if field.name in description}
+            inference = Inference(**{**values, "scales": tuple(description["scales"])})
             network = description["network"]
         except (KeyError, TypeError) as error:
             msg = f"{path}: its description is not complete ({error}); save it again with this version of tagmask"
             raise InputError(msg) from error
-        self.inference = replace(inference, **_checked(changes))
+        self.inference = replace(inference, **_valid_changes(changes))
         settings = build_method("network", network, where=str(path), base=path.parent)
         if device not in DEVICES:
             raise UnknownNameError("device", device, DEVICES)
@@ -98,24 +98,24 @@ class Predictor:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _checked(changes: dict[str, Any]) -> dict[str, Any]:
+def _valid_changes(changes: dict[str, Any]) -> dict[str, Any]:
     """Changes of :class:`Inference` as far as they are any; 'none' switches the CRF off, 0 the tiles."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    if "scales" in given:
-        given["scales"] = tuple(float(scale) for scale in given["scales"])
-        if not given["scales"] or not all(0 < scale <= 8 for scale in given["scales"]):
-            msg = f"scales are factors on the image size, above 0 and up to 8, not {list(given['scales'])}"
+    values = {key: value for key, value in changes.items() if value is not None}
+    if "scales" in values:
+        values["scales"] = tuple(float(scale) for scale in values["scales"])
+        if not values["scales"] or not all(0 < scale <= 8 for scale in values["scales"]):
+            msg = f"scales are factors on the image size, above 0 and up to 8, not {list(values['scales'])}"
             raise InputError(msg)
-    if given.get("crf") == "none":
-        given["crf"] = None
-    elif "crf" in given and given["crf"] not in PRESETS:
-        raise UnknownNameError("crf", str(given["crf"]), [*PRESETS, "none"])
-    if given.get("tile") == 0:
-        given["tile"] = None
-    elif "tile" in given and given["tile"] < SMALLEST_TILE:
-        msg = f"a tile has at least {SMALLEST_TILE} pixels a side, not {given['tile']}"
+    if values.get("crf") == "none":
+        values["crf"] = None
+    elif "crf" in values and values["crf"] not in PRESETS:
+        raise UnknownNameError("crf", str(values["crf"]), [*PRESETS, "none"])
+    if values.get("tile") == 0:
+        values["tile"] = None
+    elif "tile" in values and values["tile"] < SMALLEST_TILE:
+        msg = f"a tile has at least {SMALLEST_TILE} pixels a side, not {values['tile']}"
         raise InputError(msg)
-    return given
+    return values
 
 
 def _as_array(image: UInt8Array | PillowImage | Path | str) -> UInt8Array:

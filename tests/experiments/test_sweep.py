@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from ears import Ears
 from tagmask.errors import InputError, RecipeError
-from tagmask.experiments.sweep import Sweep, expand_reuse, parse_grid, short_keys, split_values, sweep
+from tagmask.experiments.points import expand_reuse
+from tagmask.experiments.sweep import Sweep, sweep
+from tagmask.experiments.sweep_keys import parse_grid, short_keys, split_values
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json
 
@@ -174,7 +176,7 @@ def test_unexpected_errors_are_a_line_with_the_way_to_the_details(
     def breaks(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError("no\nvalue")
 
-    monkeypatch.setattr("tagmask.experiments.sweep.run", breaks)
+    monkeypatch.setattr("tagmask.experiments.points.run", breaks)
     found = sweep(short, ["seed=0,1"], output=tmp_path / "o")
     assert len(found.failed) == 2
     assert found.failed[0].error == f"ZeroDivisionError: no value (details: tagmask run {found.failed[0].path} --debug)"
