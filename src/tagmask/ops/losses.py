@@ -20,6 +20,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
         logits: [B, C + 1, H, W] float.
         labels: [B, H, W] int64, 0..C or 255.
         weights: [B, H, W] float >= 0; the mean is then weighted. All zero: 0.
+
+    Returns:
+        The loss, a scalar.
     """
     if weights is None:
         # Not torch's own mean, which is NaN where all pixels are ignored.

@@ -15,7 +15,15 @@ from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
 def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretch maps [K, h, w] bilinearly (align_corners=False) to [K, *size], float32; K = 0 is allowed."""
+    """Stretch maps bilinearly (align_corners=False).
+
+    Args:
+        maps: [K, h, w], K >= 0.
+        size: (H, W).
+
+    Returns:
+        float32 [K, H, W].
+    """
     maps = maps.float()
     if maps.shape[0] == 0:
         return maps.new_zeros((0, *size))

@@ -21,7 +21,15 @@ Flips = Literal["sum", "max"]
 
 
 def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
-    """Divide each map [..., h, w] by (its own maximum + eps): in [0, 1), not min-max."""
+    """Divide each map by (its own maximum + eps); not min-max.
+
+    Args:
+        maps: [..., h, w] float, >= 0.
+        eps: added to each maximum.
+
+    Returns:
+        [..., h, w] in [0, 1).
+    """
     # The epsilon makes an empty map 0 instead of NaN, and is part of the published numbers: the maximum stays below 1.
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + eps)
 
