@@ -11,7 +11,7 @@ import pytest
 from tagmask.report.run.charts import calibration_chart, size_chart
 from tagmask.report.run.facts import read_facts
 from tagmask.report.run.gallery import build_gallery
-from tagmask.report.score_rows import figure_rows
+from tagmask.report.score_rows import score_rows
 from tagmask.runs.run import open_run
 from tagmask.runs.workspace import Workspace
 
@@ -31,7 +31,7 @@ def test_best_and_worst_are_those_of_all_images(run: Path) -> None:
     shots = {shot.group: shot for shot in gallery.shots if shot.split == "val"}
     assert shots["best"].iou == pytest.approx(max(values.values()), abs=1e-6)
     assert shots["worst"].iou == pytest.approx(min(values.values()), abs=1e-6)
-    assert {shot.judged for shot in gallery.shots} == {"prediction", "pseudo mask"}
+    assert {shot.iou_of for shot in gallery.shots} == {"prediction", "pseudo mask"}
     for torn in (b"torn", None):
         for split in ("train", "val"):
             path = space.image_counts_path(split)
@@ -57,11 +57,11 @@ def test_charts_of_sizes_and_calibration(run: Path) -> None:
 
 def test_all_figures_side_by_side(run: Path) -> None:
     splits = json.loads((run / "metrics.json").read_text())["splits"]
-    rows = figure_rows([splits["train"]["refined_maps"]["void_ignored"], splits["val"]["segmentation"]["void_ignored"]])
+    rows = score_rows([splits["train"]["refined_maps"]["void_ignored"], splits["val"]["segmentation"]["void_ignored"]])
     found = {row[0]: row[1:] for row in rows}
     assert found["boundary mIoU"][0] == "n/a", "maps have no contours of their own"
     assert found["boundary mIoU"][1] != "n/a"
     assert found["calibration error of the labels"][0] != "n/a"
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "All figures, void ignored" in page
+    assert "All scores, void ignored" in page
     assert "Segmentation, val" in page

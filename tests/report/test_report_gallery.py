@@ -19,7 +19,8 @@ from PIL import Image
 from fake_run import FakeRun, make_run, make_source
 from tagmask.errors import UnreadableImageError
 from tagmask.metrics.segmentation import confusion_matrix, iou_per_class
-from tagmask.report.run.gallery import build_gallery, image_iou
+from tagmask.report.run.gallery import build_gallery
+from tagmask.report.run.layers import image_iou
 from tagmask.report.thumbnails import fit, heat_palette, heat_uri, mask_uri, photo_uri
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.pictures import voc_palette
@@ -61,7 +62,7 @@ def test_best_is_better_than_worst_and_nothing_is_shown_twice(full_run: FakeRun)
         )
         assert len(best) == len(worst) == 2
         assert min(best) >= max(worst)
-        assert {shot.judged for shot in gallery.shots if shot.split == split} == {judged}
+        assert {shot.iou_of for shot in gallery.shots if shot.split == split} == {judged}
 
 
 def test_layers_are_what_the_run_left(full_run: FakeRun) -> None:
@@ -136,7 +137,7 @@ def test_image_with_maps_only_is_judged_at_the_threshold(tmp_path: Path) -> None
     workspace = make_run(tmp_path / "run", source, stages=("localize",))
     low = build_gallery(workspace, source, threshold=0.0).shots
     right = build_gallery(workspace, source, threshold=0.4).shots
-    assert {shot.judged for shot in right} == {"maps"}
+    assert {shot.iou_of for shot in right} == {"maps"}
     assert np.mean([shot.iou for shot in right if shot.iou]) > np.mean([shot.iou for shot in low if shot.iou])
 
 

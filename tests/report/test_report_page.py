@@ -24,7 +24,7 @@ from tagmask.storage.records import read_json, write_json
 from tagmask.types import Problem
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "line", "circle", "rect", "polyline"}
-SECTIONS = ["figures", "gallery", "classes", "maps", "training", "confusion", "run", "problems"]
+SECTIONS = ["scores", "gallery", "classes", "maps", "training", "confusion", "run", "problems"]
 
 
 class Page(HTMLParser):
@@ -120,7 +120,7 @@ def test_partial_run_shows_what_there_is(tmp_path: Path, count: int) -> None:
     source = make_source(tmp_path / "pictures", train=4, val=4)
     page = write(make_run(tmp_path / "run", source, stages=STAGES[:count]), source)
     assert page.unbalanced == []
-    assert {"figures", "gallery", "run", "problems"} <= set(page.sections)
+    assert {"scores", "gallery", "run", "problems"} <= set(page.sections)
     assert ("training" in page.sections) == (count >= 1)
     assert ("classes" in page.sections) == (count == len(STAGES))
     if 0 < count < len(STAGES):
@@ -131,7 +131,7 @@ def test_partial_run_shows_what_there_is(tmp_path: Path, count: int) -> None:
 
 def test_empty_directory_and_no_source(tmp_path: Path) -> None:
     page = write(Workspace(tmp_path / "new"), None)
-    assert page.sections == ["figures", "gallery", "run", "problems"]
+    assert page.sections == ["scores", "gallery", "run", "problems"]
     assert "data source was not at hand" in page.text
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fake_run import FakeRun, make_run, make_source
 from tagmask.report.run.page import write_report
-from tagmask.report.run.patches import draw_patch, learnt_patches
+from tagmask.report.run.patches import draw_patch, localizer_patches
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import write_json
 from tagmask.types import DataSource
@@ -87,7 +87,7 @@ def test_rows_are_those_of_the_file(run: FakeRun) -> None:
     first, second, *_ = ids(run.source)
     leave(run.workspace, [group("cow: prototype 1", first, second), group("cow: prototype 2", second)])
     leave(run.workspace, [group("word 7", first)], name="visual_words")
-    lpcam, words = learnt_patches(run.workspace, run.source)
+    lpcam, words = localizer_patches(run.workspace, run.source)
     assert (lpcam.name, words.name) == ("lpcam", "visual_words")
     assert [(row.title, [patch.id for patch in row.patches]) for row in lpcam.rows] == [
         ("cow: prototype 1", [first, second]),
@@ -125,7 +125,7 @@ def test_nothing_learnt_or_no_pictures_wanted_no_section(run: FakeRun, pictures:
 def test_the_number_of_pictures_is_bounded_and_no_class_falls_off_the_end(run: FakeRun) -> None:
     rows = [group(f"class {place}", *ids(run.source)) for place in range(400)]
     leave(run.workspace, rows)
-    (found,) = learnt_patches(run.workspace, run.source, most=60)
+    (found,) = localizer_patches(run.workspace, run.source, most=60)
     assert sum(len(row.patches) for row in found.rows) == 60
     assert all(len(row.patches) == 3 for row in found.rows)
     assert found.total == 400
@@ -139,7 +139,7 @@ def test_an_image_is_opened_once(run: FakeRun, monkeypatch: pytest.MonkeyPatch) 
     read = patches.read_image
     monkeypatch.setattr(patches, "read_image", lambda path, **options: (opened.append(path), read(path, **options))[1])
     leave(run.workspace, [group(f"class {place}", *ids(run.source)) for place in range(9)])
-    learnt_patches(run.workspace, run.source)
+    localizer_patches(run.workspace, run.source)
     assert len(opened) == len(set(opened)) == 4
 
 
@@ -147,7 +147,7 @@ def test_images_that_are_gone_or_broken_are_noted_and_the_rest_is_shown(run: Fak
     first, second, third, *_ = ids(run.source)
     next(sample for sample in run.source.splits["train"] if sample.id == second).image_path.write_bytes(b"no image")
     leave(run.workspace, [group("cow", "elsewhere", first), group("boat", second), group("sheep", third)])
-    (found,) = learnt_patches(run.workspace, run.source)
+    (found,) = localizer_patches(run.workspace, run.source)
     assert [row.title for row in found.rows] == ["cow", "sheep"]
     assert len(found.notes) == 2
     assert "'elsewhere'" in found.notes[0]
@@ -167,6 +167,6 @@ def test_images_that_are_gone_or_broken_are_noted_and_the_rest_is_shown(run: Fak
 def test_a_file_that_is_not_what_it_should_be_is_no_crash(run: FakeRun, content: str) -> None:
     path = run.workspace.stage("localize") / "lpcam.json"
     path.write_text(content, encoding="utf-8")
-    assert all(not learnt.rows for learnt in learnt_patches(run.workspace, run.source))
+    assert all(not learnt.rows for learnt in localizer_patches(run.workspace, run.source))
     page = write_report(run.workspace, run.source).read_text(encoding="utf-8")
     assert "What was learnt" not in page

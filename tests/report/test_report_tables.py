@@ -13,7 +13,7 @@ import pytest
 from fake_run import FakeRun
 from tagmask.errors import InputError, RunError
 from tagmask.report.metrics_file import percent
-from tagmask.report.run.tables import duration, flat, megabytes
+from tagmask.report.run.tables import flat, megabytes, stage_time
 from tagmask.report.several.compare_page import compare_html
 from tagmask.report.several.groups import compare_runs, recipe_name
 from tagmask.report.several.score_table import Cell
@@ -175,6 +175,6 @@ def test_comparison_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_texts_of_times_and_sizes() -> None:
-    assert [duration(s) for s in (4.21, 59.97, 75, 3725)] == ["4.2 s", "1 min 00 s", "1 min 15 s", "1 h 02 min"]
+    assert [stage_time(s) for s in (4.21, 59.97, 75, 3725)] == ["4.2 s", "1 min 00 s", "1 min 15 s", "1 h 02 min"]
     assert [megabytes(m) for m in (812.4, 2048)] == ["812 MB", "2.0 GB"]
     assert flat({"a": {"b": 1}, "c": [1, 2]}) == [("a.b", "1"), ("c", "1, 2")]

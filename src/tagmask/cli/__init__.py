@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, compare, crf, data, export, predict, recipes, runs, sweep
-from tagmask.cli import evaluate as figures
+from tagmask.cli import catalogue, compare, crf, data, evaluate, export, predict, recipes, runs, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -46,8 +45,8 @@ app.command("sweep")(guarded(sweep.sweep))
 app.command("status")(guarded(runs.status))
 app.command("predict")(guarded(predict.predict))
 app.command("crf")(guarded(crf.crf))
-app.command("evaluate")(guarded(figures.evaluate))
-app.command("report")(guarded(figures.report))
+app.command("evaluate")(guarded(evaluate.evaluate))
+app.command("report")(guarded(evaluate.report))
 app.command("compare")(guarded(compare.compare))
 app.command("methods")(guarded(catalogue.methods))
 app.command("doctor")(guarded(catalogue.doctor))

@@ -90,13 +90,13 @@ def _score_folder(source: str, folder: Path, split: str, output: Path | None, pr
     from tagmask.cli.terminal import print_table
     from tagmask.experiments.rescore import score_folder, write_folder_scores
     from tagmask.report.metrics_file import RULES
-    from tagmask.report.score_rows import figure_rows
+    from tagmask.report.score_rows import score_rows
 
     data = data_settings(source).open()
     found = score_folder(data, folder, split=split, progress=progress)
     images = found.scores["void_ignored"]["n_images"]
     print_table(*_class_table(found.scores), title=f"{folder}, split {split}, {images} images")
-    print_table(("figure", *RULES.values()), figure_rows([found.scores[rule] for rule in RULES]), title="All figures")
+    print_table(("score", *RULES.values()), score_rows([found.scores[rule] for rule in RULES]), title="All scores")
     if output is not None:
         write_folder_scores(found, data, output, split=split)
         typer.echo(f"scores: {output / 'metrics.json'}")

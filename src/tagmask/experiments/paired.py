@@ -156,7 +156,7 @@ def _threshold(root: Path, split: str, measure: str) -> float | None:
 def _names(roots: tuple[Path, Path], measures: Sequence[str]) -> tuple[str, str]:
     """What to call them: the runs' names, or the folders', or what was compared, whichever differs first."""
     runs = [
-        read_run(root, scored=False).name if (root / "manifest.json").is_file() else root.resolve().name
+        read_run(root, need_scores=False).name if (root / "manifest.json").is_file() else root.resolve().name
         for root in roots
     ]
     folders = [root.resolve().name for root in roots]

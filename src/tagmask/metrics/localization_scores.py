@@ -25,7 +25,7 @@ class LocalizationScores:
     """Scores of images with one class each.
 
     Args:
-        component: the box that the figures in front are for; all kinds are counted.
+        component: the box that the scores in front are for; all kinds are counted.
         thresholds: how many, at 0, 1/n, ..., (n-1)/n.
         iou: a box is right where its IoU exceeds this.
         inclusive: the last row and column of a true box's numbers belong to it.

@@ -4,7 +4,7 @@ The object is all pixels of a foreground class in an image (masks of classes kno
 the image's counted pixels. Objects are put into groups of fixed shares, and into the quarters of the split's own
 sizes. In a group, hits and unions of a class are added up over its objects; the score is the mean over the classes that
 have an object in the group. What is marked as a class in images without it belongs to no group (the split's mIoU
-counts it), so these figures are a little higher than that.
+counts it), so these scores are a little higher than that.
 """
 
 from __future__ import annotations

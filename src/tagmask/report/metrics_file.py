@@ -8,7 +8,7 @@ from typing import Any
 
 ABSENT = "n/a"
 
-#: Key in metrics.json -> what people call it, in the order of the street.
+#: Key in metrics.json -> what people call it, in the order of the pipeline.
 MEASURES: Mapping[str, str] = {
     "maps": "Activation maps",
     "refined_maps": "Refined maps",
@@ -55,11 +55,11 @@ def miou(metrics: Any, split: str, measure: str, rule: str) -> float | None:
     return number(scores(metrics, split, measure, rule).get("miou"))
 
 
-def localized(metrics: Any) -> tuple[str, Mapping[str, Any]]:
+def localization_of(metrics: Any) -> tuple[str, Mapping[str, Any]]:
     """The split whose objects were localised and its ``localization`` object; ('', {}) without."""
-    for split, scored in mapping(dig(metrics, "localization")).items():
-        if number(dig(scored, "gt_known")) is not None:
-            return str(split), mapping(scored)
+    for split, entry in mapping(dig(metrics, "localization")).items():
+        if number(dig(entry, "gt_known")) is not None:
+            return str(split), mapping(entry)
     return "", {}
 
 

@@ -1,4 +1,4 @@
-"""All single figures of some scores objects side by side, as rows for a terminal or a page."""
+"""All single scores of some scores objects side by side, as rows for a terminal or a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from tagmask.report.metrics_file import dig, mapping, number, percent
 
-#: What people call a figure -> where it stands in a scores object.
-FIGURES: Mapping[str, tuple[str, ...]] = {
+#: What people call a score -> where it stands in a scores object.
+SCORES: Mapping[str, tuple[str, ...]] = {
     "mIoU": ("miou",),
     "mIoU of the objects": ("miou_foreground",),
     "pixel accuracy": ("pixel_accuracy",),
@@ -30,13 +30,13 @@ FIGURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def figure_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """(figure, percent in each column) of everything that at least one of them has.
+def score_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """(score, percent in each column) of everything that at least one of them has.
 
     Args:
         columns: scores objects (docs/artifacts.md): other void rules, other measures, other splits.
     """
-    rows = [(title, *_values(columns, *keys)) for title, keys in FIGURES.items()]
+    rows = [(title, *_values(columns, *keys)) for title, keys in SCORES.items()]
     for group in _groups(columns, "by_class_count"):
         noun = "class" if group == "1" else "classes"
         rows.append((f"mIoU, images with {group} {noun}", *_values(columns, "by_class_count", group)))

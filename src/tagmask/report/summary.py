@@ -39,9 +39,9 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ratio = number(dig(metrics, "ratio_to_full", rule))
         if ratio is not None:
             rows.append(("segmentation / full supervision", _RULE_NAMES[rule], ABSENT, percent(ratio)))
-    for split, scored in mapping(dig(metrics, "localization")).items():
+    for split, entry in mapping(dig(metrics, "localization")).items():
         for key, title in ERRORS.items():
-            value = number(dig(scored, key))
+            value = number(dig(entry, key))
             if value is not None:
                 both = (percent(value), ABSENT) if split == "train" else (ABSENT, percent(value))
                 rows.append((f"boxes, {title} error", "", *both))

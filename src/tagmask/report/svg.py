@@ -178,8 +178,8 @@ def _marker(frame: _Frame, marker: Marker) -> str:
 
 def _hover(frame: _Frame, series: Sequence[Series], x_label: str, digits: int) -> list[str]:
     """Invisible columns that tell the values under the pointer."""
-    told = [line for line in series if not line.faint and line.x]
-    if not told:
+    hover_lines = [line for line in series if not line.faint and line.x]
+    if not hover_lines:
         return []
     low, high = frame.x_range
     width = (high - low) / _HOVER_COLUMNS
@@ -187,7 +187,7 @@ def _hover(frame: _Frame, series: Sequence[Series], x_label: str, digits: int) -
     for column in range(_HOVER_COLUMNS):
         centre = low + (column + 0.5) * width
         lines = [f"{x_label} {centre:.4g}"]
-        for line in told:
+        for line in hover_lines:
             nearest = min(range(len(line.x)), key=lambda index: abs(line.x[index] - centre))
             lines.append(f"{line.name}: {line.y[nearest]:.{digits}f}")
         x0 = frame.x(low + column * width)
@@ -226,20 +226,20 @@ def line_chart(
     Returns:
         SVG markup, '' when there is no point to draw.
     """
-    drawn = [line for line in series if len(line.x)]
-    if not drawn:
+    lines = [line for line in series if len(line.x)]
+    if not lines:
         return ""
-    xs = [x for line in drawn for x in line.x]
-    ys = [y for line in drawn for y in line.y] + [m.y for m in markers if m.y is not None]
-    ys += [y + sign * half for line in drawn for y, half in zip(line.y, line.spread, strict=False) for sign in (-1, 1)]
+    xs = [x for line in lines for x in line.x]
+    ys = [y for line in lines for y in line.y] + [m.y for m in markers if m.y is not None]
+    ys += [y + sign * half for line in lines for y, half in zip(line.y, line.spread, strict=False) for sign in (-1, 1)]
     if y_range is None:
         low, high = _widen(min(ys), max(ys))
         y_range = (max(low - 0.05 * (high - low), 0.0) if low >= 0 else low, high + 0.05 * (high - low))
     frame = _Frame(x_range or _widen(min(xs), max(xs)), _widen(*y_range))
     parts = [_open(label, WIDTH, HEIGHT), *_y_axis(frame, y_label), *_x_axis(frame, x_label, x_ticks)]
-    parts += [bar for line in drawn for bar in _error_bars(frame, line)]
-    parts += [_polyline(frame, line) for line in sorted(drawn, key=lambda line: not line.faint)]
-    parts += _hover(frame, drawn, x_label, digits) if hover else []
+    parts += [bar for line in lines for bar in _error_bars(frame, line)]
+    parts += [_polyline(frame, line) for line in sorted(lines, key=lambda line: not line.faint)]
+    parts += _hover(frame, lines, x_label, digits) if hover else []
     parts += [_marker(frame, marker) for marker in markers]
     return "".join([*parts, "</svg>"])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tagmask.metrics.boxes import Component, boxes_of_levels, threshold_levels
 from tagmask.metrics.localization import class_map
-from tagmask.report.metrics_file import localized, number
+from tagmask.report.metrics_file import localization_of, number
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json
 from tagmask.types import IGNORE_INDEX, Sample, UInt8Array
@@ -29,19 +29,19 @@ def box_masks(workspace: Workspace, sample: Sample) -> list[tuple[Kind, str, UIn
     path = workspace.root / "metrics.json"
     if not boxes or not path.exists() or not workspace.map_path(sample.id).exists():
         return []
-    _, scored = localized(read_json(path))
-    threshold = number(scored.get("threshold"))
+    _, localization = localization_of(read_json(path))
+    threshold = number(localization.get("threshold"))
     kinds: tuple[Component, ...] = get_args(Component)
-    component = next((kind for kind in kinds if kind == scored.get("component")), None)
-    stored, (label,) = workspace.load_maps(sample.id), sample.tags
-    if threshold is None or component is None or label not in stored.classes:
+    component = next((kind for kind in kinds if kind == localization.get("component")), None)
+    stored_maps, (label,) = workspace.load_maps(sample.id), sample.tags
+    if threshold is None or component is None or label not in stored_maps.classes:
         return []
-    full = class_map(stored.maps[stored.classes.tolist().index(label)], stored.image_size)
+    full = class_map(stored_maps.maps[stored_maps.classes.tolist().index(label)], stored_maps.image_size)
     own = boxes_of_levels(threshold_levels(full, np.array([threshold])), 1, component).tolist()
-    drawn = (label - 1) % (IGNORE_INDEX - 1) + 1  # more classes than colours
+    colour = (label - 1) % (IGNORE_INDEX - 1) + 1  # more classes than colours
     return [
-        ("prediction", "box of the map", frames(own, stored.image_size, drawn)),
-        ("truth", "true boxes", frames(boxes, stored.image_size, drawn)),
+        ("prediction", "box of the map", frames(own, stored_maps.image_size, colour)),
+        ("truth", "true boxes", frames(boxes, stored_maps.image_size, colour)),
     ]
 
 

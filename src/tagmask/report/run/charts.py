@@ -1,4 +1,4 @@
-"""The charts of the page: from the facts of a run to figures with a title and a legend."""
+"""The charts of the page: from the facts of a run to SVG with a title and a legend."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def threshold_charts(facts: Facts) -> list[Chart]:
     One line per split with its best marked. The threshold of the run is marked on the maps it was applied
     to: the refined ones where there are any.
     """
-    made = []
+    charts = []
     applied = "refined_maps" if _curves(facts, "refined_maps") else "maps"
     for measure in ("maps", "refined_maps"):
-        chart = _threshold_chart(facts, measure, marked=measure == applied)
+        chart = _threshold_chart(facts, measure, mark_threshold=measure == applied)
         if chart is not None:
-            made.append(chart)
-    chosen = _statistic_chart(facts)
-    return [*made, chosen] if chosen is not None else made
+            charts.append(chart)
+    statistic = _statistic_chart(facts)
+    return [*charts, statistic] if statistic is not None else charts
 
 
 def _curves(facts: Facts, measure: str) -> list[tuple[str, list[tuple[float, float]]]]:
     """(split, points) of every split that has a threshold curve."""
-    shown = rules(facts.metrics)
-    found = []
-    for split in splits(facts.metrics) if shown else ():
-        curve = dig(scores(facts.metrics, split, measure, shown[0]), "threshold_curve")
+    void_rules = rules(facts.metrics)
+    curves = []
+    for split in splits(facts.metrics) if void_rules else ():
+        curve = dig(scores(facts.metrics, split, measure, void_rules[0]), "threshold_curve")
         points = _pairs(dig(curve, "thresholds"), dig(curve, "miou"))
         if points:
-            found.append((split, points))
-    return found
+            curves.append((split, points))
+    return curves
 
 
-def _threshold_chart(facts: Facts, measure: str, *, marked: bool) -> Chart | None:
+def _threshold_chart(facts: Facts, measure: str, *, mark_threshold: bool) -> Chart | None:
     series, markers, legend = [], [], []
     for split, points in _curves(facts, measure):
         x, y = [a for a, _ in points], [100 * b for _, b in points]
@@ -68,25 +68,27 @@ def _threshold_chart(facts: Facts, measure: str, *, marked: bool) -> Chart | Non
         label=f"mIoU of the {MEASURES[measure].lower()} at each threshold",
         x_label="background threshold",
         y_label="mIoU",
-        markers=[*markers, *(_chosen(facts) if marked else ())],
+        markers=[*markers, *(_threshold_markers(facts) if mark_threshold else ())],
         y_range=(0.0, max(max(line.y) for line in series) * 1.12),
     )
-    return Chart(f"{MEASURES[measure]} at each threshold", svg, (*legend, *(_exceptions(facts) if marked else ())))
+    return Chart(
+        f"{MEASURES[measure]} at each threshold", svg, (*legend, *(_exceptions(facts) if mark_threshold else ()))
+    )
 
 
 def _exceptions(facts: Facts) -> list[tuple[str, str]]:
     """Legend entries of classes with a threshold of their own, and of the band that is ignored."""
-    given = facts.thresholds
-    own = ((str(name), number(value)) for name, value in mapping(given.get("per_class")).items())
+    thresholds = facts.thresholds
+    own = ((str(name), number(value)) for name, value in mapping(thresholds.get("per_class")).items())
     entries = [("var(--ink-2)", f"{name}: {value:.2f}") for name, value in own if value is not None]
-    band = given.get("band")
+    band = thresholds.get("band")
     margins = [number(value) for value in band] if isinstance(band, list) and len(band) == 2 else []
     if margins and None not in margins:
         entries.append(("var(--ink-2)", f"ignored: {margins[0]:.2f} below to {margins[1]:.2f} above the threshold"))
     return entries
 
 
-def _chosen(facts: Facts) -> list[Marker]:
+def _threshold_markers(facts: Facts) -> list[Marker]:
     """The threshold of the run, as a vertical line."""
     value = number(dig(facts.metrics, "threshold", "value"))
     value = number(facts.thresholds.get("value")) if value is None else value
@@ -108,7 +110,7 @@ def _statistic_chart(facts: Facts) -> Chart | None:
         label=f"{name} at each threshold",
         x_label="background threshold",
         y_label=name,
-        markers=_chosen(facts),
+        markers=_threshold_markers(facts),
         digits=4,
     )
     return Chart("How the threshold was chosen, without any mask", svg, (("var(--tags)", name),))
@@ -124,14 +126,14 @@ def _pairs(xs: Any, ys: Any) -> list[tuple[float, float]]:
 
 def training_charts(facts: Facts) -> list[Chart]:
     """Loss of every trained stage, and the classifier's validation mAP."""
-    made = []
+    charts = []
     colours = {"classify": "tags", "segment": "segmentation", "segment/full": "segmentation_full"}
     for stage, title in trainings(facts.manifest).items():
         history = facts.histories.get(stage, ())
         colour = COLOURS[colours.get(stage, "tags")]
         chart = _loss_chart(history, f"{title}: loss", colour)
         if chart is not None:
-            made.append(chart)
+            charts.append(chart)
         if stage.startswith("classify"):
             points = _points(history, "val_map")
             x, y = [step for step, _ in points], [100 * value for _, value in points]
@@ -143,13 +145,13 @@ def training_charts(facts: Facts) -> list[Chart]:
                 markers=[Marker(a, f"step {a:g}: {b:.1f}", colour, b) for a, b in zip(x, y, strict=True)][-40:],
             )
             if svg:
-                made.append(Chart(f"{title}: val mAP", svg, ((colour, f"last {y[-1]:.1f}"),)))
-    return made
+                charts.append(Chart(f"{title}: val mAP", svg, ((colour, f"last {y[-1]:.1f}"),)))
+    return charts
 
 
 def _points(history: History, key: str) -> list[tuple[float, float]]:
-    found = ((number(line.get("step")), number(line.get(key))) for line in history)
-    return [(step, value) for step, value in found if step is not None and value is not None]
+    pairs = ((number(line.get("step")), number(line.get(key))) for line in history)
+    return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
 def _loss_chart(history: History, title: str, colour: str) -> Chart | None:
@@ -169,7 +171,7 @@ def count_chart(facts: Facts) -> Chart | None:
     """Mean IoU by the number of classes in the image, every measure of the split that has most of them."""
     return _group_chart(
         facts,
-        lambda found: mapping(found.get("by_class_count")),
+        lambda entry: mapping(entry.get("by_class_count")),
         title="By number of classes in the image",
         x_label="classes in the image",
     )
@@ -178,8 +180,8 @@ def count_chart(facts: Facts) -> Chart | None:
 def size_chart(facts: Facts) -> Chart | None:
     """Mean IoU by the share of the image that the object covers, likewise."""
 
-    def groups(found: Mapping[str, Any]) -> Mapping[str, Any]:
-        shares = mapping(dig(found, "by_object_size", "shares"))
+    def groups(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        shares = mapping(dig(entry, "by_object_size", "shares"))
         return {group: dig(values, "miou") for group, values in shares.items()}
 
     return _group_chart(facts, groups, title="By size of the object", x_label="share of the image")
@@ -189,10 +191,10 @@ def _group_chart(
     facts: Facts, groups_of: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, title: str, x_label: str
 ) -> Chart | None:
     """Bars of every measure, by the groups of its scores object."""
-    shown = rules(facts.metrics)
+    void_rules = rules(facts.metrics)
     best: tuple[str, list[tuple[str, str, Sequence[float | None]]], list[str]] | None = None
-    for split in reversed(splits(facts.metrics)) if shown else ():
-        tables = {m: groups_of(scores(facts.metrics, split, m, shown[0])) for m in MEASURES}
+    for split in reversed(splits(facts.metrics)) if void_rules else ():
+        tables = {m: groups_of(scores(facts.metrics, split, m, void_rules[0])) for m in MEASURES}
         groups = [
             group
             for group in dict.fromkeys(group for table in tables.values() for group in table)
@@ -215,17 +217,17 @@ def _group_chart(
 
 def calibration_chart(facts: Facts) -> Chart | None:
     """Share of right pixels at each score of the maps that masks are made of; on the diagonal a score is true."""
-    shown = rules(facts.metrics)
-    for measure in ("refined_maps", "maps") if shown else ():
+    void_rules = rules(facts.metrics)
+    for measure in ("refined_maps", "maps") if void_rules else ():
         series, legend = [], []
         for split in splits(facts.metrics):
-            found = mapping(scores(facts.metrics, split, measure, shown[0]).get("calibration"))
-            points = _pairs(found.get("confidence"), found.get("accuracy"))
+            calibration = mapping(scores(facts.metrics, split, measure, void_rules[0]).get("calibration"))
+            points = _pairs(calibration.get("confidence"), calibration.get("accuracy"))
             if points:
                 colour = _SPLIT_COLOURS.get(split, _OTHER_SPLIT)
                 x, y = zip(*points, strict=True)
                 series.append(Series(split, x, [100 * value for value in y], colour))
-                legend.append((colour, f"{split}: calibration error {percent(number(found.get('ece')))}"))
+                legend.append((colour, f"{split}: calibration error {percent(number(calibration.get('ece')))}"))
         if series:
             svg = line_chart(
                 [*series, Series("as it says", [0, 1], [0, 100], "var(--ink-2)", faint=True, dashed=True)],
@@ -250,10 +252,10 @@ class Confusion:
 
 def confusion(facts: Facts) -> Confusion | None:
     """Confusion of the furthest measure that has one, each row as shares of the true class."""
-    shown = rules(facts.metrics)
-    for measure in FURTHEST if shown else ():
+    void_rules = rules(facts.metrics)
+    for measure in FURTHEST if void_rules else ():
         for split in reversed(splits(facts.metrics)):
-            rows = _shares(scores(facts.metrics, split, measure, shown[0]).get("confusion"))
+            rows = _shares(scores(facts.metrics, split, measure, void_rules[0]).get("confusion"))
             names = facts.classes
             if not rows or len(rows) != len(names):
                 continue

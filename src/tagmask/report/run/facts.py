@@ -59,8 +59,8 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
 
     def lines(path: Path) -> History:
         nothing: list[dict[str, Any]] = []
-        stored = attempt(lambda: read_jsonl(path), nothing)
-        return tuple(line for line in stored if isinstance(line, Mapping))
+        values = attempt(lambda: read_jsonl(path), nothing)
+        return tuple(line for line in values if isinstance(line, Mapping))
 
     root = workspace.root
     empty: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The first thing on the page: the figures as cards, and what they mean in plain words."""
+"""The first thing on the page: the scores as cards, and what they mean in plain words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tagmask.report.metrics_file import (
     MEASURES,
     RULES,
     dig,
-    localized,
+    localization_of,
     miou,
     number,
     percent,
@@ -21,7 +21,7 @@ from tagmask.report.metrics_file import (
 )
 from tagmask.report.run.facts import Facts
 
-#: What to show when there is room for one measure: the end of the street first.
+#: What to show when there is room for one measure: the end of the pipeline first.
 FURTHEST = ("segmentation", "pseudo_masks", "refined_maps", "maps", "segmentation_full")
 COLOURS = {
     "tags": "var(--tags)",
@@ -36,7 +36,7 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One headline figure: ``values`` are (split, percent) pairs, the main one last; ``beside``
+    """One headline score: ``values`` are (split, percent) pairs, the main one last; ``beside``
     tells the same under other rules, the main one first."""
 
     title: str
@@ -49,33 +49,35 @@ class Card:
 def cards(facts: Facts) -> list[Card]:
     """Tags, then every measure that was scored, then the ratio to full supervision."""
     metrics = facts.metrics
-    made = []
+    result = []
     tag_map = number(dig(metrics, "tags", "map"))
     if tag_map is not None:
-        made.append(Card("Tags", COLOURS["tags"], (("val", percent(tag_map)),), "mean average precision"))
-    shown = rules(metrics)
+        result.append(Card("Tags", COLOURS["tags"], (("val", percent(tag_map)),), "mean average precision"))
+    void_rules = rules(metrics)
     for measure, title in MEASURES.items():
-        values = _values(metrics, measure, shown[0]) if shown else ()
+        values = _values(metrics, measure, void_rules[0]) if void_rules else ()
         if values:
-            beside = tuple(_beside(metrics, measure, rule) for rule in shown[1:])
-            made.append(Card(title, COLOURS[measure], values, _note(metrics, measure), beside))
-    split, located = localized(metrics)
+            beside = tuple(_beside(metrics, measure, rule) for rule in void_rules[1:])
+            result.append(Card(title, COLOURS[measure], values, _note(metrics, measure), beside))
+    split, localization = localization_of(metrics)
     if split:
-        beside = tuple(f"{title}: {percent(number(located[key]))}" for key, title in ERRORS.items() if key in located)
-        value = ((split, f"{percent(number(located['gt_known']))} %"),)
-        made.append(Card("Localisation", COLOURS["maps"], value, "GT-known error of boxes", beside[1:]))
-    ratio = number(dig(metrics, "ratio_to_full", shown[0])) if shown else None
+        beside = tuple(
+            f"{title}: {percent(number(localization[key]))}" for key, title in ERRORS.items() if key in localization
+        )
+        value = ((split, f"{percent(number(localization['gt_known']))} %"),)
+        result.append(Card("Localisation", COLOURS["maps"], value, "GT-known error of boxes", beside[1:]))
+    ratio = number(dig(metrics, "ratio_to_full", void_rules[0])) if void_rules else None
     if ratio is not None:
-        others = ((RULES[rule], number(dig(metrics, "ratio_to_full", rule))) for rule in shown[1:])
+        others = ((RULES[rule], number(dig(metrics, "ratio_to_full", rule))) for rule in void_rules[1:])
         beside = tuple(f"{name}: {percent(value)} %" for name, value in others if value is not None)
         value = (("", f"{percent(ratio)} %"),)
-        made.append(Card("Ratio to full", COLOURS["full_ratio"], value, "of full supervision's mIoU", beside))
-    return made
+        result.append(Card("Ratio to full", COLOURS["full_ratio"], value, "of full supervision's mIoU", beside))
+    return result
 
 
 def _values(metrics: Any, measure: str, rule: str) -> tuple[tuple[str, str], ...]:
-    found = ((split, miou(metrics, split, measure, rule)) for split in splits(metrics))
-    return tuple((split, percent(value)) for split, value in found if value is not None)
+    pairs = ((split, miou(metrics, split, measure, rule)) for split in splits(metrics))
+    return tuple((split, percent(value)) for split, value in pairs if value is not None)
 
 
 def _beside(metrics: Any, measure: str, rule: str) -> str:
@@ -91,62 +93,62 @@ def no_masks(facts: Facts) -> str:
     """Why there is no mIoU, '' if there is one."""
     if rules(facts.metrics):
         return ""
-    said = facts.metrics.get("without_masks")
-    if said:
-        return f"No masks, no mIoU. {said}"
+    reason = facts.metrics.get("without_masks")
+    if reason:
+        return f"No masks, no mIoU. {reason}"
     if not facts.metrics:
         return "This run has not been evaluated yet, so there are no scores."
     return "No masks, no mIoU: there was nothing to compare the results with."
 
 
 def sentences(facts: Facts) -> list[str]:
-    """What the figures mean, for someone who has not read the papers."""
-    metrics, shown = facts.metrics, rules(facts.metrics)
-    if not shown:
+    """What the scores mean, for someone who has not read the papers."""
+    metrics, void_rules = facts.metrics, rules(facts.metrics)
+    if not void_rules:
         tag_map = number(dig(metrics, "tags", "map"))
         if tag_map is None:
             return []
         return [
             f"The tags of val images are ranked with a mean average precision of {percent(tag_map)}; 100 is perfect."
         ]
-    rule = shown[0]
-    said = _result(metrics, rule)
+    rule = void_rules[0]
+    texts = _result(metrics, rule)
     measure, split = _furthest(metrics, rule)
-    said += _extremes(scores(metrics, split, measure, rule), split)
-    beside = [r for r in shown if r != rule]
+    texts += _extremes(scores(metrics, split, measure, rule), split)
+    beside = [r for r in void_rules if r != rule]
     if beside:
         strict = miou(metrics, split, measure, beside[0])
         usual = miou(metrics, split, measure, rule)
         if strict is not None and usual is not None and usual - strict > 0.02:
-            said.append(
+            texts.append(
                 f"Counting unlabelled pixels as background costs {100 * (usual - strict):.1f} points: part of what "
                 "is marked lies where nobody drew a label."
             )
-    return said
+    return texts
 
 
 def _result(metrics: Any, rule: str) -> list[str]:
     model, full = (miou(metrics, "val", measure, rule) for measure in ("segmentation", "segmentation_full"))
     start = miou(metrics, "val", "maps", rule)
-    said = []
+    texts = []
     if model is not None:
         text = f"From image tags alone, the segmentation model reaches {percent(model)} mIoU on val"
         if full is not None and full > 0:
             text += f", {100 * model / full:.0f} % of the {percent(full)} that the same network reaches with real masks"
-        said.append(text + ".")
+        texts.append(text + ".")
         if start is not None:
             gain = 100 * (model - start)
-            said.append(f"That is {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the maps it grew from.")
+            texts.append(f"That is {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} the maps it grew from.")
     else:
         measure, split = _furthest(metrics, rule)
         value = percent(miou(metrics, split, measure, rule))
-        said.append(f"{MEASURES[measure]} reach {value} mIoU on {split}; no segmentation model was scored.")
-    said.append("mIoU says how well found and true areas overlap, averaged over classes: 100 is perfect.")
-    return said
+        texts.append(f"{MEASURES[measure]} reach {value} mIoU on {split}; no segmentation model was scored.")
+    texts.append("mIoU says how well found and true areas overlap, averaged over classes: 100 is perfect.")
+    return texts
 
 
 def _furthest(metrics: Any, rule: str) -> tuple[str, str]:
-    """The last measure of the street that was scored, and a split it was scored on (val if possible)."""
+    """The last measure of the pipeline that was scored, and a split it was scored on (val if possible)."""
     for measure in FURTHEST:
         for split in ("val", *splits(metrics)):
             if miou(metrics, split, measure, rule) is not None:
@@ -154,8 +156,8 @@ def _furthest(metrics: Any, rule: str) -> tuple[str, str]:
     return "segmentation", "val"
 
 
-def _extremes(found: Mapping[str, Any], split: str) -> list[str]:
-    iou = found.get("iou")
+def _extremes(entry: Mapping[str, Any], split: str) -> list[str]:
+    iou = entry.get("iou")
     if not isinstance(iou, Mapping):
         return []
     names = [(number(value), str(name)) for name, value in list(iou.items())[1:]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tagmask.report.metrics_file import ERRORS, dig, localized, mapping, number, percent
+from tagmask.report.metrics_file import ERRORS, dig, localization_of, mapping, number, percent
 from tagmask.report.run.charts import Chart
 from tagmask.report.svg import Marker, Series, line_chart
 
@@ -20,7 +20,7 @@ _COLOURS = {"gt_known": "var(--maps)", "top1": "var(--seg)", "top5": "var(--pseu
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The section of a page: its split, lines of figures, a table of errors by kind of box, and curves."""
+    """The section of a page: its split, lines of scores, a table of errors by kind of box, and curves."""
 
     split: str
     lines: tuple[tuple[str, str], ...]
@@ -30,32 +30,32 @@ class Objects:
 
 def objects(metrics: Any) -> Objects | None:
     """The section, None where nothing was localised."""
-    split, scored = localized(metrics)
+    split, localization = localization_of(metrics)
     if not split:
         return None
-    v2 = mapping(scored.get("max_box_acc_v2"))
+    v2 = mapping(localization.get("max_box_acc_v2"))
     deltas = ", ".join(f"{percent(number(v2.get(key)))} at IoU {key}" for key in v2 if key != "mean")
     lines = [
-        ("images with one class and a box of it", f"{number(scored.get('n_images')) or 0:.0f}"),
-        ("MaxBoxAcc", percent(number(scored.get("max_box_acc")))),
+        ("images with one class and a box of it", f"{number(localization.get('n_images')) or 0:.0f}"),
+        ("MaxBoxAcc", percent(number(localization.get("max_box_acc")))),
         ("MaxBoxAccV2", f"{percent(number(v2.get('mean')))} ({deltas})"),
     ]
-    classes = mapping(scored.get("classification"))
+    classes = mapping(localization.get("classification"))
     if classes:
         both = " / ".join(percent(number(classes.get(key))) for key in ("top1", "top5"))
         lines.append(("classification error, Top-1 / Top-5", both))
-    if number(scored.get("pxap")) is not None:
-        lines.append(("PxAP", percent(number(scored.get("pxap")))))
-    overlap = mapping(scored.get("iou_curve"))
+    if number(localization.get("pxap")) is not None:
+        lines.append(("PxAP", percent(number(localization.get("pxap")))))
+    overlap = mapping(localization.get("iou_curve"))
     if overlap:
         at = number(overlap.get("threshold")) or 0.0
         lines.append(("peak IoU of the maps", f"{percent(number(overlap.get('peak')))} at {at:.2f}"))
     rows = tuple(
         (name, f"{number(dig(part, 'threshold')) or 0:.2f}", tuple(percent(number(dig(part, key))) for key in ERRORS))
         for kind, name in COMPONENTS.items()
-        if (part := mapping(dig(scored, "by_component", kind)))
+        if (part := mapping(dig(localization, "by_component", kind)))
     )
-    charts = [chart for chart in (_errors_chart(scored), _overlap_chart(overlap)) if chart is not None]
+    charts = [chart for chart in (_errors_chart(localization), _overlap_chart(overlap)) if chart is not None]
     return Objects(split, tuple(lines), rows, tuple(charts))
 
 
@@ -66,16 +66,16 @@ def _points(curve: Any, name: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in both], [y for _, y in both]
 
 
-def _errors_chart(scored: Mapping[str, Any]) -> Chart | None:
+def _errors_chart(localization: Mapping[str, Any]) -> Chart | None:
     """Errors of the chosen kind of box over the threshold."""
-    kind = str(scored.get("component"))
-    curve = dig(scored, "by_component", kind, "curve")
+    kind = str(localization.get("component"))
+    curve = dig(localization, "by_component", kind, "curve")
     series, markers, legend = [], [], []
-    at = number(scored.get("threshold")) or 0.0
+    at = number(localization.get("threshold")) or 0.0
     for name, title in ERRORS.items():
         x, y = _points(curve, name)
         if x:
-            value = number(scored.get(name)) or 0.0
+            value = number(localization.get(name)) or 0.0
             series.append(Series(title, x, y, _COLOURS[name]))
             markers.append(Marker(at, f"{title} {percent(value)} at {at:.2f}", _COLOURS[name], 100 * value))
             legend.append((_COLOURS[name], f"{title}: {percent(value)}"))

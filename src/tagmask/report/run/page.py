@@ -17,8 +17,8 @@ from tagmask.report.run import charts, headline, tables
 from tagmask.report.run.facts import Facts, read_facts
 from tagmask.report.run.gallery import Gallery, build_gallery
 from tagmask.report.run.objects import objects
-from tagmask.report.run.patches import LearntPatches, learnt_patches
-from tagmask.report.score_rows import figure_rows
+from tagmask.report.run.patches import LocalizerPatches, localizer_patches
+from tagmask.report.score_rows import score_rows
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.files import atomic_write
 from tagmask.types import DataSource
@@ -45,7 +45,7 @@ def write_report(workspace: Workspace, source: DataSource | None, *, gallery_ima
     facts = read_facts(workspace, source)
     gallery, patches = None, []
     if source is not None and gallery_images > 0:
-        patches = learnt_patches(workspace, source)
+        patches = localizer_patches(workspace, source)
         threshold = number(dig(facts.metrics, "threshold", "value"))
         gallery = build_gallery(workspace, source, threshold=threshold, images=gallery_images, seed=seed)
     page = environment().get_template("report.html.j2").render(page_values(facts, source, gallery, patches))
@@ -56,21 +56,21 @@ def write_report(workspace: Workspace, source: DataSource | None, *, gallery_ima
 
 
 def page_values(
-    facts: Facts, source: DataSource | None, gallery: Gallery | None, patches: Sequence[LearntPatches] = ()
+    facts: Facts, source: DataSource | None, gallery: Gallery | None, patches: Sequence[LocalizerPatches] = ()
 ) -> dict[str, Any]:
     """Everything the template names."""
     panels = tables.class_panels(facts)
     tags = tables.tag_rows(facts, source)
     training, thresholds = charts.training_charts(facts), charts.threshold_charts(facts)
     groups = _group_charts(facts)
-    located = objects(facts.metrics)
+    object_scores = objects(facts.metrics)
     errors, confusion = tables.error_rows(facts), charts.confusion(facts)
-    notes = chain(gallery.notes if gallery else (), *(learnt.notes for learnt in patches))
-    shown = {
-        "figures": ("Figures", True),
+    notes = chain(gallery.notes if gallery else (), *(entry.notes for entry in patches))
+    sections = {
+        "scores": ("Scores", True),
         "gallery": ("Gallery", True),
-        "learnt": ("Learnt", any(learnt.rows for learnt in patches)),
-        "objects": ("Localisation", located is not None),
+        "learnt": ("Learnt", any(entry.rows for entry in patches)),
+        "objects": ("Localisation", object_scores is not None),
         "classes": ("Per class", bool(panels)),
         "maps": ("Threshold and errors", bool(thresholds or errors or any(groups.values()))),
         "training": ("Training", bool(training or tags)),
@@ -86,22 +86,22 @@ def page_values(
         "tag_colours": dict(zip(facts.classes, colours, strict=False)),
         "percent": percent,
         "meta": _meta(facts),
-        "sections": [(key, title) for key, (title, present) in shown.items() if present],
+        "sections": [(key, title) for key, (title, present) in sections.items() if present],
         "cards": headline.cards(facts),
         "no_masks": headline.no_masks(facts),
         "sentences": headline.sentences(facts),
         "warnings": _warnings(facts, tags),
-        "objects": located,
+        "objects": object_scores,
         "panels": panels,
         "panel_data": [asdict(panel) for panel in panels],
         "panel_choices": _panel_choices(facts, panels),
         "thresholds": thresholds,
         **groups,
         "errors": errors,
-        **_figures(facts),
+        **_score_values(facts),
         "training": training,
         "tags": tags,
-        "patches": [learnt for learnt in patches if learnt.rows],
+        "patches": [entry for entry in patches if entry.rows],
         "confusion": confusion,
         "stages": tables.stage_rows(facts),
         "environment": [("seed", str(facts.manifest.get("seed", "unknown"))), *_rows(facts, "environment")],
@@ -121,11 +121,11 @@ def recipe_markup(text: str) -> Markup:
     """YAML with keys and comments marked; everything else escaped as it is."""
     lines = []
     for line in text.splitlines():
-        found = _YAML_LINE.match(line)
+        match = _YAML_LINE.match(line)
         if line.lstrip().startswith("#"):
             lines.append(Markup('<span class="c">{}</span>').format(line))
-        elif found:
-            lead, key, colon, rest = found.groups()
+        elif match:
+            lead, key, colon, rest = match.groups()
             lines.append(Markup('{}<span class="k">{}</span>{}{}').format(lead, key, colon, rest))
         else:
             lines.append(escape(line))
@@ -150,21 +150,21 @@ def _meta(facts: Facts) -> list[str]:
 
 def _warnings(facts: Facts, tags: list[tables.TagRow]) -> list[str]:
     lost = [row.name for row in tags if row.warning == "never learnt"]
-    said = []
+    texts = []
     if lost:
         one = len(lost) == 1
-        said.append(
+        texts.append(
             f"{', '.join(lost)}: the classifier never learnt {'this class' if one else 'these classes'}, so "
             f"{'its' if one else 'their'} maps and masks mean nothing. More images or longer training may help."
         )
     open_stages = [name for name, e in mapping(facts.manifest.get("stages")).items() if dig(e, "status") != "done"]
     if open_stages:
-        said.append(f"This run is not finished: {', '.join(map(str, open_stages))}. Start it again to go on.")
-    return said
+        texts.append(f"This run is not finished: {', '.join(map(str, open_stages))}. Start it again to go on.")
+    return texts
 
 
 def _panel_choices(facts: Facts, panels: list[tables.Panel]) -> dict[str, list[tuple[str, str]]]:
-    """Buttons above the class bars: only what exists, in the order of the street."""
+    """Buttons above the class bars: only what exists, in the order of the pipeline."""
     return {
         "measure": [(m, title) for m, title in MEASURES.items() if any(p.measure == m for p in panels)],
         "split": [(split, split) for split in splits(facts.metrics) if any(p.split == split for p in panels)],
@@ -181,16 +181,16 @@ def _group_charts(facts: Facts) -> dict[str, charts.Chart | None]:
     }
 
 
-def _figures(facts: Facts) -> dict[str, Any]:
-    """All single figures, a column per measure and split, under the first void rule that was scored."""
-    shown = rules(facts.metrics)
-    found = {
-        f"{title}, {split}": scores(facts.metrics, split, measure, shown[0])
+def _score_values(facts: Facts) -> dict[str, Any]:
+    """All single scores, a column per measure and split, under the first void rule that was scored."""
+    void_rules = rules(facts.metrics)
+    columns = {
+        f"{title}, {split}": scores(facts.metrics, split, measure, void_rules[0])
         for measure, title in MEASURES.items()
-        for split in (splits(facts.metrics) if shown else ())
+        for split in (splits(facts.metrics) if void_rules else ())
     }
-    found = {title: column for title, column in found.items() if column}
-    return {"figure_columns": list(found), "figure_rows": figure_rows(list(found.values()))}
+    columns = {title: column for title, column in columns.items() if column}
+    return {"score_columns": list(columns), "score_rows": score_rows(list(columns.values()))}
 
 
 def _rows(facts: Facts, part: str) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from tagmask.errors import TagmaskError
 from tagmask.report.metrics_file import mapping
+from tagmask.report.run.layers import READ_ERRORS
 from tagmask.report.thumbnails import data_uri, fit
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.images import read_image
@@ -24,7 +24,6 @@ Box = tuple[int, int, int, int]
 _FEWEST_IN_ROW, _MOST_IN_ROW = 3, 6
 _LEAST_WINDOW = 64  # image pixels: a feature's cell alone shows nothing
 _SIDE = 88  # of a picture on the page
-_READ_ERRORS = (TagmaskError, OSError, ValueError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class PatchRow:
 
 
 @dataclass
-class LearntPatches:
+class LocalizerPatches:
     """All shown rows of one localizer, how many it left, and what could not be shown."""
 
     name: str
@@ -56,7 +55,7 @@ class LearntPatches:
     notes: list[str] = field(default_factory=list)
 
 
-def learnt_patches(workspace: Workspace, source: DataSource, *, most: int = 360) -> list[LearntPatches]:
+def localizer_patches(workspace: Workspace, source: DataSource, *, most: int = 360) -> list[LocalizerPatches]:
     """Pictures of everything that the run's localizers have learnt.
 
     Args:
@@ -69,34 +68,34 @@ def learnt_patches(workspace: Workspace, source: DataSource, *, most: int = 360)
     """
     paths = sorted(workspace.stage("localize").glob("*.json"))
     samples = {sample.id: sample for split in source.splits.values() for sample in split}
-    found = []
+    result = []
     for path in paths:
-        learnt = LearntPatches(path.stem)
+        entry = LocalizerPatches(path.stem)
         try:
             groups = list(_groups(read_json(path)))
-        except _READ_ERRORS as error:
-            learnt.notes.append(str(error))
+        except READ_ERRORS as error:
+            entry.notes.append(str(error))
             groups = []
-        learnt.total = len(groups)
-        chosen = _fewer(groups, most // len(paths))
-        pictures = _pictures(chosen, samples, source.max_pixels, learnt.notes)
-        for title, regions in chosen:
+        entry.total = len(groups)
+        selection = _fewer(groups, most // len(paths))
+        pictures = _pictures(selection, samples, source.max_pixels, entry.notes)
+        for title, regions in selection:
             patches = tuple(pictures[region] for region in regions if region in pictures)
             if patches:
-                learnt.rows.append(PatchRow(title, patches))
-        if learnt.rows or learnt.notes:
-            found.append(learnt)
-    return found
+                entry.rows.append(PatchRow(title, patches))
+        if entry.rows or entry.notes:
+            result.append(entry)
+    return result
 
 
 Region = tuple[str, Box]
 Group = tuple[str, list[Region]]
 
 
-def _groups(stored: Any) -> Iterator[Group]:
+def _groups(record: Any) -> Iterator[Group]:
     """Groups that have regions; what does not look like one is passed over."""
-    listed = mapping(stored).get("groups")
-    for group in listed if isinstance(listed, list) else []:
+    groups = mapping(record).get("groups")
+    for group in groups if isinstance(groups, list) else []:
         patches = mapping(group).get("patches")
         regions = [
             region
@@ -129,18 +128,18 @@ def _pictures(
     groups: Sequence[Group], samples: Mapping[str, Sample], max_pixels: int, notes: list[str]
 ) -> dict[Region, Patch]:
     """Every region's picture, image by image."""
-    wanted: dict[str, list[Region]] = {}
+    by_image: dict[str, list[Region]] = {}
     for _, regions in groups:
         for region in regions:
-            wanted.setdefault(region[0], []).append(region)
+            by_image.setdefault(region[0], []).append(region)
     pictures: dict[Region, Patch] = {}
-    for image_id, regions in wanted.items():
+    for image_id, regions in by_image.items():
         if image_id not in samples:
             notes.append(f"patches of image '{image_id}' are not shown: the data source does not have it")
             continue
         try:
             image = read_image(samples[image_id].image_path, max_pixels=max_pixels)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             notes.append(str(error))
             continue
         for region in regions:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tagmask.progress.listeners import duration
 from tagmask.report.metrics_file import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 from tagmask.report.run.facts import TRAINED, Facts
 from tagmask.report.run.headline import COLOURS, FURTHEST
@@ -30,27 +31,27 @@ class Panel:
 
 def class_panels(facts: Facts) -> list[Panel]:
     """One panel for each scores object of metrics.json; the segmentation on val comes first if it is there."""
-    made = []
+    panels = []
     for split in splits(facts.metrics):
         for measure, title in MEASURES.items():
             for rule in rules(facts.metrics):
-                found = scores(facts.metrics, split, measure, rule)
-                if not isinstance(found.get("iou"), Mapping):
+                entry = scores(facts.metrics, split, measure, rule)
+                if not isinstance(entry.get("iou"), Mapping):
                     continue
                 rows = tuple(
-                    (_value(found, "iou", name), _value(found, "precision", name), _value(found, "recall", name))
+                    (_value(entry, "iou", name), _value(entry, "precision", name), _value(entry, "recall", name))
                     for name in facts.classes
                 )
                 key = f"{measure}.{split}.{rule}"
-                mean = percent(number(found.get("miou")))
+                mean = percent(number(entry.get("miou")))
                 heading = f"{title}, {split}, {RULES[rule]}"
-                made.append(Panel(key, measure, split, rule, COLOURS[measure], heading, mean, rows))
-    made.sort(key=lambda panel: (FURTHEST.index(panel.measure), panel.split != "val", panel.rule != "void_ignored"))
-    return made
+                panels.append(Panel(key, measure, split, rule, COLOURS[measure], heading, mean, rows))
+    panels.sort(key=lambda panel: (FURTHEST.index(panel.measure), panel.split != "val", panel.rule != "void_ignored"))
+    return panels
 
 
-def _value(found: Mapping[str, Any], what: str, name: str) -> float | None:
-    value = number(dig(found, what, name))
+def _value(entry: Mapping[str, Any], what: str, name: str) -> float | None:
+    value = number(dig(entry, what, name))
     return None if value is None else round(100 * value, 1)
 
 
@@ -108,22 +109,22 @@ class ErrorRow:
 
     title: str
     right: float
-    spilled: float
-    missed: float
+    spill: float
+    miss: float
 
 
 def error_rows(facts: Facts) -> list[ErrorRow]:
     """One row per measure and split that has an error decomposition (void ignored)."""
-    shown = rules(facts.metrics)
-    made = []
+    void_rules = rules(facts.metrics)
+    rows = []
     for measure, title in MEASURES.items():
-        for split in splits(facts.metrics) if shown else ():
-            found = scores(facts.metrics, split, measure, shown[0])
-            spilled, missed = (number(dig(found, "errors", key)) for key in ("fp", "fn"))
-            right = number(found.get("miou_foreground"))
-            if spilled is not None and missed is not None and right is not None:
-                made.append(ErrorRow(f"{title}, {split}", 100 * right, 100 * spilled, 100 * missed))
-    return made
+        for split in splits(facts.metrics) if void_rules else ():
+            entry = scores(facts.metrics, split, measure, void_rules[0])
+            spill, miss = (number(dig(entry, "errors", key)) for key in ("fp", "fn"))
+            right = number(entry.get("miou_foreground"))
+            if spill is not None and miss is not None and right is not None:
+                rows.append(ErrorRow(f"{title}, {split}", 100 * right, 100 * spill, 100 * miss))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def stage_rows(facts: Facts) -> list[StageRow]:
             StageRow(
                 name=name,
                 status=str(entry.get("status") or "unknown"),
-                time="" if seconds is None else duration(seconds),
+                time="" if seconds is None else stage_time(seconds),
                 time_share=100 * (seconds or 0.0) / longest if longest else 0.0,
                 memory="" if memory is None else megabytes(memory),
                 memory_share=100 * (memory or 0.0) / largest if largest else 0.0,
@@ -167,14 +168,9 @@ def stage_rows(facts: Facts) -> list[StageRow]:
     return rows
 
 
-def duration(seconds: float) -> str:
-    """3725 -> '1 h 02 min', 75 -> '1 min 15 s', 4.2 -> '4.2 s'."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+def stage_time(seconds: float) -> str:
+    """4.2 -> '4.2 s'; a minute and more as progress tells it: 75 -> '1 min 15 s', 3725 -> '1 h 02 min'."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)
 
 
 def megabytes(value: float) -> str:

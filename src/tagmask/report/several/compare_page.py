@@ -28,7 +28,7 @@ def compare_html(
         notes: what else to say.
         images: how many images to show.
     """
-    pictures, said = SideBySide(), list(notes)
+    pictures, remarks = SideBySide(), list(notes)
     if source is not None:
         firsts = [
             (", ".join(labels), next((run for run in runs if run.data == source.fingerprint), None))
@@ -36,7 +36,7 @@ def compare_html(
         ]
         elsewhere = [name for name, run in firsts if run is None]
         if elsewhere:
-            said.append(f"No pictures of runs on other data: {', '.join(elsewhere)}.")
+            remarks.append(f"No pictures of runs on other data: {', '.join(elsewhere)}.")
         pictures = build_side_by_side([(name, run) for name, run in firsts if run is not None], source, images=images)
     return (
         environment()
@@ -48,7 +48,7 @@ def compare_html(
             names=() if source is None else source.classes.names,
             colours=class_colours(),
             percent=percent,
-            notes=[*table.notes, *said, *dict.fromkeys(pictures.notes)],
+            notes=[*table.notes, *remarks, *dict.fromkeys(pictures.notes)],
             css=page_css(),
         )
     )

@@ -43,8 +43,8 @@ def grouped_runs(paths: Sequence[Path | str]) -> list[Members]:
         run = read_run(path)
         groups.setdefault((recipe_name(run.name), run.settings), []).append(run)
     names = [name for name, _ in groups]
-    made: list[Members] = []
+    members: list[Members] = []
     for (name, _), runs in groups.items():
         label = f"{name} ({recipe_name(runs[0].path.resolve().name)})" if names.count(name) > 1 else name
-        made.append(((label,), runs))
-    return made
+        members.append(((label,), runs))
+    return members

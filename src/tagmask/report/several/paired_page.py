@@ -1,4 +1,4 @@
-"""The page of a paired comparison: figures, every image's difference as a curve, the images that changed most."""
+"""The page of a paired comparison: scores, every image's difference as a curve, the images that changed most."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tagmask.report.metrics_file import percent
 from tagmask.report.pages import class_colours, environment, page_css
 from tagmask.report.run.charts import Chart
-from tagmask.report.run.gallery import READ_ERRORS, Layer, result_stage, thresholded, visible
+from tagmask.report.run.layers import READ_ERRORS, Layer, result_stage, threshold_maps, visible
 from tagmask.report.several.paired_table import CLASS_HEADER, IMAGE_HEADER, PairedTable, signed
 from tagmask.report.several.score_table import Part
 from tagmask.report.svg import Marker, Series, line_chart
@@ -47,18 +47,18 @@ class Change:
 
 def difference_chart(table: PairedTable) -> Chart:
     """Every image's difference, in order: how many gained, how many lost, and how much."""
-    found = table.found
-    values = [100 * float(found.image_differences[place]) for place in found.order()]
+    comparison = table.comparison
+    values = [100 * float(comparison.image_differences[place]) for place in comparison.order()]
     step = max(1, -(-len(values) // _MOST_POINTS))
-    shown = range(0, len(values), step)
+    indices = range(0, len(values), step)
     markers = []
     for place, text in ((0, "largest loss"), (len(values) - 1, "largest gain")):
         if values:
-            image = found.ids[found.order()[place]]
+            image = comparison.ids[comparison.order()[place]]
             markers.append(Marker(place + 1, f"{text}: {image}, {values[place]:+.1f}", "var(--seg)", values[place]))
     svg = line_chart(
         [
-            Series("difference", [place + 1 for place in shown], [values[place] for place in shown], "var(--seg)"),
+            Series("difference", [place + 1 for place in indices], [values[place] for place in indices], "var(--seg)"),
             Series("none", [1, max(len(values), 2)], [0, 0], "var(--ink-2)", faint=True, dashed=True),
         ],
         label="difference of the mean IoU of each image, sorted",
@@ -88,22 +88,24 @@ def paired_html(
         notes: what else to say.
         images: how many losses and gains to show, of each.
     """
-    said = list(notes)
+    remarks = list(notes)
     losses, gains = table.extremes(images)
-    shown = {"Largest losses": losses, "Largest gains": gains}
+    places_of = {"Largest losses": losses, "Largest gains": gains}
     samples = {sample.id: sample for sample in source.splits.get(split, ())} if source is not None else {}
     pictures = {
         title: [
             change
             for place in places
-            if table.found.ids[place] in samples and source is not None
-            for change in [_draw(table, sides, source, samples[table.found.ids[place]], place, said)]
+            if table.comparison.ids[place] in samples and source is not None
+            for change in [_draw(table, sides, source, samples[table.comparison.ids[place]], place, remarks)]
             if change is not None
         ]
-        for title, places in shown.items()
+        for title, places in places_of.items()
     }
     parts = [Part("IoU of the classes", CLASS_HEADER, tuple(table.class_rows()))]
-    parts += [Part(title, IMAGE_HEADER, tuple(table.image_rows(places))) for title, places in shown.items() if places]
+    parts += [
+        Part(title, IMAGE_HEADER, tuple(table.image_rows(places))) for title, places in places_of.items() if places
+    ]
     return (
         environment()
         .get_template("paired.html.j2")
@@ -113,7 +115,7 @@ def paired_html(
             parts=parts,
             pictures=pictures,
             colours=class_colours(),
-            notes=[*table.notes, *dict.fromkeys(said)],
+            notes=[*table.notes, *dict.fromkeys(remarks)],
             css=page_css(),
         )
     )
@@ -143,11 +145,11 @@ def _draw(
         except READ_ERRORS as error:
             notes.append(f"{side.name}: {error}")
             mask = None
-        value = float(table.found.images[place, index])
+        value = float(table.comparison.images[place, index])
         layer = None if mask is None else Layer("pseudo", side.name, mask_uri(mask, width, height), visible(mask))
         if layer is not None:
             views.append((layer, f"{side.name}: {percent(value)}"))
-    difference = signed(float(table.found.image_differences[place]))
+    difference = signed(float(table.comparison.image_differences[place]))
     return Change(sample.id, sample.tags, width, height, photo, difference, tuple(views))
 
 
@@ -156,7 +158,7 @@ def _mask_of(side: PairedSide, sample: Sample) -> UInt8Array | None:
     space = Workspace(side.root)
     if side.measure in ("maps", "refined_maps"):
         stage = "localize" if side.measure == "maps" else "refine"
-        return thresholded(space, sample, side.threshold, stage)
+        return threshold_maps(space, sample, side.threshold, stage)
     path = {
         "pseudo_masks": space.mask_path(sample.id),
         "segmentation": space.prediction_path(sample.id, result_stage(space)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tagmask.metrics.paired import Interval, PairedDifference
+from tagmask.metrics.segmentation import json_number
 from tagmask.report.metrics_file import ABSENT, percent
 
 CLASS_HEADER = ("class", "first", "second", "difference", "interval")
@@ -24,47 +25,49 @@ class PairedTable:
     names: tuple[str, str]
     what: str
     classes: tuple[str, ...]
-    found: PairedDifference
+    comparison: PairedDifference
     notes: tuple[str, ...] = field(default=())
 
     def sentence(self) -> str:
         """The result in a line."""
-        found, difference = self.found, self.found.difference
-        level = f"{100 * found.level:g} %"
+        comparison, difference = self.comparison, self.comparison.difference
+        level = f"{100 * comparison.level:g} %"
         if math.isnan(difference.value):
             return "There is nothing to compare: no class occurs in the images."
         verdict = "outside of chance" if difference.excludes_zero else "within chance"
         return (
-            f"{percent(found.miou[0])} -> {percent(found.miou[1])} mIoU, {signed(difference.value)} "
-            f"{span(difference)} ({level} of {found.draws} draws of the {len(found.ids)} images): {verdict}."
+            f"{percent(comparison.miou[0])} -> {percent(comparison.miou[1])} mIoU, {signed(difference.value)} "
+            f"{span(difference)} ({level} of {comparison.draws} draws of the {len(comparison.ids)} images): {verdict}."
         )
 
     def counts(self) -> str:
         """How many images gained and lost."""
-        differences = self.found.image_differences
+        differences = self.comparison.image_differences
         better, worse = int((differences > 0).sum()), int((differences < 0).sum())
         rest = len(differences) - better - worse
         return f"Image by image the second is better on {better}, worse on {worse}, equal on {rest}."
 
     def class_rows(self) -> list[tuple[str, ...]]:
         """IoU of each class, difference and interval, in percent; the mean last."""
-        found = self.found
+        comparison = self.comparison
         rows = [
-            (name, _percent(found.iou[0, place]), _percent(found.iou[1, place]), signed(own.value), span(own))
-            for place, (name, own) in enumerate(zip(self.classes, found.by_class, strict=True))
+            (name, _percent(comparison.iou[0, place]), _percent(comparison.iou[1, place]), signed(own.value), span(own))
+            for place, (name, own) in enumerate(zip(self.classes, comparison.by_class, strict=True))
         ]
-        mean = (signed(found.difference.value), span(found.difference))
-        return [*rows, ("mean", _percent(found.miou[0]), _percent(found.miou[1]), *mean)]
+        mean = (signed(comparison.difference.value), span(comparison.difference))
+        return [*rows, ("mean", _percent(comparison.miou[0]), _percent(comparison.miou[1]), *mean)]
 
     def image_rows(self, places: Any) -> list[tuple[str, ...]]:
         """Mean IoU of these images and their differences, in percent."""
-        images, found = self.found.images, self.found
-        differences = found.image_differences
-        return [(found.ids[i], _percent(images[i, 0]), _percent(images[i, 1]), signed(differences[i])) for i in places]
+        images, comparison = self.comparison.images, self.comparison
+        differences = comparison.image_differences
+        return [
+            (comparison.ids[i], _percent(images[i, 0]), _percent(images[i, 1]), signed(differences[i])) for i in places
+        ]
 
     def extremes(self, count: int = _EXTREMES) -> tuple[list[int], list[int]]:
         """Places of the images that lost most and gained most; none that did not change."""
-        order, differences = self.found.order(), self.found.image_differences
+        order, differences = self.comparison.order(), self.comparison.image_differences
         losses = [int(place) for place in order[:count] if differences[place] < 0]
         gains = [int(place) for place in order[::-1][:count] if differences[place] > 0]
         return losses, gains
@@ -84,31 +87,34 @@ class PairedTable:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(IMAGE_HEADER)
-        order = self.found.order()
-        rest = [place for place in range(len(self.found.ids)) if place not in set(order.tolist())]
+        order = self.comparison.order()
+        rest = [place for place in range(len(self.comparison.ids)) if place not in set(order.tolist())]
         for place in [*order, *rest]:
-            values = (*self.found.images[place], self.found.image_differences[place])
-            writer.writerow([self.found.ids[place], *("" if math.isnan(v) else f"{v:.6f}" for v in values)])
+            values = (*self.comparison.images[place], self.comparison.image_differences[place])
+            writer.writerow([self.comparison.ids[place], *("" if math.isnan(v) else f"{v:.6f}" for v in values)])
         return stream.getvalue()
 
     def to_json(self) -> str:
         """All of it; absent values are null."""
-        found = self.found
-        images = [
-            {"id": found.ids[i], "first": _json(found.images[i, 0]), "second": _json(found.images[i, 1]),
-             "difference": _json(found.image_differences[i])}
-            for i in found.order()
-        ]  # fmt: skip
+        comparison, images, iou = self.comparison, self.comparison.images, self.comparison.iou
+        by_image = [
+            {"id": comparison.ids[i], **_pair(*images[i]), "difference": json_number(comparison.image_differences[i])}
+            for i in comparison.order()
+        ]
         by_class = {
-            name: {"first": _json(found.iou[0, i]), "second": _json(found.iou[1, i]), **_interval(found.by_class[i])}
-            for i, name in enumerate(self.classes)
+            name: {**_pair(*iou[:, i]), **_interval(comparison.by_class[i])} for i, name in enumerate(self.classes)
         }
         value = {
-            "first": self.names[0], "second": self.names[1], "what": self.what,
-            "miou": {"first": _json(found.miou[0]), "second": _json(found.miou[1]), **_interval(found.difference)},
-            "draws": found.draws, "level": found.level, "by_class": by_class, "images": images,
+            "first": self.names[0],
+            "second": self.names[1],
+            "what": self.what,
+            "miou": {**_pair(*comparison.miou), **_interval(comparison.difference)},
+            "draws": comparison.draws,
+            "level": comparison.level,
+            "by_class": by_class,
+            "images": by_image,
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -126,15 +132,19 @@ def span(interval: Interval) -> str:
 
 
 def _percent(value: float) -> str:
-    return percent(_json(value))
+    return percent(json_number(value))
 
 
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _pair(first: float, second: float) -> dict[str, float | None]:
+    return {"first": json_number(first), "second": json_number(second)}
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:
-    return {"difference": _json(interval.value), "low": _json(interval.low), "high": _json(interval.high)}
+    return {
+        "difference": json_number(interval.value),
+        "low": json_number(interval.low),
+        "high": json_number(interval.high),
+    }
 
 
 def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from tagmask.errors import InputError, nearest
 from tagmask.report.metrics_file import ERRORS as BOX_ERRORS
-from tagmask.report.metrics_file import dig, localized, mapping, miou, number, scores
+from tagmask.report.metrics_file import dig, localization_of, mapping, miou, number, scores
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json
 
@@ -49,7 +49,7 @@ class RunScores:
         return sum(trained) + maps if trained and maps is not None else None
 
 
-def read_run(path: Path, *, scored: bool = True) -> RunScores:
+def read_run(path: Path, *, need_scores: bool = True) -> RunScores:
     """Read what a run directory says of itself.
 
     Args:
@@ -65,7 +65,7 @@ def read_run(path: Path, *, scored: bool = True) -> RunScores:
         msg = f"{path}: is not a run directory. {nearest(path.name, beside)}"
         raise InputError(msg)
     has_scores = (path / "metrics.json").exists()
-    if scored and not has_scores:
+    if need_scores and not has_scores:
         msg = f"{path}: has no metrics.json. Run `tagmask evaluate {path}` first."
         raise InputError(msg)
     manifest = Workspace(path).manifest()
@@ -96,21 +96,21 @@ def _recipe(path: Path) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a run: its name, the table it stands in, how it is written, how it is read.
+    """A score of a run, or its seconds: its name, the table it stands in, how it is written, how it is read.
 
-    ``read(run, rule)`` gives a fraction, a number, or None. ``ruled``: whether the void rule matters.
+    ``read(run, rule)`` gives a fraction, a number, or None. ``by_void_rule``: whether the void rule matters.
     """
 
     name: str
     table: str
     kind: Kind
     read: Callable[[RunScores, str], float | None]
-    ruled: bool = True
+    by_void_rule: bool = True
 
 
 BOXES = "localisation, error of boxes"
 MAPS, LATER, COUNTS, COST = "mIoU of the maps", "mIoU of what follows", "maps by number of classes", "cost"
-OTHERS = "segmentation on val, other figures"
+OTHERS = "segmentation on val, other scores"
 ERRORS = {"train": "maps, errors on train", "val": "maps, errors on val"}
 
 
@@ -130,17 +130,21 @@ def _of_segmentation(name: str, *keys: str) -> Column:
 
 
 def _seconds(name: str, read: Callable[[RunScores], float | None]) -> Column:
-    return Column(name, COST, "seconds", lambda run, rule: read(run), ruled=False)
+    return Column(name, COST, "seconds", lambda run, rule: read(run), by_void_rule=False)
 
 
 def _training_seconds(run: RunScores) -> float | None:
-    found = [value for name, value in run.seconds.items() if name.partition("/")[0] == "classify"]
-    return sum(found) if found else None
+    seconds = [value for name, value in run.seconds.items() if name.partition("/")[0] == "classify"]
+    return sum(seconds) if seconds else None
 
 
 def _error(key: str, title: str) -> Column:
     return Column(
-        f"{title} error", BOXES, "percent", lambda run, rule: number(localized(run.metrics)[1].get(key)), ruled=False
+        f"{title} error",
+        BOXES,
+        "percent",
+        lambda run, rule: number(localization_of(run.metrics)[1].get(key)),
+        by_void_rule=False,
     )
 
 
@@ -150,7 +154,7 @@ _SPLITS = ("train", "val")
 COLUMNS: tuple[Column, ...] = (
     _miou("maps train", "train", "maps"),
     _miou("maps val", "val", "maps"),
-    Column("tags mAP", MAPS, "percent", lambda run, rule: number(dig(run.metrics, "tags", "map")), ruled=False),
+    Column("tags mAP", MAPS, "percent", lambda run, rule: number(dig(run.metrics, "tags", "map")), by_void_rule=False),
     _miou("refined maps train", "train", "refined_maps"),
     _miou("refined maps val", "val", "refined_maps"),
     _miou("pseudo masks train", "train", "pseudo_masks"),

@@ -20,7 +20,7 @@ Members = tuple[tuple[str, ...], Sequence[RunScores]]  # labels, and the runs th
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of all runs of a group that have it: fractions for percent, else as they are."""
+    """One score of all runs of a group that have it: fractions for percent, else as they are."""
 
     values: tuple[float, ...]
     kind: Kind = "percent"
@@ -74,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All figures. ``columns`` are those that at least one run has; the cells of a group follow their order.
+    """All scores. ``columns`` are those that at least one run has; the cells of a group follow their order.
 
     ``label_names`` says what the labels of the groups are (the recipe, or the swept keys); ``notes`` what to know.
     """
@@ -93,24 +93,24 @@ class ScoreTable:
         return [self._part(title) for title in titles]
 
     def _part(self, title: str) -> Part:
-        chosen = [index for index, column in enumerate(self.columns) if column.table == title]
-        ruled = title in (MAPS, LATER)
-        groups = [group for group in self.groups if ruled or group.rule in (next(iter(RULES)), "")]
-        rule = ("void pixels",) if ruled else ()
-        header = (*self.label_names, "runs", *rule, *(self.columns[index].name for index in chosen))
+        indices = [index for index, column in enumerate(self.columns) if column.table == title]
+        by_void_rule = title in (MAPS, LATER)
+        groups = [group for group in self.groups if by_void_rule or group.rule in (next(iter(RULES)), "")]
+        rule = ("void pixels",) if by_void_rule else ()
+        header = (*self.label_names, "runs", *rule, *(self.columns[index].name for index in indices))
         rows = [
             (
                 *group.labels,
                 str(len(group.runs)),
-                *((_RULE_NAMES[group.rule],) if ruled else ()),
-                *(str(group.cells[index]) for index in chosen),
+                *((_RULE_NAMES[group.rule],) if by_void_rule else ()),
+                *(str(group.cells[index]) for index in indices),
             )
             for group in groups
         ]
         lead = len(self.label_names) + 1 + len(rule)
         best = {
             (row, lead + place)
-            for place, index in enumerate(chosen)
+            for place, index in enumerate(indices)
             for row in _best_rows(groups, self.columns[index], index)
         }
         return Part(title, header, tuple(rows), frozenset(best))
@@ -183,42 +183,42 @@ def score_table(label_names: Sequence[str], groups: Sequence[Members]) -> ScoreT
     runs = [run for _, members in groups for run in members]
     baseline = _baseline(groups)
     columns = (*COLUMNS[:2], *_gains(baseline), *COLUMNS[2:], *_relative_cost(baseline))
-    made = [group for labels, members in groups for group in _ruled(labels, members, columns)]
-    made.sort(key=lambda group: list(RULES).index(group.rule) if group.rule else 0)
-    kept = [index for index in range(len(columns)) if any(group.cells[index].values for group in made)]
+    rows = [group for labels, members in groups for group in _groups_by_rule(labels, members, columns)]
+    rows.sort(key=lambda group: list(RULES).index(group.rule) if group.rule else 0)
+    indices = [index for index in range(len(columns)) if any(group.cells[index].values for group in rows)]
     order = {MAPS: 0, COST: 2}
-    kept.sort(key=lambda index: order.get(columns[index].table, 1))
+    indices.sort(key=lambda index: order.get(columns[index].table, 1))
     return ScoreTable(
         tuple(label_names),
-        tuple(columns[index] for index in kept),
-        tuple(Group(g.labels, g.seeds, g.runs, g.rule, tuple(g.cells[index] for index in kept)) for g in made),
+        tuple(columns[index] for index in indices),
+        tuple(Group(g.labels, g.seeds, g.runs, g.rule, tuple(g.cells[index] for index in indices)) for g in rows),
         tuple(_notes(runs, baseline)),
     )
 
 
-def _ruled(labels: tuple[str, ...], members: Sequence[RunScores], columns: Sequence[Column]) -> list[Group]:
+def _groups_by_rule(labels: tuple[str, ...], members: Sequence[RunScores], columns: Sequence[Column]) -> list[Group]:
     """One group per void rule under which something was scored; one without a rule if there is no such thing."""
     paths, seeds = tuple(run.path for run in members), tuple(run.seed for run in members)
 
     def cell(column: Column, rule: str) -> Cell:
-        found = (column.read(run, rule) for run in members)
-        return Cell(tuple(value for value in found if value is not None), column.kind)
+        values = (column.read(run, rule) for run in members)
+        return Cell(tuple(value for value in values if value is not None), column.kind)
 
-    scored = [rule for rule in RULES if any(cell(column, rule).values for column in columns if column.ruled)]
+    rules = [rule for rule in RULES if any(cell(column, rule).values for column in columns if column.by_void_rule)]
     return [
-        Group(labels, seeds, paths, rule, tuple(cell(column, rule) for column in columns)) for rule in scored or [""]
+        Group(labels, seeds, paths, rule, tuple(cell(column, rule) for column in columns)) for rule in rules or [""]
     ]
 
 
 def _baseline(groups: Sequence[Members]) -> dict[str, list[RunScores]]:
     """By data fingerprint: the runs of the group with the most runs of plain CAM on this data, the first of equals."""
-    found: dict[str, list[RunScores]] = {}
+    baseline: dict[str, list[RunScores]] = {}
     for _, members in groups:
         for data in dict.fromkeys(run.data for run in members):
             plain = [run for run in members if run.data == data and run.is_plain_cam]
-            if len(plain) > len(found.get(data, ())):
-                found[data] = plain
-    return found
+            if len(plain) > len(baseline.get(data, ())):
+                baseline[data] = plain
+    return baseline
 
 
 def _same_seed(baseline: dict[str, list[RunScores]], run: RunScores) -> RunScores | None:
@@ -253,7 +253,7 @@ def _relative_cost(baseline: dict[str, list[RunScores]]) -> list[Column]:
             own = seconds(run)
             return own / statistics.fmean(known) if known and own is not None else None
 
-        return Column(name, COST, "ratio", read, ruled=False)
+        return Column(name, COST, "ratio", read, by_void_rule=False)
 
     return [
         column("ut", lambda run: run.map_seconds),
@@ -262,14 +262,14 @@ def _relative_cost(baseline: dict[str, list[RunScores]]) -> list[Column]:
 
 
 def _notes(runs: Sequence[RunScores], baseline: dict[str, list[RunScores]]) -> list[str]:
-    said = []
+    notes = []
     if baseline:
         names = ", ".join(dict.fromkeys(run.name for plain in baseline.values() for run in plain))
-        said.append(
+        notes.append(
             f"gain: mIoU minus that of plain CAM ({names}) with the same seed. ut: seconds of classify and localize "
             "over plain CAM's; localize / CAM: those of the maps alone."
         )
     resumed = [f"{run.path.name} ({', '.join(run.resumed)})" for run in runs if run.resumed]
     if resumed:
-        said.append(f"Seconds of resumed stages count their last session only: {'; '.join(resumed)}.")
-    return said
+        notes.append(f"Seconds of resumed stages count their last session only: {'; '.join(resumed)}.")
+    return notes

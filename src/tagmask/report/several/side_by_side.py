@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tagmask.report.metrics_file import number, scores
-from tagmask.report.run.gallery import READ_ERRORS, Layer, find_samples, image_iou, map_layers, thresholded, visible
+from tagmask.report.run.gallery import find_samples
+from tagmask.report.run.layers import READ_ERRORS, Layer, image_iou, map_layers, threshold_maps, visible
 from tagmask.report.several.run_scores import RunScores
 from tagmask.report.thumbnails import fit, mask_uri, photo_uri
 from tagmask.runs.workspace import Workspace
@@ -65,39 +66,39 @@ def build_side_by_side(
         Scenes that cover classes and numbers of tags; broken images and maps are named in ``notes``.
     """
     result = SideBySide()
-    shown = list(methods[:MOST_METHODS])
+    columns = list(methods[:MOST_METHODS])
     if len(methods) > MOST_METHODS:
         result.notes.append(f"Pictures of the first {MOST_METHODS} of {len(methods)} methods.")
     for split in sorted(source.splits, key=lambda name: name != "val"):
         missing = images - len(result.scenes)
-        if not shown or missing <= 0:
+        if not columns or missing <= 0:
             break
-        for sample in choose(_candidates(shown, source, split, seed), missing):
-            scene = _draw(shown, source, sample, split, result.notes)
+        for sample in choose(_candidates(columns, source, split, seed), missing):
+            scene = _draw(columns, source, sample, split, result.notes)
             result.scenes += [scene] if scene is not None else []
     return result
 
 
 def _candidates(methods: Sequence[tuple[str, RunScores]], source: DataSource, split: str, seed: int) -> list[Sample]:
     """Samples with tags and maps of every method, with a real mask where the source has any."""
-    found = find_samples(Workspace(methods[0][1].path), source.splits[split], _CANDIDATES, seed)
+    samples = find_samples(Workspace(methods[0][1].path), source.splits[split], _CANDIDATES, seed)
     spaces = [Workspace(run.path) for _, run in methods]
-    complete = [s for s in found if s.tags and all(space.map_path(s.id).exists() for space in spaces)]
+    complete = [s for s in samples if s.tags and all(space.map_path(s.id).exists() for space in spaces)]
     return [s for s in complete if source.mask_reader is not None and source.has_mask(s)] or complete
 
 
 def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Up to ``count`` samples: numbers of tags (1, 2, 3 and more) in turn, unseen classes first."""
-    left, chosen = list(samples), list[Sample]()
-    seen: set[int] = set()
-    taken = {1: 0, 2: 0, 3: 0}
-    while left and len(chosen) < count:
-        best = min(left, key=lambda sample: (taken[min(len(sample.tags), 3)], -len(set(sample.tags) - seen)))
-        left.remove(best)
-        chosen.append(best)
-        seen.update(best.tags)
-        taken[min(len(best.tags), 3)] += 1
-    return chosen
+    remaining, selection = list(samples), list[Sample]()
+    classes: set[int] = set()
+    counts = {1: 0, 2: 0, 3: 0}
+    while remaining and len(selection) < count:
+        best = min(remaining, key=lambda sample: (counts[min(len(sample.tags), 3)], -len(set(sample.tags) - classes)))
+        remaining.remove(best)
+        selection.append(best)
+        classes.update(best.tags)
+        counts[min(len(best.tags), 3)] += 1
+    return selection
 
 
 def _draw(
@@ -118,14 +119,14 @@ def _draw(
         try:
             layers = map_layers(space, source, sample, "localize", "activation", _MAP_SIDE)
             heat[name] = {layer.labels[0]: layer for layer in layers}
-            found = thresholded(
+            label_mask = threshold_maps(
                 space, sample, number(scores(run.metrics, split, "maps", "void_ignored").get("threshold"))
             )
         except READ_ERRORS as error:
             notes.append(f"{name}: {error}")
-            found = None
-        layer = None if found is None else Layer("pseudo", name, mask_uri(found, *small), visible(found))
-        labels.append(Tile(name, layer, None if found is None or mask is None else image_iou(found, mask)))
+            label_mask = None
+        layer = None if label_mask is None else Layer("pseudo", name, mask_uri(label_mask, *small), visible(label_mask))
+        labels.append(Tile(name, layer, None if label_mask is None or mask is None else image_iou(label_mask, mask)))
     names = source.classes.names
     rows = [
         (names[tag], tag, tuple(Tile(name, heat.get(name, {}).get(tag)) for name, _ in methods))

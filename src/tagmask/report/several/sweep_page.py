@@ -1,4 +1,4 @@
-"""The page of a sweep: its table, and the figure of each swept key as the papers print their sensitivity studies."""
+"""The page of a sweep: its table, and the chart of each swept key, as the papers print their sensitivity studies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINES = ("var(--seg)", "var(--pseudo)", "var(--maps)", "var(--tags)", "var(--re
 _LOGARITHMIC_FROM = 30  # largest over smallest value
 _MOST_TICKS = 9
 _NO_NUMBERS = " "
-#: What a figure shows, by the stage that its key changes: the first measure that was scored.
+#: What a chart shows, by the stage that its key changes: the first measure that was scored.
 _MEASURES = {"refine": ("refined maps", "pseudo masks", "maps"), "segment": ("segmentation", "pseudo masks", "maps")}
 _USUAL = ("maps", "segmentation")
 
@@ -36,7 +36,7 @@ def sweep_table(keys: Mapping[str, str], points: Sequence[tuple[Mapping[str, str
     labels = tuple(key for key in keys if key != "seed")
     groups: dict[tuple[str, ...], list[RunScores]] = {}
     for values, path in points:
-        groups.setdefault(tuple(values[key] for key in labels), []).append(read_run(path, scored=False))
+        groups.setdefault(tuple(values[key] for key in labels), []).append(read_run(path, need_scores=False))
     if not labels:  # seeds alone: one row, named after the run
         return score_table(("recipe",), [((runs[0].name,), runs) for runs in groups.values()])
     return score_table([keys[key] for key in labels], list(groups.items()))
@@ -82,18 +82,18 @@ def sweep_charts(keys: Mapping[str, Sequence[str]], table: ScoreTable) -> list[C
     groups = [group for group in table.groups if group.rule == next(iter(RULES))]
     labels = tuple(key for key in keys if key != "seed")
     columns = {column.name: index for index, column in enumerate(table.columns)}
-    made = []
+    charts = []
     for place, key in enumerate(labels if groups else ()):
-        wanted = _MEASURES.get(key.partition(".")[0], _USUAL)
-        shown = next((m for m in wanted if {f"{m} train", f"{m} val"} & columns.keys()), "maps")
+        measures = _MEASURES.get(key.partition(".")[0], _USUAL)
+        measure = next((m for m in measures if {f"{m} train", f"{m} val"} & columns.keys()), "maps")
         others = list(dict.fromkeys(_others(group, place) for group in groups))
         many = len(others) > 1
         for splits in (("train",), ("val",)) if many else (("train", "val"),):
-            found = {split: columns[f"{shown} {split}"] for split in splits if f"{shown} {split}" in columns}
-            if found:
-                chart = _curves(key, place, labels, keys[key], groups, others, found, shown)
-                made += [chart] if chart.svg else []
-    return made
+            column_of = {split: columns[f"{measure} {split}"] for split in splits if f"{measure} {split}" in columns}
+            if column_of:
+                chart = _curves(key, place, labels, keys[key], groups, others, column_of, measure)
+                charts += [chart] if chart.svg else []
+    return charts
 
 
 def _number(text: str) -> float | None:
