@@ -134,8 +134,8 @@ def _undilated(
         model.load_state_dict(match_state_dict(stored, model.state_dict(), weights, name), assign=True)
     elif weights == "timm":
         full = create_timm(twin, {"pretrained": True, "num_classes": 0}, setting="classify.backbone")
-        kept = match_state_dict(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
-        model.load_state_dict(kept, assign=True)
+        tensors = match_state_dict(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
+        model.load_state_dict(tensors, assign=True)
     return Backbone(model)
 
 
@@ -190,17 +190,19 @@ def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
         full = timm.create_model(name, **{k: v for k, v in args.items() if k != "output_stride"})
     if "layers.0.downsample.reduction.weight" in stored:  # Swin's own release counts otherwise; timm translates
         stored = swin_transformer.checkpoint_filter_fn(stored, full)
-    found = {key: tuple(value.shape) for key, value in stored.items()}
+    stored_shapes = {key: tuple(value.shape) for key, value in stored.items()}
     head: Any = full.get_classifier()  # type: ignore[operator]
     heads = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
-    wanted = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}
-    missing = [key for key in wanted if key not in found]
+    shapes = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}
+    missing = [key for key in shapes if key not in stored_shapes]
     if missing:
-        msg = f"{path}: not weights of {name}: {len(missing)} of {len(wanted)} tensors missing, such as {missing[0]}"
+        msg = f"{path}: not weights of {name}: {len(missing)} of {len(shapes)} tensors missing, such as {missing[0]}"
         raise InputError(msg)
-    wrong = [key for key in wanted if found[key] != wanted[key]]
+    wrong = [key for key in shapes if stored_shapes[key] != shapes[key]]
     if wrong:
-        msg = f"{path}: not weights of {name}: {wrong[0]} is {found[wrong[0]]}, the model has {wanted[wrong[0]]}"
+        msg = (
+            f"{path}: not weights of {name}: {wrong[0]} is {stored_shapes[wrong[0]]}, the model has {shapes[wrong[0]]}"
+        )
         raise InputError(msg)
 
 
@@ -260,10 +262,10 @@ class Backbone(nn.Module):
             # Asked of autograd, as no list of names covers all of timm: what gets a gradient is what the stage depends
             # on.
             torch.autograd.backward(self._features(probe)[stage - 1].sum())
-        reached = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        sources = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)
         self.model.train(was_training)
-        return reached
+        return sources
 
 
 def keep_statistics(model: nn.Module) -> None:
@@ -311,9 +313,9 @@ def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], 
         InputError: it is another architecture; names ``path``.
     """
     stored = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
-    wanted = backbone.state_dict()
-    wrong = [key for key, value in wanted.items() if key not in stored or stored[key].shape != value.shape]
-    if wrong or len(stored) != len(wanted):
+    own = backbone.state_dict()
+    wrong = [key for key, value in own.items() if key not in stored or stored[key].shape != value.shape]
+    if wrong or len(stored) != len(own):
         msg = (
             f"{path}: the classifier's backbone is not the one of this refiner ({(wrong or sorted(stored))[0]} does "
             "not fit); set init: weights, or backbone: null"

@@ -145,7 +145,7 @@ def build_wide_resnet38(weights: Path | None, *, width: int = 64, dropout: float
     with torch.device("meta"):  # random values would only be overwritten
         model = WideResNet38(width, dropout)
     stored = read_state_dict(weights, remedy=f"Set classify.weights to a local file of {NAME}, or to null.")
-    kept = match_state_dict(stored, model.state_dict(), weights, NAME)
-    model.load_state_dict(kept, assign=True)
+    tensors = match_state_dict(stored, model.state_dict(), weights, NAME)
+    model.load_state_dict(tensors, assign=True)
     model.freeze()
     return model

@@ -33,6 +33,9 @@ def predict_probabilities(
 
     Returns:
         float32 [C + 1, H, W] on the CPU, summing to 1 over classes.
+
+    Raises:
+        ValueError: no scales.
     """
     size = (image.shape[0], image.shape[1])
     total: Tensor | None = None
@@ -72,11 +75,15 @@ def constrain_to_tags(probabilities: Tensor, tags: Sequence[int]) -> Tensor:
     """Probabilities of an image whose tags are known: every other class gets 0, the rest sums to 1 again.
 
     Args:
-        probabilities: [C + 1, H, W].
+        probabilities: [C + 1, H, W] float in [0, 1].
         tags: labels 1..C that the image holds; the background always stays.
 
     Returns:
-        [C + 1, H, W]. Where the allowed classes have no probability at all, the pixel is background.
+        [C + 1, H, W] of the same dtype and device, summing to 1 over classes. Where the allowed classes have no
+        probability at all, the pixel is background.
+
+    Raises:
+        IndexError: a tag above C.
     """
     allowed = torch.zeros(len(probabilities), dtype=torch.bool, device=probabilities.device)
     allowed[[BACKGROUND, *tags]] = True

@@ -30,12 +30,12 @@ def relative_margin(scores: Tensor) -> Tensor:
     return torch.where(first > 0, 1 - second / first.clamp(min=torch.finfo(first.dtype).tiny), 0.0)
 
 
-def margin_of(scores: Tensor, chosen: Tensor) -> Tensor:
+def margin_of(scores: Tensor, choice: Tensor) -> Tensor:
     """By how much the scores are for a label that may have been chosen otherwise: 1 - highest other / its own.
 
     Args:
         scores: [L, H, W] float >= 0.
-        chosen: int64 [H, W], indices into the L.
+        choice: int64 [H, W], indices into the L.
 
     Returns:
         float32 [H, W] in [0, 1]; 0 where another score is as high or higher. :func:`relative_margin` for the highest.
@@ -43,8 +43,8 @@ def margin_of(scores: Tensor, chosen: Tensor) -> Tensor:
     scores = scores.float()
     if len(scores) == 1:
         return torch.ones_like(scores[0])
-    own = scores.gather(0, chosen[None])[0]
-    others = scores.scatter(0, chosen[None], -1.0).amax(0)
+    own = scores.gather(0, choice[None])[0]
+    others = scores.scatter(0, choice[None], -1.0).amax(0)
     return torch.where(own > 0, 1 - others / own.clamp(min=torch.finfo(own.dtype).tiny), 0.0).clamp(min=0)
 
 

@@ -93,16 +93,16 @@ def _lloyd(points: Vectors, centres: Vectors, rounds: int, enough: float) -> tup
     """Groups and the sum of squared distances."""
     labels = _distances(points, centres).argmin(1)
     for _ in range(rounds):
-        moved = _means(points, _filled(points, labels, centres), len(centres))
-        step = float(((moved - centres) ** 2).sum())
-        before, centres = labels, moved
+        means = _means(points, _without_empty(points, labels, centres), len(centres))
+        step = float(((means - centres) ** 2).sum())
+        before, centres = labels, means
         labels = _distances(points, centres).argmin(1)
         if step <= enough or np.array_equal(before, labels):
             break
     return labels, float(((points - centres[labels]) ** 2).sum())
 
 
-def _filled(points: Vectors, labels: Labels, centres: Vectors) -> Labels:
+def _without_empty(points: Vectors, labels: Labels, centres: Vectors) -> Labels:
     """A group that lost all its vectors takes the one farthest from its centre among groups that can spare one."""
     counts = np.bincount(labels, minlength=len(centres))
     if counts.all():
@@ -183,11 +183,11 @@ def cosine_kmeans(
     owner = torch.zeros(len(points), dtype=torch.int64)
     for _ in range(max_iterations):
         owner = _nearest(directions, unit(centres).float())
-        moved = _cluster_means(members, owner, count, rng)
+        means = _cluster_means(members, owner, count, rng)
         if centre == "unit":
-            moved = unit(moved)
-        shift = float((moved - centres).norm(dim=1).sum())
-        centres = moved
+            means = unit(means)
+        shift = float((means - centres).norm(dim=1).sum())
+        centres = means
         if shift**2 < still:
             break
     return centres.float(), owner

@@ -22,7 +22,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
         weights: [B, H, W] float >= 0; the mean is then weighted. All zero: 0.
 
     Returns:
-        The loss, a scalar.
+        Scalar >= 0 of the dtype of ``logits``.
+
+    Raises:
+        RuntimeError: shapes do not fit.
+        IndexError: a label is neither 255 nor below C + 1 (an assertion of the device on a GPU).
     """
     if weights is None:
         # Not torch's own mean, which is NaN where all pixels are ignored.

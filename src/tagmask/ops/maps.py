@@ -15,14 +15,14 @@ from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
 def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretch maps bilinearly (align_corners=False).
+    """Stretch maps bilinearly, half-pixel centres (align_corners=False).
 
     Args:
-        maps: [K, h, w], K >= 0.
+        maps: [K, h, w] of any float type, K >= 0.
         size: (H, W).
 
     Returns:
-        float32 [K, H, W].
+        float32 [K, H, W], within the range of each map.
     """
     maps = maps.float()
     if maps.shape[0] == 0:

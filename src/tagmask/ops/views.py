@@ -21,14 +21,14 @@ Flips = Literal["sum", "max"]
 
 
 def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
-    """Divide each map by (its own maximum + eps); not min-max.
+    """Divide each map by its own maximum, as IRNet and what builds on it do; not min-max.
 
     Args:
         maps: [..., h, w] float, >= 0.
         eps: added to each maximum.
 
     Returns:
-        [..., h, w] in [0, 1).
+        Shaped like ``maps``, in [0, 1); an empty map stays 0.
     """
     # The epsilon makes an empty map 0 instead of NaN, and is part of the published numbers: the maximum stays below 1.
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + eps)
@@ -55,7 +55,7 @@ def sum_scales(per_scale: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 def merge_scales(
     per_scale: Sequence[Tensor], image_size: tuple[int, int], *, normalize: bool = True, grid: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """IRNet's multi-scale rule.
+    """IRNet's multi-scale rule (docs/methods/cam.md): resize the maps of every scale to one size, sum, normalise once.
 
     Args:
         per_scale: per scale the flip-summed, rectified maps [K, h_s, w_s].
@@ -65,7 +65,11 @@ def merge_scales(
 
     Returns:
         strided maps [K, ceil(H/4), ceil(W/4)] (stretched to that size) and full maps [K, H, W] (resized to the
-        next multiple of ``grid`` and cropped, which keeps them aligned with the network's grid).
+        next multiple of ``grid`` and cropped, which keeps them aligned with the network's grid); float32, in [0, 1) if
+        normalised.
+
+    Raises:
+        ValueError: no scales.
     """
     height, width = image_size
     # The network's grid covers the image padded to whole strides. Maps resized straight to (H, W) would be stretched by

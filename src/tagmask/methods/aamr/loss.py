@@ -33,7 +33,7 @@ BackgroundRule = Literal["softmax", "sigmoid"]
 def conflict_temperature(
     labels: Tensor, saliency: Tensor, valid: Tensor | None = None, *, tau: Tau = "image"
 ) -> Tensor:
-    """Agreement of pseudo masks with saliency: the mean IoU of their backgrounds and of their foregrounds.
+    """Agreement of pseudo masks with saliency, the tau of Eq. 4: the mean IoU of their backgrounds and foregrounds.
 
     Args:
         labels: int [B, H, W]; the background is 0, 255 does not count.
@@ -63,7 +63,7 @@ def conflict_temperature(
 def background_loss(
     logits: Tensor, saliency: Tensor, valid: Tensor | None = None, *, background: BackgroundRule = "softmax"
 ) -> Tensor:
-    """Binary cross entropy of the background's probability against 1 - saliency, per image.
+    """Binary cross entropy of the background's probability against 1 - saliency, per image (L_sal of Eq. 4).
 
     Args:
         logits: [B, C + 1, H, W] float.

@@ -18,15 +18,18 @@ from tagmask.types import ClassifierOutput
 
 
 def cam(features: Tensor, class_weights: Tensor, class_bias: Tensor | None = None) -> Tensor:
-    """Rectified class responses, not normalised.
+    """Class activation maps: R_c(p) = ReLU(w_c . F(p)), not normalised (Zhou et al., CVPR 2016; docs/methods/cam.md).
 
     Args:
-        features: [B, D, h, w] float.
-        class_weights: [C, D] float.
+        features: [B, D, h, w] float, what the classifier pools.
+        class_weights: [C, D] float, cast to the dtype of the features.
         class_bias: [C] float, added before the ReLU; with the head's biases these are its class maps, rectified.
 
     Returns:
-        [B, C, h, w] float, >= 0.
+        [B, C, h, w] of the dtype of ``features``, >= 0.
+
+    Raises:
+        RuntimeError: the numbers of channels differ.
     """
     bias = None if class_bias is None else class_bias.to(features.dtype)
     return functional.relu(functional.conv2d(features, class_weights[:, :, None, None].to(features.dtype), bias))

@@ -54,7 +54,7 @@ def centres_of_mass(maps: Tensor) -> list[tuple[float, float]]:
 
 
 def split_rectangles(centers: Sequence[tuple[float, float]], image_size: tuple[int, int]) -> list[Rectangle]:
-    """Four overlapping cuts of an image, each anchored in one of its corners.
+    """Four overlapping cuts of an image, each anchored in one of its corners (InferCam, 3.2).
 
     The cuts reach over the centre by a buffer of 10 px with one class. With two, the rectangle between both centres,
     and 20 px more, is inside all four, so that both objects keep their context. With three or more classes the

@@ -65,6 +65,8 @@ def dense_crf(
 ) -> Tensor:
     """Dense CRF from probabilities; the defaults are PSA's (``PRESETS`` has the others).
 
+    Kraehenbuehl and Koltun, NIPS 2011, as lucasb-eyer/pydensecrf runs it (docs/methods/dense-crf.md).
+
     A label whose probability is nowhere above 1e-5 costs at least as much as any other at every pixel and stays so in
     every round, so it cannot win anywhere: such labels are left out, which saves their time and changes the
     probabilities of the others by about what it would have got.

@@ -21,7 +21,7 @@ from tagmask.contracts.head import Head
 def hspp(
     features: Tensor, *, gamma: float = 2.0, splits: Sequence[int] = (1, 2, 4), reference_bins: bool = False
 ) -> Tensor:
-    """Pool features by the maxima of several grids and the mean.
+    """Hybrid spatial pyramid pooling (Ru, Du, Wu, IJCAI 2021): pool features by maxima of several grids and the mean.
 
     (sum over r in splits of the mean of the maxima of r x r bins + gamma * mean over all positions)
     / (number of splits + gamma).
@@ -35,7 +35,7 @@ def hspp(
             are then those of adaptive pooling: r per axis, none dropped. Where r divides both, the two agree.
 
     Returns:
-        [B, D].
+        [B, D] of the dtype of ``features``.
 
     Raises:
         ValueError: nothing to pool with (no splits and gamma 0), a split below 1, or a negative gamma.

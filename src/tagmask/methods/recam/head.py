@@ -92,11 +92,11 @@ def reactivation_loss(
     detach_masks: bool = False,
     eps: float = 1e-5,
 ) -> dict[str, Tensor]:
-    """ReCAM's loss (docs/methods/recam.md): multi-label soft margin of the pooled features and softmax cross entropy of
-    the re-weighted ones. Gradients run through the masks and their maxima, as published.
+    """ReCAM's loss (Chen et al., CVPR 2022; docs/methods/recam.md): multi-label soft margin of the pooled features, and
+    softmax cross entropy of those cut out with each positive class's map. Gradients run through the maps, as published.
 
     Args:
-        features: [B, D, h, w] float.
+        features: [B, D, h, w] float; everything is computed in their dtype.
         class_weights: [C, D] of the first classifier, w.
         second_weights: [C, D] of the second classifier, w'.
         tags: multi-hot [B, C].
@@ -106,7 +106,12 @@ def reactivation_loss(
 
     Returns:
         ``bce``, ``sce``, ``total`` = bce + weight * sce, ``accuracy`` of the second classifier on the positives;
-        scalars. Masks and second logits are computed for positive classes only.
+        scalars, ``accuracy`` in [0, 1] and without gradient. Masks and second logits are computed for positive classes
+        only; an image without a tag adds 0 to ``sce`` and counts in its mean.
+
+    Raises:
+        RuntimeError: features and weights have different numbers of channels.
+        IndexError: there are more tags than classes.
     """
     tags = tags.to(features.dtype)
     logits = features.mean((2, 3)) @ class_weights.T

@@ -16,10 +16,10 @@ from torch.nn import functional
 def self_correlation(
     features: Tensor, *, order: int = 2, first_threshold: float = 0.1, second_threshold: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """Which positions look alike, directly and through others.
+    """Which positions look alike, directly and through others (SCG of SPA, Pan et al., CVPR 2021; docs/methods/scg.md).
 
     Args:
-        features: [D, h, w] float.
+        features: [D, h, w] float; a position of zeros is alike to nothing.
         order: 2, or more: how many steps the second matrix goes.
         first_threshold: cosines below are 0.
         second_threshold: entries of the second matrix below this / n are 0.

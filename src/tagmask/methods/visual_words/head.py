@@ -46,7 +46,10 @@ def visual_words(features: Tensor, codebook: Tensor, *, temperature: float = 1.0
     Returns:
         assignment float32 [B, K, h, w]: softmax over the words; labels float32 [B, K], without gradient: 1 for the
         words that are the likeliest at some position, else 0; frequency float32 [B, K]: mean of the assignment over
-        the positions.
+        the positions. Assignment and frequency sum to 1 over the words.
+
+    Raises:
+        RuntimeError: features and words have different numbers of channels.
     """
     similarity = word_similarity(features, codebook)
     assignment = (similarity / temperature).softmax(dim=1)
