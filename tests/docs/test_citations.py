@@ -35,6 +35,7 @@ EXAMPLES = {"shop.yaml", "mine.yaml", "other.yaml"}
 # Neither in the middle of a longer path or a link, nor with a wildcard or a placeholder in it.
 FILE = re.compile(r"(?<![\w./\-*{}<>])(?:[\w.\-]+/)*[\w\-]+\.(?:md|py|yaml)\b(?![\w(])")
 NAME = re.compile(r"(?<![\w./\-])tagmask(?:\.[A-Za-z_]\w*)+")
+ROLE = re.compile(r":(?:class|func|meth|data):`~?(?!tagmask\.)[\w.]*?(\w+)`")
 
 
 def texts_of(path: Path) -> Iterator[str]:
@@ -87,6 +88,13 @@ def resolves(name: str) -> bool:
     return False
 
 
+@cache
+def identifiers(path: Path) -> frozenset[str]:
+    """Every name in the code of a Python file, its docstrings and comments aside."""
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+    return frozenset(token.string for token in tokens if token.type == tokenize.NAME)
+
+
 def test_files_that_are_cited_exist() -> None:
     missing = [
         f"{path.relative_to(ROOT)}: {name}"
@@ -103,6 +111,16 @@ def test_names_of_tagmask_that_are_cited_exist() -> None:
         for path, text in texts()
         for name in NAME.findall(text)
         if not resolves(name)
+    ]
+    assert missing == []
+
+
+def test_short_references_are_to_something_in_their_file() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in texts()
+        for name in ROLE.findall(text)
+        if name not in identifiers(path)
     ]
     assert missing == []
 

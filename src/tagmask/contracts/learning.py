@@ -45,7 +45,7 @@ class PatchGroup:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Result of a localizer's :meth:`learn`: its tensors, what to show, and (class name, what was wrong) pairs."""
+    """Result of a localizer's ``learn``: its tensors, what to show, and (class name, what was wrong) pairs."""
 
     tensors: Mapping[str, Tensor]
     shown: tuple[PatchGroup, ...] = ()

@@ -15,7 +15,7 @@ from tagmask.storage.weights import load_weights, read_description
 
 
 def load_segmenter(path: Any, network: Any) -> SegmentationModel | TagGated:
-    """The network stored in a file of :func:`save_weights`, behind its gate if it has one, to predict with.
+    """A stored network (:func:`tagmask.storage.weights.save_weights`) to predict with, behind its gate if it has one.
 
     Its batch norms are folded into its convolutions, which rounds differently; it cannot be trained or saved again.
     """
