@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
         weights: [B, H, W] float >= 0; the mean is then weighted. All zero: 0.
 
     Returns:
-        Scalar >= 0 of the dtype of ``logits``.
+        A scalar >= 0 of the dtype of ``logits``.
 
     Raises:
         RuntimeError: shapes do not fit.

@@ -28,7 +28,7 @@ def normalize_maps(maps: Tensor, eps: float = 1e-5) -> Tensor:
         eps: added to each maximum.
 
     Returns:
-        Shaped like ``maps``, in [0, 1); an empty map stays 0.
+        [..., h, w] in [0, 1), of the same dtype; an empty map stays 0.
     """
     # The epsilon makes an empty map 0 instead of NaN, and is part of the published numbers: the maximum stays below 1.
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + eps)
@@ -55,7 +55,7 @@ def sum_scales(per_scale: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 def merge_scales(
     per_scale: Sequence[Tensor], image_size: tuple[int, int], *, normalize: bool = True, grid: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """IRNet's multi-scale rule (docs/methods/cam.md): resize the maps of every scale to one size, sum, normalise once.
+    """IRNet's multi-scale rule: resize the maps of every scale to one size, sum, normalise once.
 
     Args:
         per_scale: per scale the flip-summed, rectified maps [K, h_s, w_s].

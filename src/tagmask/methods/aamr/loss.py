@@ -63,7 +63,7 @@ def conflict_temperature(
 def background_loss(
     logits: Tensor, saliency: Tensor, valid: Tensor | None = None, *, background: BackgroundRule = "softmax"
 ) -> Tensor:
-    """Binary cross entropy of the background's probability against 1 - saliency, per image (L_sal of Eq. 4).
+    """Binary cross entropy of the background's probability against 1 - saliency, per image: the saliency term of Eq. 4.
 
     Args:
         logits: [B, C + 1, H, W] float.

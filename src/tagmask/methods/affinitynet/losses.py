@@ -180,10 +180,10 @@ def affinity_planes(affinity: Tensor, size: tuple[int, int], *, radius: int = 5)
 def affinity_random_walk(
     maps: Tensor, affinity: Tensor, *, radius: int = 5, beta: float = 8.0, steps: int = 256
 ) -> Tensor:
-    """Spread scores over pixels that the network takes to be alike (AffinityNet; Ahn and Kwak, CVPR 2018).
+    """Spread scores over pixels that the network takes to be alike.
 
-    The same sparse steps as IRNet's walk; the N x N transition matrix is never made. A grid that is too small to
-    have any pair is left as it is.
+    AffinityNet's propagation (Ahn and Kwak, CVPR 2018), in the same sparse steps as IRNet's walk; the N x N transition
+    matrix is never made. A grid that is too small to have any pair is left as it is.
 
     Args:
         maps: [K, h, w] float >= 0, such as :func:`walk_start`.

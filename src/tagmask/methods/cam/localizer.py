@@ -18,7 +18,9 @@ from tagmask.types import ClassifierOutput
 
 
 def cam(features: Tensor, class_weights: Tensor, class_bias: Tensor | None = None) -> Tensor:
-    """Class activation maps: R_c(p) = ReLU(w_c . F(p)), not normalised (Zhou et al., CVPR 2016; docs/methods/cam.md).
+    """Class activation maps: the rectified responses ReLU(w_c F(p)) of each class c at each place p, not normalised.
+
+    Zhou et al., CVPR 2016; docs/methods/cam.md.
 
     Args:
         features: [B, D, h, w] float, what the classifier pools.

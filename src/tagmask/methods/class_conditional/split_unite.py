@@ -54,12 +54,12 @@ def centres_of_mass(maps: Tensor) -> list[tuple[float, float]]:
 
 
 def split_rectangles(centers: Sequence[tuple[float, float]], image_size: tuple[int, int]) -> list[Rectangle]:
-    """Four overlapping cuts of an image, each anchored in one of its corners (InferCam, 3.2).
+    """Four overlapping cuts of an image, each anchored in one of its corners.
 
-    The cuts reach over the centre by a buffer of 10 px with one class. With two, the rectangle between both centres,
-    and 20 px more, is inside all four, so that both objects keep their context. With three or more classes the
-    released code does not split: each cut is the whole image. Bounds are clipped to the image; the released code
-    does not clip, and a negative start there counts from the far end.
+    Section 3.2 of the paper. The cuts reach over the centre by a buffer of 10 px with one class. With two, the
+    rectangle between both centres, and 20 px more, is inside all four, so that both objects keep their context. With
+    three or more classes the released code does not split: each cut is the whole image. Bounds are clipped to the
+    image; the released code does not clip, and a negative start there counts from the far end.
 
     Args:
         centers: (y, x) of each class, K >= 1, in pixels; they are truncated to whole pixels.

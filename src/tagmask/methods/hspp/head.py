@@ -21,7 +21,9 @@ from tagmask.contracts.head import Head
 def hspp(
     features: Tensor, *, gamma: float = 2.0, splits: Sequence[int] = (1, 2, 4), reference_bins: bool = False
 ) -> Tensor:
-    """Hybrid spatial pyramid pooling (Ru, Du, Wu, IJCAI 2021): pool features by maxima of several grids and the mean.
+    """Hybrid spatial pyramid pooling: features pooled by the maxima of several grids and the mean.
+
+    Ru, Du, Wu, IJCAI 2021, section 3.3:
 
     (sum over r in splits of the mean of the maxima of r x r bins + gamma * mean over all positions)
     / (number of splits + gamma).

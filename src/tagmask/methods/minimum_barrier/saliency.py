@@ -140,7 +140,9 @@ def otsu(values: FloatArray) -> float:
 def minimum_barrier_saliency(
     image: UInt8Array, *, max_side: int = 300, passes: int = 3, centre: float | Literal["otsu"] = "otsu"
 ) -> FloatArray:
-    """MB+ saliency of one image (Zhang et al., ICCV 2015).
+    """MB+ saliency of one image: what its border cannot reach without crossing an edge.
+
+    Zhang et al., ICCV 2015.
 
     Args:
         image: uint8 [H, W, 3] RGB.

@@ -89,7 +89,9 @@ def _averages(masks: Tensor, weights: Tensor, dilations: Sequence[int], iteratio
 
 @torch.no_grad()
 def pamr(image: Tensor, masks: Tensor, *, iterations: int = 10, dilations: Sequence[int] = DILATIONS) -> Tensor:
-    """Refine masks by averaging over pixels of like colour (Araslanov and Roth, CVPR 2020). Without gradient.
+    """Refine masks by averaging over pixels of like colour. Without gradient.
+
+    Araslanov and Roth, CVPR 2020; docs/methods/pamr.md.
 
     Args:
         image: [B, 3, H, W] float, any scale.

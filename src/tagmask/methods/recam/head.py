@@ -92,8 +92,10 @@ def reactivation_loss(
     detach_masks: bool = False,
     eps: float = 1e-5,
 ) -> dict[str, Tensor]:
-    """ReCAM's loss (Chen et al., CVPR 2022; docs/methods/recam.md): multi-label soft margin of the pooled features, and
-    softmax cross entropy of those cut out with each positive class's map. Gradients run through the maps, as published.
+    """ReCAM's loss: multi-label soft margin of the pooled features, and softmax cross entropy of those cut out with
+    each positive class's map. Gradients run through the maps, as published.
+
+    Chen et al., CVPR 2022; docs/methods/recam.md.
 
     Args:
         features: [B, D, h, w] float; everything is computed in their dtype.

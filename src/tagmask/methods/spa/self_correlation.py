@@ -16,7 +16,9 @@ from torch.nn import functional
 def self_correlation(
     features: Tensor, *, order: int = 2, first_threshold: float = 0.1, second_threshold: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """Which positions look alike, directly and through others (SCG of SPA, Pan et al., CVPR 2021; docs/methods/scg.md).
+    """Which positions look alike, directly and through others.
+
+    SCG of SPA (Pan et al., CVPR 2021; docs/methods/scg.md).
 
     Args:
         features: [D, h, w] float; a position of zeros is alike to nothing.

@@ -39,7 +39,7 @@ def semantic_structure(
     epsilon: Epsilon = "identity",
     clip: bool = False,
 ) -> Tensor:
-    """The structure matrix S itself, by definition, at O(n^3): for inspection and tests (equations 2-6 of SSA).
+    """The structure matrix S itself, by definition, at O(n^3): for inspection and tests (equations 2-6).
 
     Args:
         features: [D, h, w] float.
