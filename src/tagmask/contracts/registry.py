@@ -48,7 +48,8 @@ def _tables() -> dict[Kind, dict[str, Entry]]:
         kind, _, name = point.name.partition(".")
         if kind in tables:
             # setdefault: another package cannot replace a method of the house without a word.
-            tables[kind].setdefault(name, Entry(point.value, f"from {point.dist}"))
+            summary = f"from {point.dist.name}" if point.dist else "from another package"
+            tables[kind].setdefault(name, Entry(point.value, summary))
     return tables
 
 
