@@ -25,8 +25,8 @@ def photos(tmp_path: Path) -> Path:
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as left:
         cli.main(["predict", *map(str, arguments), "--device", "cpu", "--plain"])
-    found = capsys.readouterr()
-    return int(left.value.code or 0), found.out, found.err
+    result = capsys.readouterr()
+    return int(left.value.code or 0), result.out, result.err
 
 
 def test_a_folder_with_everything(

@@ -26,9 +26,9 @@ def test_shipped_recipes_are_the_repository_s(root: Path) -> None:
 @pytest.mark.parametrize("typed", ["demo", "demo.yaml", "recipes/demo.yaml", "./recipes/demo.yaml"])
 def test_a_shipped_recipe_is_found_from_anywhere(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = find_recipe(typed)
-    assert found.path.name == "demo.yaml"
-    assert found.run is None
+    result = find_recipe(typed)
+    assert result.path.name == "demo.yaml"
+    assert result.run is None
 
 
 def test_a_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

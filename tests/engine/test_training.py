@@ -280,8 +280,8 @@ def test_inputs_are_drawn_as_often_as_their_weights_say(weights: list[float], se
     for index, weight in enumerate(weights):
         times = [again for which, again in order if which == index]
         assert times == list(range(len(times)))
-        wanted = n * weight / sum(weights)
-        assert np.floor(wanted - 1e-6) <= len(times) <= np.ceil(wanted + 1e-6)
+        expected = n * weight / sum(weights)
+        assert np.floor(expected - 1e-6) <= len(times) <= np.ceil(expected + 1e-6)
 
 
 def test_an_input_drawn_again_is_another_view(tmp_path: Path) -> None:
@@ -289,10 +289,10 @@ def test_an_input_drawn_again_is_another_view(tmp_path: Path) -> None:
 
     class Watched(Numbers):
         def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
-            found = super().item(index, rng)
-            if index == 0 and isinstance(found, dict):
-                seen.append(float(found["x"][0]))
-            return found
+            result = super().item(index, rng)
+            if index == 0 and isinstance(result, dict):
+                seen.append(float(result["x"][0]))
+            return result
 
     fit(Fit(Watched()), tmp_path, engine(), epochs=1, options=Options(weights=[30.0] + [1.0] * 9))
     assert len(seen) >= 6

@@ -46,18 +46,18 @@ def test_recipes_are_run_once_and_share_the_classifier(compared: Comparison) -> 
 
 
 def test_gains_are_paired_by_seed(compared: Comparison) -> None:
-    found = figures(compared)
-    assert set(found) == {(name, rule) for name in ("cam", "more") for rule in ("ignored", "background")}
+    result = figures(compared)
+    assert set(result) == {(name, rule) for name in ("cam", "more") for rule in ("ignored", "background")}
     for rule in ("ignored", "background"):
         scores = [
             read_json(path / "metrics.json")["splits"]["val"]["maps"][f"void_{rule}"]["miou"] for path in compared.runs
         ]
         gains = [scores[2 + seed] - scores[seed] for seed in (0, 1)]
-        row = found["more", rule]
+        row = result["more", rule]
         assert float(row["gain val mean"]) == pytest.approx(sum(gains) / 2, abs=1e-6)
         assert float(row["gain val std"]) == pytest.approx(abs(gains[0] - gains[1]) / 2**0.5, abs=1e-6)
         assert row["gain val n"] == "2"
-        assert found["cam", rule]["gain val n"] == "0"
+        assert result["cam", rule]["gain val n"] == "0"
 
 
 def test_costs_are_relative_to_plain_cam(compared: Comparison) -> None:
@@ -97,8 +97,8 @@ def test_the_page_shows_the_same_images_for_every_method(compared: Comparison) -
 
 def test_runs_and_recipes_stand_together(compared: Comparison, short: dict[str, Any], tmp_path: Path) -> None:
     flipped = named(short, "flipped", localize={"name": "cam", "scales": [1.0], "flip": False})
-    found = compare([flipped, compared.runs[0]], overrides=CHANGES, output=tmp_path / "c")
-    assert [group.name for group in found.table.groups[:2]] == ["flipped", "cam"]
+    result = compare([flipped, compared.runs[0]], overrides=CHANGES, output=tmp_path / "c")
+    assert [group.name for group in result.table.groups[:2]] == ["flipped", "cam"]
     assert Workspace(tmp_path / "c" / "flipped").manifest()["stages"]["classify"]["reason"].startswith("reused")
     only = compare([compared.runs[0]])
     assert only.path is None
@@ -108,9 +108,9 @@ def test_runs_and_recipes_stand_together(compared: Comparison, short: dict[str, 
 def test_runs_of_one_name_but_other_settings_are_told_apart(compared: Comparison, tmp_path: Path) -> None:
     other = Path(shutil.copytree(compared.runs[2], tmp_path / "elsewhere"))
     Workspace(other).update_manifest(lambda manifest: manifest.update(name="cam"))
-    found = compare([*compared.runs[:2], other])
-    assert [group.name for group in found.table.groups[:2]] == ["cam (cam)", "cam (elsewhere)"]
-    assert [len(group.runs) for group in found.table.groups[:2]] == [2, 1]
+    result = compare([*compared.runs[:2], other])
+    assert [group.name for group in result.table.groups[:2]] == ["cam (cam)", "cam (elsewhere)"]
+    assert [len(group.runs) for group in result.table.groups[:2]] == [2, 1]
 
 
 def test_data_that_is_gone_costs_the_pictures_only(compared: Comparison, tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_data_that_is_gone_costs_the_pictures_only(compared: Comparison, tmp_pat
 def test_a_failing_recipe_is_listed(compared: Comparison, short: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "c" / "bad").mkdir(parents=True)
     with Workspace(tmp_path / "c" / "bad").lock():
-        found = compare([compared.runs[0], named(short, "bad")], overrides=CHANGES, output=tmp_path / "c")
-        assert [point.name for point in found.failed] == ["bad"]
-        assert {group.name for group in found.table.groups} == {"cam"}
+        result = compare([compared.runs[0], named(short, "bad")], overrides=CHANGES, output=tmp_path / "c")
+        assert [point.name for point in result.failed] == ["bad"]
+        assert {group.name for group in result.table.groups} == {"cam"}
         with pytest.raises(RunError, match="no recipe could be run"):
             compare([named(short, "bad")], output=tmp_path / "c")
 

@@ -144,12 +144,12 @@ def test_a_failing_point_is_listed_and_the_others_go_on(
     (tmp_path / "o" / "seed=0").mkdir(parents=True)
     ears = Ears()
     with Workspace(tmp_path / "o" / "seed=0").lock():
-        found = sweep(short, ["seed=0,1", "segment=null"], output=tmp_path / "o", reuse=swept[0].path, progress=ears)
-    assert [point.name for point in found.failed] == ["seed=0"]
+        result = sweep(short, ["seed=0,1", "segment=null"], output=tmp_path / "o", reuse=swept[0].path, progress=ears)
+    assert [point.name for point in result.failed] == ["seed=0"]
     assert any("seed=0 failed" in line for line in ears.lines)
     assert (tmp_path / "o" / "seed=1" / "metrics.json").exists()
-    assert [point["status"] for point in read_json(found.path / "sweep.json")["points"]] == ["failed", "done"]
-    assert "another tagmask process" in found.page.read_text(encoding="utf-8")
+    assert [point["status"] for point in read_json(result.path / "sweep.json")["points"]] == ["failed", "done"]
+    assert "another tagmask process" in result.page.read_text(encoding="utf-8")
 
 
 def test_a_combination_that_cannot_be_is_listed_a_wrong_value_is_an_error(
@@ -165,9 +165,9 @@ def test_a_combination_that_cannot_be_is_listed_a_wrong_value_is_an_error(
     assert not (tmp_path / "o").exists()
     # Only the last of a chain makes labels, so each value of the one key fits one of the other.
     grid = ["refine=[colour_walk,threshold],[threshold]", "refine.0.name=colour_walk,threshold", "segment=null"]
-    found = sweep(short, grid, output=tmp_path / "o", reuse=swept[0].path, until="classify")
-    assert [point.error is None for point in found.points] == [True, False, False, True]
-    assert "so it must be the last" in str(found.points[1].error)
+    result = sweep(short, grid, output=tmp_path / "o", reuse=swept[0].path, until="classify")
+    assert [point.error is None for point in result.points] == [True, False, False, True]
+    assert "so it must be the last" in str(result.points[1].error)
 
 
 def test_unexpected_errors_are_a_line_with_the_way_to_the_details(
@@ -177,6 +177,8 @@ def test_unexpected_errors_are_a_line_with_the_way_to_the_details(
         raise ZeroDivisionError("no\nvalue")
 
     monkeypatch.setattr("tagmask.experiments.points.run", breaks)
-    found = sweep(short, ["seed=0,1"], output=tmp_path / "o")
-    assert len(found.failed) == 2
-    assert found.failed[0].error == f"ZeroDivisionError: no value (details: tagmask run {found.failed[0].path} --debug)"
+    result = sweep(short, ["seed=0,1"], output=tmp_path / "o")
+    assert len(result.failed) == 2
+    assert (
+        result.failed[0].error == f"ZeroDivisionError: no value (details: tagmask run {result.failed[0].path} --debug)"
+    )

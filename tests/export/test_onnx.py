@@ -50,10 +50,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path,
 
 
 def test_it_says_how_far_it_is_from_torch(exported: tuple[nn.Module, Path, export.Agreement]) -> None:
-    _, path, found = exported
-    assert found.largest < 1e-5
-    assert found.other_labels == 0
-    assert found.dynamic
+    _, path, result = exported
+    assert result.largest < 1e-5
+    assert result.other_labels == 0
+    assert result.dynamic
     assert [file.name for file in path.parent.iterdir()] == ["m.onnx"]
 
 
@@ -66,10 +66,10 @@ def test_images_go_in_as_they_are(
     model, path, _ = exported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    found = session.run(["logits"], {"images": images})[0]
+    result = session.run(["logits"], {"images": images})[0]
     with torch.inference_mode():
         expected = model.eval()(torch.stack([normalise(image) for image in images]))
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(result, expected.numpy(), atol=1e-5)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[1] == "Kätzchen"
 
 
@@ -103,8 +103,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as left:
         cli.main(["export", "onnx", *map(str, arguments)])
-    found = capsys.readouterr()
-    return int(left.value.code or 0), found.out, found.err
+    result = capsys.readouterr()
+    return int(left.value.code or 0), result.out, result.err
 
 
 def test_a_run_through_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,9 +164,9 @@ def test_some_networks_are_for_one_size(name: str, settings: dict[str, Any], why
 @pytest.mark.slow
 def test_upernet_with_swin_for_one_size(tmp_path: Path) -> None:
     model = registry.get("network", "upernet")(**UPERNET, encoder_args=SWIN).build(4)
-    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"], size=(64, 96))
-    assert found.largest < 1e-4
-    assert not found.dynamic
+    result = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"], size=(64, 96))
+    assert result.largest < 1e-4
+    assert not result.dynamic
 
 
 @pytest.mark.slow
@@ -174,8 +174,8 @@ def test_upernet_with_swin_for_one_size(tmp_path: Path) -> None:
 def test_networks_that_take_any_size(name: str, tmp_path: Path) -> None:
     small: dict[str, dict[str, Any]] = {"deeplabv2": {"depth": 14, "width": 8}, "segformer": {"decoder_channels": 16}}
     model = registry.get("network", name)(**small.get(name, {})).build(4)
-    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
-    assert found.largest < 1e-4
+    result = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
+    assert result.largest < 1e-4
 
 
 @pytest.mark.slow
@@ -186,6 +186,6 @@ def test_a_gated_mobilenet_takes_any_size(tmp_path: Path) -> None:
     head = HsppHead()
     classifier = build_classifier(ClassifySettings(backbone="mobilenetv2_100", backbone_args=encoder, head=head), 3)
     model = TagGated(network.eval(), classifier.eval(), 0.05)
-    found = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
-    assert found.largest < 1e-3
-    assert found.dynamic
+    result = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"])
+    assert result.largest < 1e-3
+    assert result.dynamic

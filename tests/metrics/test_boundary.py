@@ -32,12 +32,12 @@ def by_definition(prediction: np.ndarray, target: np.ndarray, ratio: float, void
     else:
         prediction[target == 255] = 255
     width = boundary_width(target.shape, ratio)
-    found = []
+    result = []
     for c in range(N):
         truth, guess = band(target == c, width), band(prediction == c, width)
         union = (truth | guess).sum()
-        found.append((truth & guess).sum() / union if union else np.nan)
-    return np.array(found)
+        result.append((truth & guess).sum() / union if union else np.nan)
+    return np.array(result)
 
 
 def blocks(rng: np.random.Generator, height: int, width: int, values: list[int]) -> np.ndarray:
@@ -63,10 +63,10 @@ def test_what_is_right_outside_of_void_has_boundary_iou_one(seed, height, width)
     rng = np.random.default_rng(seed)
     target = blocks(rng, height, width, [0, 1, 2, 255])
     prediction = np.where(target == 255, rng.choice([0, 1, 2, 3], target.shape), target)
-    found = boundary_iou(prediction, target, N)
+    result = boundary_iou(prediction, target, N)
     present = np.isin(np.arange(N), target)
-    assert (found[present] == 1).all()
-    assert np.isnan(found[~present]).all()
+    assert (result[present] == 1).all()
+    assert np.isnan(result[~present]).all()
 
 
 def test_a_shifted_square_by_hand():
@@ -114,6 +114,6 @@ def test_wrong_masks_are_errors():
 
 def test_as_many_classes_as_a_mask_can_hold():
     target = np.array([[0, 254, 255]], np.uint8)
-    found = boundary_iou(np.array([[0, 254, 7]], np.uint8), target, 255)
-    assert (found[0], found[254]) == (1, 1)
-    assert np.isnan(found[7]), "what is predicted in void does not count"
+    result = boundary_iou(np.array([[0, 254, 7]], np.uint8), target, 255)
+    assert (result[0], result[254]) == (1, 1)
+    assert np.isnan(result[7]), "what is predicted in void does not count"

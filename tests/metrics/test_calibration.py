@@ -21,13 +21,13 @@ def test_scores_that_mean_what_they_say_have_no_error():
     """Of the pixels with score p (a fine bin's middle), the share p is of the class."""
     scores = np.repeat([0.205, 0.505, 0.805], 200)[None]
     truth = np.concatenate([np.arange(200) < round(200 * p) for p in (0.205, 0.505, 0.805)]).astype(int)[None]
-    found = calibration(swept([([scores], truth)]).counts.sum(0), np.arange(101) / 100, threshold=0.4)
-    assert found["ece"] == pytest.approx(0, abs=1e-9)
-    assert found["confidence"] == pytest.approx([0.205, 0.505, 0.805])
-    assert found["accuracy"] == pytest.approx(found["confidence"])
-    assert found["pixels"] == pytest.approx([1 / 3] * 3)
+    result = calibration(swept([([scores], truth)]).counts.sum(0), np.arange(101) / 100, threshold=0.4)
+    assert result["ece"] == pytest.approx(0, abs=1e-9)
+    assert result["confidence"] == pytest.approx([0.205, 0.505, 0.805])
+    assert result["accuracy"] == pytest.approx(result["confidence"])
+    assert result["pixels"] == pytest.approx([1 / 3] * 3)
     # 0.205 is below the threshold: the label is background, with confidence 0.795, right in 795 of 1000 pixels.
-    assert found["label_ece"] == pytest.approx(0, abs=1e-9)
+    assert result["label_ece"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("void", ["ignored", "background"])
@@ -55,12 +55,12 @@ def test_against_the_definition(void):
         place = np.clip(np.ceil(values * 20 - 1e-9) - 1, 0, 19)
         return sum(abs((values - hits)[place == b].sum()) for b in range(20)) / len(values)
 
-    found = calibration(sweep.counts.sum(0), sweep.thresholds, threshold=threshold, void=void)
-    assert found["ece"] == pytest.approx(ece(confidence, right))
-    assert found["label_ece"] == pytest.approx(ece(sure, fits))
-    assert sum(found["pixels"]) == pytest.approx(1)
+    result = calibration(sweep.counts.sum(0), sweep.thresholds, threshold=threshold, void=void)
+    assert result["ece"] == pytest.approx(ece(confidence, right))
+    assert result["label_ece"] == pytest.approx(ece(sure, fits))
+    assert sum(result["pixels"]) == pytest.approx(1)
 
 
 def test_nothing_to_calibrate():
-    found = calibration(ThresholdSweep(2, 10).counts.sum(0), np.arange(11) / 10)
-    assert found == {"confidence": [], "accuracy": [], "pixels": [], "ece": None}
+    result = calibration(ThresholdSweep(2, 10).counts.sum(0), np.arange(11) / 10)
+    assert result == {"confidence": [], "accuracy": [], "pixels": [], "ece": None}

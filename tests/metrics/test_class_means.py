@@ -29,8 +29,8 @@ def test_nothing_to_average_is_nan_and_null() -> None:
 
 
 def test_scores_hold_all_four() -> None:
-    found = scores(CONFUSION, ["background", "a", "b", "c"], average="union")
-    assert found["mean_precision"] == mean_precision(CONFUSION)
-    assert found["mean_precision_foreground"] == mean_precision(CONFUSION, background=False)
-    assert found["mean_recall"] == mean_recall(CONFUSION)
-    assert found["mean_recall_foreground"] == mean_recall(CONFUSION, background=False)
+    result = scores(CONFUSION, ["background", "a", "b", "c"], average="union")
+    assert result["mean_precision"] == mean_precision(CONFUSION)
+    assert result["mean_precision_foreground"] == mean_precision(CONFUSION, background=False)
+    assert result["mean_recall"] == mean_recall(CONFUSION)
+    assert result["mean_recall_foreground"] == mean_recall(CONFUSION, background=False)

@@ -77,20 +77,20 @@ def test_scores_by_size_by_hand():
     rows[5][50:60] = 2
     counts = counts_of([(rows[1], rows[0]), (rows[3], rows[2]), (rows[5], rows[4])])
     np.testing.assert_allclose(object_shares(counts.areas()), [[0.01, np.nan], [0.5, np.nan], [np.nan, 0.25]])
-    found = by_object_size(counts)
-    assert found["shares"] == {
+    result = by_object_size(counts)
+    assert result["shares"] == {
         "below 1 %": {"objects": 0, "miou": None, "recall": None},
         "1 to 5 %": {"objects": 1, "miou": 1.0, "recall": 1.0},
         "5 to 20 %": {"objects": 0, "miou": None, "recall": None},
         "from 20 %": {"objects": 2, "miou": 0.25, "recall": 0.25},
     }
-    assert found["quarter_bounds"] == pytest.approx([0.13, 0.25, 0.375])
-    quarters = list(found["quarters"].values())
+    assert result["quarter_bounds"] == pytest.approx([0.13, 0.25, 0.375])
+    quarters = list(result["quarters"].values())
     assert [group["objects"] for group in quarters] == [1, 0, 1, 1]
     assert [group["miou"] for group in quarters] == [1.0, None, 0.0, 0.5]
 
 
 def test_without_objects_all_groups_are_empty():
-    found = by_object_size(counts_of([([[0]], [[0]])]))
-    assert found["quarter_bounds"] == []
-    assert {group["miou"] for part in ("shares", "quarters") for group in found[part].values()} == {None}
+    result = by_object_size(counts_of([([[0]], [[0]])]))
+    assert result["quarter_bounds"] == []
+    assert {group["miou"] for part in ("shares", "quarters") for group in result[part].values()} == {None}

@@ -56,12 +56,12 @@ def test_outlines_are_those_of_wsolevaluation(published: Stored) -> None:
         levels = outline_levels(scores, grid)
         largest = published_boxes(boxes_of_levels(levels, len(grid), "contour"), scores.shape) - [0, 0, 1, 1]
         assert np.array_equal(largest, published["expected_boxes_largest_contour"][image])
-        found, at = contour_boxes(levels, len(grid))
-        found = published_boxes(found, scores.shape) - np.array([0, 0, 1, 1])
+        result, at = contour_boxes(levels, len(grid))
+        result = published_boxes(result, scores.shape) - np.array([0, 0, 1, 1])
         for i, number in enumerate(published["expected_number_of_boxes_multi_contour"][image]):
             expected = every[place : place + number]
             place += number
-            own = found[at == i] if (at == i).any() else np.zeros((1, 4), int)
+            own = result[at == i] if (at == i).any() else np.zeros((1, 4), int)
             assert sorted(map(tuple, own.tolist())) == sorted(map(tuple, expected.tolist()))
 
 
@@ -72,9 +72,9 @@ def test_box_accuracy_is_that_of_wsolevaluation(published: Stored) -> None:
         counted.update(scores, boxes, size)
         scaled.append(scaled_boxes(boxes, size))
     assert np.array_equal(np.concatenate(scaled), published["expected_gt_boxes_resized_xyxy"][:, 1:])
-    for found, mode in ((counted.largest, "largest"), (counted.all, "multi")):
+    for outcome, mode in ((counted.largest, "largest"), (counted.all, "multi")):
         expected = published[f"expected_box_accuracy_per_threshold_{mode}_contour"]
-        np.testing.assert_allclose(100 * found / N, expected, atol=1e-4)
+        np.testing.assert_allclose(100 * outcome / N, expected, atol=1e-4)
     result = counted.result()
     assert 100 * result["max_box_acc"] == pytest.approx(published["expected_maxboxacc_largest_contour"][1], abs=1e-4)
     v2 = 100 * result["max_box_acc_v2"]["mean"]
@@ -99,7 +99,7 @@ def test_errors_are_those_of_spa(published: Stored, component: Any, mode: str) -
         for image, (boxes, size) in enumerate(zip(true_boxes(published), sizes(published), strict=True)):
             label = int(published["fixed_labels"][image])
             scores = published["fixed_class_maps"][image, label]
-            found = box_localization(
+            result = box_localization(
                 [scores],
                 [inclusive(boxes)],  # that code counts the last row and column of a box as its own
                 image_sizes=[size],
@@ -107,7 +107,7 @@ def test_errors_are_those_of_spa(published: Stored, component: Any, mode: str) -
                 thresholds=[threshold],
                 component=component,
             )
-            errors = [100 * found[key] for key in ("top1", "top5", "gt_known")]
+            errors = [100 * result[key] for key in ("top1", "top5", "gt_known")]
             expected = published[f"expected_fixed_top1_top5_gtknown_error_percent_{mode}"][t, image]
             assert errors == expected.tolist()
             for maps, stored in (
@@ -138,7 +138,7 @@ def test_boxes_of_polished_maps_are_those_of_spa(golden: Golden) -> None:
 
 def components(mask: np.ndarray[Any, Any], *, eight: bool) -> list[set[tuple[int, int]]]:
     """Connected components in reading order of their first pixels."""
-    left, found = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
+    left, result = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
     for pixel in sorted(left):
         if pixel not in left:
             continue
@@ -151,8 +151,8 @@ def components(mask: np.ndarray[Any, Any], *, eight: bool) -> list[set[tuple[int
             group.add((y, x))
             near = [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
             pending += [(b, a) for b, a in near if eight or b == y or a == x]
-        found.append(group)
-    return found
+        result.append(group)
+    return result
 
 
 def box_of(group: set[tuple[int, int]]) -> list[int]:
@@ -162,14 +162,14 @@ def box_of(group: set[tuple[int, int]]) -> list[int]:
 
 def outline_area(group: set[tuple[int, int]], shape: tuple[int, int]) -> float:
     """Squares between four pixel centres, holes filled: whole where all four are inside, half where three are."""
-    filled = np.ones((shape[0] + 2, shape[1] + 2), bool)
-    outside = np.ones_like(filled)
+    area = np.ones((shape[0] + 2, shape[1] + 2), bool)
+    outside = np.ones_like(area)
     for y, x in group:
         outside[y + 1, x + 1] = False
     frame = next(part for part in components(outside, eight=False) if (0, 0) in part)
     for y, x in frame:
-        filled[y, x] = False
-    corners = sum(filled[dy : dy + shape[0] + 1, dx : dx + shape[1] + 1].astype(int) for dy in (0, 1) for dx in (0, 1))
+        area[y, x] = False
+    corners = sum(area[dy : dy + shape[0] + 1, dx : dx + shape[1] + 1].astype(int) for dy in (0, 1) for dx in (0, 1))
     return float((corners == 4).sum() + (corners == 3).sum() / 2)
 
 
@@ -179,21 +179,21 @@ LEVELS = arrays.arrays(np.int32, arrays.array_shapes(min_dims=2, max_dims=2, max
 @settings(max_examples=150)
 @given(LEVELS)
 def test_every_box_by_brute_force(levels: np.ndarray[Any, Any]) -> None:
-    found = {component: boxes_of_levels(levels, 3, component) for component in ("union", "largest", "contour")}  # type: ignore[arg-type]
+    result = {component: boxes_of_levels(levels, 3, component) for component in ("union", "largest", "contour")}  # type: ignore[arg-type]
     outlines, at = contour_boxes(levels, 3)
     for i in range(3):
         mask = levels > i
         if not mask.any():
-            assert not any(boxes[i].any() for boxes in found.values())
+            assert not any(boxes[i].any() for boxes in result.values())
             assert not (at == i).any()
             continue
-        assert found["union"][i].tolist() == box_of(set(map(tuple, np.argwhere(mask).tolist())))
+        assert result["union"][i].tolist() == box_of(set(map(tuple, np.argwhere(mask).tolist())))
         four, eight = components(mask, eight=False), components(mask, eight=True)
-        assert found["largest"][i].tolist() == max(
+        assert result["largest"][i].tolist() == max(
             (box_of(group) for group in four), key=lambda b: (b[2] - b[0]) * (b[3] - b[1])
         )
         areas = [outline_area(group, mask.shape) for group in eight]
-        assert found["contour"][i].tolist() == box_of(eight[int(np.argmax(areas))])
+        assert result["contour"][i].tolist() == box_of(eight[int(np.argmax(areas))])
         height, width = mask.shape
         holes = [
             (np.array(box_of(gap)) + np.array([-1, -1, 1, 1])).tolist()
@@ -211,8 +211,8 @@ def test_overlap_by_counting_pixels(boxes: list[list[int]], truth: list[list[int
     def pixels(box: list[int]) -> set[tuple[int, int]]:
         return {(y, x) for y in range(box[1], box[3]) for x in range(box[0], box[2])}
 
-    found = best_iou(np.array(boxes), np.array(truth))
-    for own, box in zip(found, boxes, strict=True):
+    result = best_iou(np.array(boxes), np.array(truth))
+    for own, box in zip(result, boxes, strict=True):
         ratios = [len(pixels(box) & pixels(real)) / max(len(pixels(box) | pixels(real)), 1) for real in truth]
         assert own == pytest.approx(max(ratios))
 
@@ -242,13 +242,13 @@ def square(size: int = 8, low: int = 2, high: int = 6, value: float = 1.0) -> np
 
 
 def test_a_perfect_map_has_no_error() -> None:
-    found = box_localization([square(), square(low=0, high=3)], [[[2, 2, 6, 6]], [[0, 0, 3, 3]]], ranks=[0, 4])
-    assert found["n_images"] == 2
-    assert found["gt_known"] == found["top5"] == 0
-    assert found["top1"] == 0.5  # the second image's class is only the fifth
+    result = box_localization([square(), square(low=0, high=3)], [[[2, 2, 6, 6]], [[0, 0, 3, 3]]], ranks=[0, 4])
+    assert result["n_images"] == 2
+    assert result["gt_known"] == result["top5"] == 0
+    assert result["top1"] == 0.5  # the second image's class is only the fifth
     # At 0 the whole frame is foreground; above it, nothing but the object.
-    assert found["curve"]["gt_known"][0] == 1.0
-    assert found["curve"]["gt_known"][50] == 0.0
+    assert result["curve"]["gt_known"][0] == 1.0
+    assert result["curve"]["gt_known"][50] == 0.0
 
 
 def test_the_overlap_has_to_exceed_the_limit() -> None:
@@ -262,8 +262,8 @@ def test_the_union_takes_in_what_the_largest_component_leaves_out() -> None:
     scores = square()
     scores[0, 7] = 1.0
     for component, box in (("union", [2, 0, 8, 6]), ("largest", [2, 2, 6, 6]), ("contour", [2, 2, 6, 6])):
-        found = box_localization([scores], [[box]], thresholds=[0.5], component=component, iou=0.99)  # type: ignore[arg-type]
-        assert found["gt_known"] == 0.0, component
+        result = box_localization([scores], [[box]], thresholds=[0.5], component=component, iou=0.99)  # type: ignore[arg-type]
+        assert result["gt_known"] == 0.0, component
 
 
 def test_a_threshold_can_be_given() -> None:

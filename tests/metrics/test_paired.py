@@ -23,46 +23,46 @@ def images(seed: int, n: int = 8, *, right: int = 40) -> ImageCounts:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["ignored", "background"]), st.sampled_from(["occurring", "union"]))
 def test_equal_runs_do_not_differ(seed, void, average):
     counts = images(seed)
-    found = paired_bootstrap(counts, counts, void=void, average=average, draws=20)
-    for interval in (found.difference, *found.by_class):
+    result = paired_bootstrap(counts, counts, void=void, average=average, draws=20)
+    for interval in (result.difference, *result.by_class):
         assert np.isnan(interval.value) or (interval.value, interval.low, interval.high) == (0, 0, 0)
         assert not interval.excludes_zero
-    assert not found.image_differences[~np.isnan(found.image_differences)].any()
+    assert not result.image_differences[~np.isnan(result.image_differences)].any()
 
 
 @pytest.mark.parametrize("average", ["occurring", "union"])
 def test_values_and_intervals_are_those_of_drawing_images_one_by_one(average):
     first, second = images(0), images(1)
-    found = paired_bootstrap(first, second, average=average, draws=70, seed=3)
+    result = paired_bootstrap(first, second, average=average, draws=70, seed=3)
     miou = [mean_iou(counts.confusion(), classes=average) for counts in (first, second)]
-    np.testing.assert_allclose(found.miou, miou)
-    assert found.difference.value == pytest.approx(miou[1] - miou[0])
+    np.testing.assert_allclose(result.miou, miou)
+    assert result.difference.value == pytest.approx(miou[1] - miou[0])
     rng, differences = np.random.default_rng(3), []
     for start in (0, 64):
         for chosen in rng.integers(0, 8, (min(64, 70 - start), 8)):
             drawn = [mean_iou(counts.take(chosen).confusion(), classes=average) for counts in (first, second)]
             differences.append(drawn[1] - drawn[0])
     low, high = np.percentile(differences, [2.5, 97.5])
-    assert (found.difference.low, found.difference.high) == (pytest.approx(low), pytest.approx(high))
+    assert (result.difference.low, result.difference.high) == (pytest.approx(low), pytest.approx(high))
     again = paired_bootstrap(first, second, average=average, draws=70, seed=3)
-    assert again.difference == found.difference
+    assert again.difference == result.difference
 
 
 def test_a_clear_gain_is_told_from_chance():
-    found = paired_bootstrap(images(0, 30, right=0), images(0, 30, right=200), draws=200)
-    assert found.difference.excludes_zero
-    assert found.difference.low > 0
-    order = found.image_differences[found.order()]
+    result = paired_bootstrap(images(0, 30, right=0), images(0, 30, right=200), draws=200)
+    assert result.difference.excludes_zero
+    assert result.difference.low > 0
+    order = result.image_differences[result.order()]
     assert (np.diff(order) >= 0).all()
 
 
 def test_only_images_of_both_are_compared_and_matched_by_name():
     first, second = images(0), images(1)
     turned = second.take([7, 2, 5])
-    found = paired_bootstrap(first, turned, draws=5)
-    assert found.ids == ("i2", "i5", "i7")
+    result = paired_bootstrap(first, turned, draws=5)
+    assert result.ids == ("i2", "i5", "i7")
     direct = paired_bootstrap(first.take([2, 5, 7]), second.take([2, 5, 7]), draws=5)
-    assert found.difference == direct.difference
+    assert result.difference == direct.difference
 
 
 def test_what_cannot_be_compared():

@@ -64,8 +64,8 @@ def test_f1_by_hand():
 
 def test_recams_outcomes_by_hand():
     """Right 3, another object 1 (beside the sum), missed 1, spilled 1; of 4 pixels marked as object 1 is background."""
-    found = recam_errors(EXPECTED)
-    assert found == {
+    result = recam_errors(EXPECTED)
+    assert result == {
         "tp": pytest.approx(3 / 5),
         "fp_object": pytest.approx(1 / 5),
         "fn": pytest.approx(1 / 5),

@@ -55,8 +55,8 @@ def predict(images: Path, output: Path, predictor: Any = None, **options: Any) -
 
 
 def test_a_folder_is_searched_and_names_stay_apart(images: Path) -> None:
-    found = collect([str(images)])
-    assert {name: path.relative_to(images).as_posix() for name, path in found.items()} == {
+    result = collect([str(images)])
+    assert {name: path.relative_to(images).as_posix() for name, path in result.items()} == {
         "a": "a.jpg",
         "a.png": "a.png",
         "sub/a": "sub/a.png",
@@ -65,8 +65,8 @@ def test_a_folder_is_searched_and_names_stay_apart(images: Path) -> None:
 
 
 def test_globs_files_and_equal_names_from_two_folders(images: Path) -> None:
-    found = collect([str(images / "*.png"), str(images / "sub" / "a.png"), str(images / "a.png")])
-    assert {name: path.relative_to(images).as_posix() for name, path in found.items()} == {
+    result = collect([str(images / "*.png"), str(images / "sub" / "a.png"), str(images / "a.png")])
+    assert {name: path.relative_to(images).as_posix() for name, path in result.items()} == {
         "a": "a.png",
         "a.png": "sub/a.png",
     }
@@ -176,11 +176,11 @@ def test_known_tags_are_found_by_any_form_of_the_name(images: Path, tmp_path: Pa
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,b\nsub/a,a|b\nsub/größe.bmp,\n")
     known = KnownTags.read(tmp_path / "tags.csv", Halves.classes)
     problems = predict(images, tmp_path / "out", tags=known)
-    found = {
+    result = {
         path.relative_to(tmp_path / "out" / "masks").as_posix(): int(np.asarray(Image.open(path)).max())
         for path in (tmp_path / "out" / "masks").rglob("*.png")
     }
-    assert found == {"a.png": 2, "a.png.png": 2, "sub/a.png": 2, "sub/größe.png": 0}
+    assert result == {"a.png": 2, "a.png.png": 2, "sub/a.png": 2, "sub/größe.png": 0}
     assert problems == []
 
 

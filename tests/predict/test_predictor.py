@@ -40,9 +40,9 @@ def test_a_run_and_its_file_are_the_same_predictor(predictor: Predictor, finishe
 
 def test_a_run_with_full_supervision_only(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "segment" / "full", tmp_path / "segment" / "full")
-    found = tagmask.load(tmp_path, device="cpu")(noise())
+    result = tagmask.load(tmp_path, device="cpu")(noise())
     direct = tagmask.load(finished / "segment" / "full" / "model.safetensors", device="cpu")(noise())
-    assert np.array_equal(found.probabilities, direct.probabilities)
+    assert np.array_equal(result.probabilities, direct.probabilities)
 
 
 def test_it_repeats_the_runs_own_predictions(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,13 +59,13 @@ def test_it_repeats_the_runs_own_predictions(finished: Path, monkeypatch: pytest
 
 
 def test_a_prediction_is_what_it_says(predictor: Predictor) -> None:
-    found = predictor(noise(33, 47))
-    assert found.mask.shape == (33, 47)
-    assert found.mask.dtype == np.uint8
-    assert found.probabilities.shape == (9, 33, 47)
-    assert found.probabilities.dtype == np.float32
-    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
-    assert np.array_equal(found.probabilities.argmax(0), found.mask)
+    result = predictor(noise(33, 47))
+    assert result.mask.shape == (33, 47)
+    assert result.mask.dtype == np.uint8
+    assert result.probabilities.shape == (9, 33, 47)
+    assert result.probabilities.dtype == np.float32
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+    assert np.array_equal(result.probabilities.argmax(0), result.mask)
 
 
 def test_labels_alone_are_the_mask(predictor: Predictor) -> None:
@@ -147,10 +147,10 @@ def test_an_image_that_cannot_be_read_is_named(predictor: Predictor, tmp_path: P
 
 
 def test_known_tags_exclude_all_other_classes(predictor: Predictor) -> None:
-    found = predictor(noise(), tags=[predictor.classes[2], predictor.classes[5]])
-    assert set(np.unique(found.mask)) <= {0, 2, 5}
-    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
-    assert np.array_equal(predictor.labels(noise(), tags=[2, 5]), found.mask)
+    result = predictor(noise(), tags=[predictor.classes[2], predictor.classes[5]])
+    assert set(np.unique(result.mask)) <= {0, 2, 5}
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+    assert np.array_equal(predictor.labels(noise(), tags=[2, 5]), result.mask)
     assert not predictor(noise(), tags=[]).mask.any()
     with pytest.raises(UnknownNameError, match="zebra"):
         predictor(noise(), tags=["zebra"])

@@ -58,9 +58,9 @@ def test_line_chart_is_xml_and_stays_in_its_frame(values: list[float], name: str
 
 def test_higher_values_are_drawn_higher() -> None:
     svg = line_chart([Series("a", [0, 1], [1, 9], "red")], label="", x_label="", y_label="")
-    found = re.search(r'points="([^"]*)"', svg)
-    assert found is not None
-    (_, first), (_, last) = (map(float, pair.split(",")) for pair in found.group(1).split())
+    result = re.search(r'points="([^"]*)"', svg)
+    assert result is not None
+    (_, first), (_, last) = (map(float, pair.split(",")) for pair in result.group(1).split())
     assert last < first
 
 

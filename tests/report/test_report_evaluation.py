@@ -40,7 +40,7 @@ def test_best_and_worst_are_those_of_all_images(run: Path) -> None:
         assert not again.complete
         for group in ("best", "worst"):
             judged, counted = (
-                sorted(shot.iou or 0 for shot in found.shots if shot.group == group) for found in (again, gallery)
+                sorted(shot.iou or 0 for shot in result.shots if shot.group == group) for result in (again, gallery)
             )
             assert judged == pytest.approx(counted), "candidates judged one by one; here they are all images"
 
@@ -58,10 +58,10 @@ def test_charts_of_sizes_and_calibration(run: Path) -> None:
 def test_all_figures_side_by_side(run: Path) -> None:
     splits = json.loads((run / "metrics.json").read_text())["splits"]
     rows = score_rows([splits["train"]["refined_maps"]["void_ignored"], splits["val"]["segmentation"]["void_ignored"]])
-    found = {row[0]: row[1:] for row in rows}
-    assert found["boundary mIoU"][0] == "n/a", "maps have no contours of their own"
-    assert found["boundary mIoU"][1] != "n/a"
-    assert found["calibration error of the labels"][0] != "n/a"
+    result = {row[0]: row[1:] for row in rows}
+    assert result["boundary mIoU"][0] == "n/a", "maps have no contours of their own"
+    assert result["boundary mIoU"][1] != "n/a"
+    assert result["calibration error of the labels"][0] != "n/a"
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "All scores, void ignored" in page
     assert "Segmentation, val" in page

@@ -36,13 +36,13 @@ def decode(uri: str) -> Image.Image:
 @settings(max_examples=50, deadline=None)
 @given(LABELS, LABELS)
 def test_image_iou_agrees_with_the_evaluation(predicted: UInt8Array, truth: UInt8Array) -> None:
-    found = image_iou(predicted, truth)
+    result = image_iou(predicted, truth)
     if (truth == 255).all():
-        assert found is None
+        assert result is None
         return
     confusion = confusion_matrix(predicted, truth, 4)
     present = confusion.sum(axis=1) > 0
-    assert found == pytest.approx(float(np.mean(iou_per_class(confusion)[present])))
+    assert result == pytest.approx(float(np.mean(iou_per_class(confusion)[present])))
 
 
 def test_image_iou_needs_equal_sizes() -> None:

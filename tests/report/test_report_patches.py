@@ -125,11 +125,11 @@ def test_nothing_learnt_or_no_pictures_wanted_no_section(run: FakeRun, pictures:
 def test_the_number_of_pictures_is_bounded_and_no_class_falls_off_the_end(run: FakeRun) -> None:
     rows = [group(f"class {place}", *ids(run.source)) for place in range(400)]
     leave(run.workspace, rows)
-    (found,) = localizer_patches(run.workspace, run.source, most=60)
-    assert sum(len(row.patches) for row in found.rows) == 60
-    assert all(len(row.patches) == 3 for row in found.rows)
-    assert found.total == 400
-    assert [row.title for row in found.rows] == [f"class {20 * place}" for place in range(20)]
+    (result,) = localizer_patches(run.workspace, run.source, most=60)
+    assert sum(len(row.patches) for row in result.rows) == 60
+    assert all(len(row.patches) == 3 for row in result.rows)
+    assert result.total == 400
+    assert [row.title for row in result.rows] == [f"class {20 * place}" for place in range(20)]
 
 
 def test_an_image_is_opened_once(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ def test_images_that_are_gone_or_broken_are_noted_and_the_rest_is_shown(run: Fak
     first, second, third, *_ = ids(run.source)
     next(sample for sample in run.source.splits["train"] if sample.id == second).image_path.write_bytes(b"no image")
     leave(run.workspace, [group("cow", "elsewhere", first), group("boat", second), group("sheep", third)])
-    (found,) = localizer_patches(run.workspace, run.source)
-    assert [row.title for row in found.rows] == ["cow", "sheep"]
-    assert len(found.notes) == 2
-    assert "'elsewhere'" in found.notes[0]
+    (result,) = localizer_patches(run.workspace, run.source)
+    assert [row.title for row in result.rows] == ["cow", "sheep"]
+    assert len(result.notes) == 2
+    assert "'elsewhere'" in result.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_seeds_of_one_recipe_are_one_row(tmp_path: Path) -> None:
     values = (0.40, 0.44, 0.51)
     paths = [make(tmp_path, f"cam-seed{seed}", seed, metrics(v)) for seed, v in enumerate(values)]
     paths.append(make(tmp_path, "other", 7, metrics(0.3, void=0.25)))
-    found = compare_runs([*paths, paths[0]])
-    maps, later = found.parts()
+    result = compare_runs([*paths, paths[0]])
+    maps, later = result.parts()
     assert maps.header == ("recipe", "runs", "void pixels", "maps train", "tags mAP")
     assert later.header == ("recipe", "runs", "void pixels", "segmentation val", "ratio to full")
     mean, std = 100 * statistics.fmean(values), 100 * statistics.stdev(values)
@@ -98,25 +98,25 @@ def test_seeds_of_one_recipe_are_one_row(tmp_path: Path) -> None:
     )
     assert later.rows[0] == ("cam", "3", "ignored", score, "50.0 ± 0.0")
     assert later.rows[2] == ("other", "1", "background", "25.0", "n/a")
-    assert found.groups[0].seeds == ("0", "1", "2")
+    assert result.groups[0].seeds == ("0", "1", "2")
 
 
 def test_comparison_in_every_format(tmp_path: Path) -> None:
     paths = [make(tmp_path, "a|<b>", 0, metrics(0.4)), make(tmp_path, "c", 0, metrics(0.5))]
-    found = compare_runs(paths)
-    lines = [line for line in found.to_markdown().splitlines() if line.startswith("|")]
+    result = compare_runs(paths)
+    lines = [line for line in result.to_markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 2 * 4
     assert {line.replace("\\|", "").count("|") for line in lines} == {6}
-    table = list(csv.DictReader(io.StringIO(found.to_csv())))
+    table = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [row["recipe"] for row in table] == ["a|<b>", "c"]
     assert float(table[0]["segmentation val mean"]) == pytest.approx(0.4)
     assert (table[0]["segmentation val std"], table[0]["segmentation val n"]) == ("", "1")
-    page = compare_html(found)
+    page = compare_html(result)
     assert '<th scope="row">a|&lt;b&gt;</th>' in page
     assert "<b>50.0</b>" in page
     assert "<b>40.0</b>" not in page
     assert "http" not in page.replace("http-equiv", "")
-    figures = found.records()[1]["figures"]
+    figures = result.records()[1]["figures"]
     assert figures["maps train"] == {"mean": 0.5, "std": None, "values": [0.5]}
 
 

@@ -63,8 +63,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(export_app, name="export")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(show: bool) -> None:
+    if show:
         from tagmask.version import version
 
         typer.echo(f"tagmask {version()}")
@@ -85,12 +85,12 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit with the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in given:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in words:
         os.environ[DEBUG_VARIABLE] = "1"  # an environment variable reaches the processes of other ranks too
-        given = [argument for argument in given if argument != "--debug"]
+        words = [argument for argument in words if argument != "--debug"]
     # A terminal that cannot show a sign (LANG=C) gets a question mark, not a crash.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app(args=given, prog_name="tagmask")
+    app(args=words, prog_name="tagmask")

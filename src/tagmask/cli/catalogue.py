@@ -39,7 +39,7 @@ def doctor() -> None:
     from tagmask.cli.terminal import print_table
 
     findings = diagnose()
-    print_table(("what", "found"), [(finding.what, finding.found) for finding in findings])
+    print_table(("what", "found"), [(finding.what, finding.value) for finding in findings])
     for finding in findings:
         if finding.remedy:
             mark = "note" if finding.ok else "WRONG"

@@ -91,13 +91,13 @@ def _compare(
 ) -> None:
     """Run the recipes, print the tables and write what is asked for."""
     overrides = [text for text in sources if _OVERRIDE.match(text) and not Path(text).exists()]
-    wanted = [_find(text) for text in sources if text not in overrides]
+    paths = [_run_or_recipe(text) for text in sources if text not in overrides]
     from tagmask.cli.terminal import print_table, terminal_progress
-    from tagmask.experiments.compare import compare as walk
+    from tagmask.experiments.compare import compare as compare_sources
     from tagmask.experiments.compare import write_file
 
     with terminal_progress(plain=plain) as progress:
-        result = walk(wanted, overrides=overrides, seeds=_numbers(seeds), output=output, progress=progress)
+        result = compare_sources(paths, overrides=overrides, seeds=_numbers(seeds), output=output, progress=progress)
     for part in result.table.parts():
         print_table(part.header, part.rows, title=part.title)
     for note in result.table.notes:
@@ -148,7 +148,7 @@ def _pair(
             typer.echo(f"written: {path}", err=True)
 
 
-def _find(text: str) -> Path:
+def _run_or_recipe(text: str) -> Path:
     """A folder as it is, else the recipe behind the name."""
     path = Path(text)
     if path.is_dir():

@@ -23,8 +23,8 @@ def check(
     Images and tags per class, sizes, duplicates, what cannot be read."""
     from tagmask.data.health import check as health
 
-    found = data_settings(source, overrides or ()).open()
-    for line in health.check(found, max_pixels=found.max_pixels).lines():
+    source_data = data_settings(source, overrides or ()).open()
+    for line in health.check(source_data, max_pixels=source_data.max_pixels).lines():
         typer.echo(line)
 
 

@@ -35,7 +35,7 @@ class Finding:
     """One line of the diagnosis; ``remedy`` says what to do, ``ok`` whether tagmask works without it."""
 
     what: str
-    found: str
+    value: str
     ok: bool = True
     remedy: str = ""
 
@@ -50,10 +50,10 @@ def diagnose(folder: Path | None = None) -> list[Finding]:
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    value = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if (3, 11) <= sys.version_info < (3, 14):
-        return Finding("python", found)
-    return Finding("python", found, ok=False, remedy="tagmask needs Python 3.11, 3.12 or 3.13")
+        return Finding("python", value)
+    return Finding("python", value, ok=False, remedy="tagmask needs Python 3.11, 3.12 or 3.13")
 
 
 def _packages() -> list[Finding]:
@@ -91,8 +91,8 @@ def _devices() -> list[Finding]:
         device = torch.cuda.get_device_properties(index)
         findings.append(Finding(f"GPU {index}", f"{device.name}, {device.total_memory / _GIB:.0f} GiB"))
     if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = f"torch is built for CUDA {built} and sees no GPU" if built else "torch is built without CUDA"
+        cuda = torch.version.cuda
+        why = f"torch is built for CUDA {cuda} and sees no GPU" if cuda else "torch is built without CUDA"
         findings.append(Finding("GPU", f"none ({why})"))
     if torch.backends.mps.is_available():
         findings.append(Finding("MPS", "available; choose it with engine.device=mps"))

@@ -93,18 +93,18 @@ def _score_folder(source: str, folder: Path, split: str, output: Path | None, pr
     from tagmask.report.score_rows import score_rows
 
     data = data_settings(source).open()
-    found = score_folder(data, folder, split=split, progress=progress)
-    images = found.scores["void_ignored"]["n_images"]
-    print_table(*_class_table(found.scores), title=f"{folder}, split {split}, {images} images")
-    print_table(("score", *RULES.values()), score_rows([found.scores[rule] for rule in RULES]), title="All scores")
+    result = score_folder(data, folder, split=split, progress=progress)
+    images = result.scores["void_ignored"]["n_images"]
+    print_table(*_class_table(result.scores), title=f"{folder}, split {split}, {images} images")
+    print_table(("score", *RULES.values()), score_rows([result.scores[rule] for rule in RULES]), title="All scores")
     if output is not None:
-        write_folder_scores(found, data, output, split=split)
+        write_folder_scores(result, data, output, split=split)
         typer.echo(f"scores: {output / 'metrics.json'}")
-    for problem in found.problems:
+    for problem in result.problems:
         typer.echo(f"skipped: {problem.path}: {problem.reason}", err=True)
-    if found.missing:
-        shown = ", ".join(found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
-        typer.echo(f"warning: {len(found.missing)} images have no mask in {folder}: {shown}", err=True)
+    if result.missing:
+        names = ", ".join(result.missing[:5]) + (" ..." if len(result.missing) > 5 else "")
+        typer.echo(f"warning: {len(result.missing)} images have no mask in {folder}: {names}", err=True)
 
 
 def _class_table(scores: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -58,22 +58,22 @@ def onnx(
     from tagmask.predict.predictor import load
 
     check_installed()
-    wanted = _size(size)
+    shape = _size(size)
     predictor = load(Path(source), device="cpu")
-    found = export_onnx(predictor.model, output, classes=predictor.classes, size=wanted)
-    for_size = "any size" if found.dynamic else f"{found.sizes[0][0]}x{found.sizes[0][1]} alone"
+    agreement = export_onnx(predictor.model, output, classes=predictor.classes, size=shape)
+    for_size = "any size" if agreement.dynamic else f"{agreement.sizes[0][0]}x{agreement.sizes[0][1]} alone"
     typer.echo(f"{output}: {len(predictor.classes)} classes, images of {for_size}")
     typer.echo(
-        f"against torch: largest difference of a logit {found.largest:.2g}, "
-        f"{100 * found.other_labels:.3g} % of the pixels with another label"
+        f"against torch: largest difference of a logit {agreement.largest:.2g}, "
+        f"{100 * agreement.other_labels:.3g} % of the pixels with another label"
     )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
-    if found is None or "0" in (found[1], found[2]):
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    if match is None or "0" in (match[1], match[2]):
         msg = f"--size {text}: height and width are wanted, such as 512x512"
         raise InputError(msg)
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

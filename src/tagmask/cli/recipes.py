@@ -23,7 +23,7 @@ OverrideArguments = Annotated[
 
 
 @dataclass(frozen=True)
-class Found:
+class RecipeFile:
     """A recipe file, and the run it belongs to when the user named a run."""
 
     path: Path
@@ -36,7 +36,7 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
-def find_recipe(source: str) -> Found:
+def find_recipe(source: str) -> RecipeFile:
     """The recipe behind what the user typed: a file, a run's folder, or a shipped name.
 
     Raises:
@@ -45,16 +45,16 @@ def find_recipe(source: str) -> Found:
     """
     path = Path(source)
     if path.is_file():
-        return Found(path)
+        return RecipeFile(path)
     if path.is_dir():
         if (path / "recipe.yaml").is_file():
-            return Found(path / "recipe.yaml", run=path)
+            return RecipeFile(path / "recipe.yaml", run=path)
         msg = f"{source}: this folder is not a run (no recipe.yaml in it). Name a recipe file or a run."
         raise InputError(msg)
     names = shipped()
     short = source.removeprefix("./").removeprefix("recipes/").removesuffix(".yaml").removesuffix(".yml")
     if short in names:
-        return Found(names[short])
+        return RecipeFile(names[short])
     raise UnknownNameError("recipe", source, names)
 
 
@@ -68,19 +68,19 @@ def list_recipes() -> None:
 
 def show(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
     """Print a recipe as it would be run, every default written out."""
-    found = find_recipe(recipe)
+    recipe_file = find_recipe(recipe)
     from tagmask.settings.loading import load_recipe
 
-    sys.stdout.write(load_recipe(found.path, overrides or ()).to_yaml())
+    sys.stdout.write(load_recipe(recipe_file.path, overrides or ()).to_yaml())
 
 
 def validate(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
     """Check a recipe without running it (settings only; 'data check' looks at the data)."""
-    found = find_recipe(recipe)
+    recipe_file = find_recipe(recipe)
     from tagmask.settings.loading import load_recipe
 
-    checked = load_recipe(found.path, overrides or ())
-    typer.echo(f"{found.path}: ok, run name '{checked.name}'")
+    loaded = load_recipe(recipe_file.path, overrides or ())
+    typer.echo(f"{recipe_file.path}: ok, run name '{loaded.name}'")
 
 
 def copy(
@@ -110,19 +110,19 @@ def copy(
 
 def relocated(source: Path, target: Path) -> str:
     """The recipe under the target's name, each relative path that leads somewhere rewritten to lead there."""
-    here, there = source.resolve().parent, target.resolve().parent
+    source_folder, target_folder = source.resolve().parent, target.resolve().parent
 
-    def moved(line: re.Match[str]) -> str:
+    def relocate(line: re.Match[str]) -> str:
         value = line["value"].strip("'\"")
         looks_like_path = "/" in value or "." in value
-        if not looks_like_path or os.path.isabs(value) or not (here / value).exists():
+        if not looks_like_path or os.path.isabs(value) or not (source_folder / value).exists():
             return line[0]
-        return f"{line['key']}{Path(os.path.relpath(here / value, there)).as_posix()}"
+        return f"{line['key']}{Path(os.path.relpath(source_folder / value, target_folder)).as_posix()}"
 
     text = source.read_text(encoding="utf-8")
     if re.fullmatch(r"[\w.-]+", target.stem):  # else the copy's run would go into the folder of the original's
         text = re.sub(r"^name:.*$", f"name: {target.stem}", text, count=1, flags=re.M)
-    return re.sub(r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)", moved, text, flags=re.M)
+    return re.sub(r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)", relocate, text, flags=re.M)
 
 
 def _headline(path: Path) -> str:

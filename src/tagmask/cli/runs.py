@@ -39,14 +39,16 @@ def run(
     Tags in; masks, model and report out. Started again, it goes on where it stopped; after a change
     only what depends on it is redone.
     """
-    found = find_recipe(recipe)
+    source = find_recipe(recipe)
     from tagmask.cli.terminal import first_rank, terminal_progress
-    from tagmask.pipeline.execute import run as walk
+    from tagmask.pipeline.execute import run as run_pipeline
     from tagmask.settings.loading import load_recipe
 
-    loaded = load_recipe(found.path, overrides or ())
+    loaded = load_recipe(source.path, overrides or ())
     with terminal_progress(plain=plain) as progress:
-        result = walk(loaded, output=output or found.run, devices=devices, reuse=reuse, progress=progress, until=until)
+        result = run_pipeline(
+            loaded, output=output or source.run, devices=devices, reuse=reuse, progress=progress, until=until
+        )
     if first_rank():
         print_result(result)
 

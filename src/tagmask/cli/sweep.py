@@ -32,12 +32,12 @@ def sweep(
     Stages that several runs share are done once. Started again, it goes on where it stopped. Runs that
     differ in their seed only become one row of the table, mean ± std.
     """
-    found = find_recipe(recipe)
+    recipe_file = find_recipe(recipe)
     from tagmask.cli.terminal import print_table, terminal_progress
-    from tagmask.experiments.sweep import sweep as walk
+    from tagmask.experiments.sweep import sweep as run_sweep
 
     with terminal_progress(plain=plain) as progress:
-        result = walk(found.path, grid, output=output, reuse=reuse or (), until=until, progress=progress)
+        result = run_sweep(recipe_file.path, grid, output=output, reuse=reuse or (), until=until, progress=progress)
     for part in result.table().parts():
         print_table(part.header, part.rows, title=part.title)
     for point in result.failed:

@@ -66,7 +66,7 @@ def test_a_paired_comparison_in_all_forms(tagmask: Tagmask, finished: Path, othe
     done = tagmask("compare", "--paired", finished, other, "--draws", "50", *options)
     assert done.returncode == 0, done.stderr
     metrics = [json.loads((run / "metrics.json").read_text())["splits"]["val"] for run in (finished, other)]
-    miou = [found["segmentation"]["void_ignored"]["miou"] for found in metrics]
+    miou = [result["segmentation"]["void_ignored"]["miou"] for result in metrics]
     stored = json.loads(files["json"].read_text(encoding="utf-8"))
     assert stored["miou"]["first"] == pytest.approx(miou[0])
     assert stored["miou"]["difference"] == pytest.approx(miou[1] - miou[0])
@@ -112,8 +112,8 @@ def test_each_side_may_have_its_own_measure(tagmask: Tagmask, finished: Path) ->
 def test_what_cannot_be_paired_says_why(
     tagmask: Tagmask, finished: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    filled = [text.format(run=finished, nowhere=tmp_path) for text in arguments]
-    done = tagmask("compare", "--paired", *filled)
+    occupied = [text.format(run=finished, nowhere=tmp_path) for text in arguments]
+    done = tagmask("compare", "--paired", *occupied)
     assert done.returncode == 2
     assert said in done.stderr
 
