@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.errors import InputError, RecipeError
 from tagmask.experiments.points import expand_reuse
 from tagmask.experiments.sweep import Sweep, sweep
@@ -24,9 +24,9 @@ GRID = ["localize.scales=[1.0],[1.0,0.5]", "seed=0,1", "segment=null"]
 
 
 @pytest.fixture(scope="module")
-def swept(short: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Ears]:
-    ears = Ears()
-    return sweep(short, GRID, output=tmp_path_factory.mktemp("sweeps") / "one", progress=ears), ears
+def swept(short: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, ProgressRecorder]:
+    recorder = ProgressRecorder()
+    return sweep(short, GRID, output=tmp_path_factory.mktemp("sweeps") / "one", progress=recorder), recorder
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_short_keys_stay_apart() -> None:
     assert short_keys(["a", "b.a"]) == {"a": "a", "b.a": "b.a"}
 
 
-def test_every_point_is_a_run_that_shares_what_is_alike(swept: tuple[Sweep, Ears]) -> None:
+def test_every_point_is_a_run_that_shares_what_is_alike(swept: tuple[Sweep, ProgressRecorder]) -> None:
     result, _ = swept
     assert result.failed == ()
     assert [point.name for point in result.points] == [
@@ -86,7 +86,7 @@ def test_every_point_is_a_run_that_shares_what_is_alike(swept: tuple[Sweep, Ears
     assert {entry["localize"]["reason"] for entry in stages} == {"new"}
 
 
-def test_the_folder_holds_table_curves_and_json(swept: tuple[Sweep, Ears]) -> None:
+def test_the_folder_holds_table_curves_and_json(swept: tuple[Sweep, ProgressRecorder]) -> None:
     result, _ = swept
     stored = read_json(result.path / "sweep.json")
     assert stored["keys"] == {"localize.scales": ["[1.0]", "[1.0,0.5]"], "seed": ["0", "1"]}
@@ -109,51 +109,57 @@ def test_the_folder_holds_table_curves_and_json(swept: tuple[Sweep, Ears]) -> No
 
 
 def test_a_second_sweep_does_nothing_and_a_larger_one_only_the_rest(
-    swept: tuple[Sweep, Ears], short: dict[str, Any]
+    swept: tuple[Sweep, ProgressRecorder], short: dict[str, Any]
 ) -> None:
     result, _ = swept
     page = result.points[0].path / "report.html"
     before = page.stat().st_mtime_ns
-    ears = Ears()
-    sweep(short, ["localize.scales=[1.0],[0.5]", "seed=0,1", "segment=null"], output=result.path, progress=ears)
-    assert ears.stages["classify"].startswith("reused from")
-    assert ears.stages["localize"] == "new"
-    again = Ears()
+    recorder = ProgressRecorder()
+    sweep(short, ["localize.scales=[1.0],[0.5]", "seed=0,1", "segment=null"], output=result.path, progress=recorder)
+    assert recorder.stages["classify"].startswith("reused from")
+    assert recorder.stages["localize"] == "new"
+    again = ProgressRecorder()
     assert sweep(short, GRID, output=result.path, progress=again).failed == ()
     assert set(again.stages.values()) == {"up to date"}
     assert page.stat().st_mtime_ns == before
 
 
-def test_points_reuse_other_runs_and_sweeps(swept: tuple[Sweep, Ears], short: dict[str, Any], tmp_path: Path) -> None:
+def test_points_reuse_other_runs_and_sweeps(
+    swept: tuple[Sweep, ProgressRecorder], short: dict[str, Any], tmp_path: Path
+) -> None:
     result, _ = swept
     assert len(expand_reuse([result.path])) >= 4
     assert expand_reuse([result.points[0].path]) == [result.points[0].path]
     with pytest.raises(InputError, match="neither a run"):
         expand_reuse([tmp_path])
-    ears = Ears()
-    other = sweep(short, {"seed": [0, 1]}, output=tmp_path / "o", reuse=result.path, until="classify", progress=ears)
-    assert ears.stages["classify"].startswith("reused from")
+    recorder = ProgressRecorder()
+    other = sweep(
+        short, {"seed": [0, 1]}, output=tmp_path / "o", reuse=result.path, until="classify", progress=recorder
+    )
+    assert recorder.stages["classify"].startswith("reused from")
     (row,) = other.table().groups
     assert row.seeds == ("0", "1")
     assert {column.name for column in other.table().columns} == {"classify s"}
 
 
 def test_a_failing_point_is_listed_and_the_others_go_on(
-    swept: tuple[Sweep, Ears], short: dict[str, Any], tmp_path: Path
+    swept: tuple[Sweep, ProgressRecorder], short: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "o" / "seed=0").mkdir(parents=True)
-    ears = Ears()
+    recorder = ProgressRecorder()
     with Workspace(tmp_path / "o" / "seed=0").lock():
-        result = sweep(short, ["seed=0,1", "segment=null"], output=tmp_path / "o", reuse=swept[0].path, progress=ears)
+        result = sweep(
+            short, ["seed=0,1", "segment=null"], output=tmp_path / "o", reuse=swept[0].path, progress=recorder
+        )
     assert [point.name for point in result.failed] == ["seed=0"]
-    assert any("seed=0 failed" in line for line in ears.lines)
+    assert any("seed=0 failed" in line for line in recorder.lines)
     assert (tmp_path / "o" / "seed=1" / "metrics.json").exists()
     assert [point["status"] for point in read_json(result.path / "sweep.json")["points"]] == ["failed", "done"]
     assert "another tagmask process" in result.page.read_text(encoding="utf-8")
 
 
 def test_a_combination_that_cannot_be_is_listed_a_wrong_value_is_an_error(
-    swept: tuple[Sweep, Ears], short: dict[str, Any], tmp_path: Path
+    swept: tuple[Sweep, ProgressRecorder], short: dict[str, Any], tmp_path: Path
 ) -> None:
     refine = "refine=[threshold],[colour_walk],[colour_walk,threshold]"
     with pytest.raises(RecipeError, match="chain must end"):

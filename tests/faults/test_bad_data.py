@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.errors import RunError
 from tagmask.pipeline.execute import run
 from tagmask.runs.run import Run
@@ -209,10 +209,10 @@ def test_problems_of_the_data_source_are_listed_too(pictures: Callable[..., Path
 
 
 def test_left_out_images_are_spoken_of(pictures: Callable[..., Path], walk: Callable[..., Run], spoil: Spoil) -> None:
-    root, ears = pictures(ROWS), Ears()
+    root, recorder = pictures(ROWS), ProgressRecorder()
     spoil(root / "images" / "2.jpg", "cut")
-    walk(table(root, val_fraction=0), until="localize", progress=ears)
-    assert [text for text in ears.warnings if "problems.jsonl" in text] == [
+    walk(table(root, val_fraction=0), until="localize", progress=recorder)
+    assert [text for text in recorder.warnings if "problems.jsonl" in text] == [
         "classify: 1 inputs were left out; problems.jsonl lists them",
         "localize: 1 inputs were left out; problems.jsonl lists them",
     ]

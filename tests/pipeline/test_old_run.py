@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorder import ProgressRecorder
 
 import tagmask
-from ears import Ears
 from tagmask import cli
 from tagmask.data.partsworld.source import PartsWorldSource
 from tagmask.pipeline.plan import plan
@@ -75,11 +75,11 @@ def artifacts(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_nothing_is_done_again(old: Path, name: str) -> None:
-    run, ears = old / name, Ears()
+    run, recorder = old / name, ProgressRecorder()
     before, manifest = artifacts(run), json.loads((run / "manifest.json").read_text())
     problems = (run / "problems.jsonl").read_text().splitlines()
-    tagmask.run(run, overrides=[f"data.root={old / 'data'}"], progress=ears)
-    assert ears.stages == dict.fromkeys(STAGES[name], "up to date")
+    tagmask.run(run, overrides=[f"data.root={old / 'data'}"], progress=recorder)
+    assert recorder.stages == dict.fromkeys(STAGES[name], "up to date")
     assert artifacts(run) == before  # the report too: nothing in it is newer
     assert json.loads((run / "manifest.json").read_text())["stages"] == manifest["stages"]
     assert sorted((run / "problems.jsonl").read_text().splitlines()) == sorted(problems)
@@ -87,12 +87,12 @@ def test_nothing_is_done_again(old: Path, name: str) -> None:
 
 def test_a_changed_setting_is_noticed(old: Path) -> None:
     """Lest "up to date" be said of anything."""
-    ears = Ears()
+    recorder = ProgressRecorder()
     overrides = [f"data.root={old / 'data'}", "localize.scales=[1.0]"]
     output, other = old / "changed", old / "gated"
-    tagmask.run(other, output=output, reuse=other, overrides=overrides, progress=ears, until="localize")
-    assert ears.stages["classify"] == f"reused from {other}"
-    assert ears.stages["localize"] == "new"
+    tagmask.run(other, output=output, reuse=other, overrides=overrides, progress=recorder, until="localize")
+    assert recorder.stages["classify"] == f"reused from {other}"
+    assert recorder.stages["localize"] == "new"
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.pipeline.execute import STAGES, run, status
@@ -27,10 +27,10 @@ from tagmask.runs.workspace import Workspace
 ALL = ["classify", "localize", "refine", "segment", "segment/full", "evaluate"]
 
 
-def walk(recipe: Any, output: Path | None = None, *overrides: str, **options: Any) -> Ears:
-    ears = Ears()
-    run(recipe, output=output, progress=ears, overrides=overrides, **options)
-    return ears
+def walk(recipe: Any, output: Path | None = None, *overrides: str, **options: Any) -> ProgressRecorder:
+    recorder = ProgressRecorder()
+    run(recipe, output=output, progress=recorder, overrides=overrides, **options)
+    return recorder
 
 
 @pytest.fixture
@@ -80,9 +80,9 @@ def test_the_manifest_says_what_was_done(finished: Path) -> None:
 
 def test_a_second_run_does_nothing(copied: Path, tiny: dict[str, Any]) -> None:
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.suffix in (".npz", ".png")}
-    ears = walk(tiny, copied)
-    assert ears.stages == dict.fromkeys(ALL, "up to date")
-    assert ears.tasks == []
+    recorder = walk(tiny, copied)
+    assert recorder.stages == dict.fromkeys(ALL, "up to date")
+    assert recorder.tasks == []
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -101,12 +101,12 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 
 def test_a_changed_threshold_redoes_refine_and_what_follows(copied: Path, tiny: dict[str, Any], finished: Path) -> None:
-    ears = walk(tiny, copied, "refine.threshold.value=0.7")
-    assert ears.stages["classify"] == ears.stages["localize"] == ears.stages["segment/full"] == "up to date"
-    assert "0.4" in ears.stages["refine"]
-    assert "0.7" in ears.stages["refine"]
-    assert ears.stages["segment"] == "changed: refine was redone"
-    assert "segment was redone" in ears.stages["evaluate"] or "refine was redone" in ears.stages["evaluate"]
+    recorder = walk(tiny, copied, "refine.threshold.value=0.7")
+    assert recorder.stages["classify"] == recorder.stages["localize"] == recorder.stages["segment/full"] == "up to date"
+    assert "0.4" in recorder.stages["refine"]
+    assert "0.7" in recorder.stages["refine"]
+    assert recorder.stages["segment"] == "changed: refine was redone"
+    assert "segment was redone" in recorder.stages["evaluate"] or "refine was redone" in recorder.stages["evaluate"]
     old, new = content(finished), content(copied)
     assert old.keys() == new.keys()
     kept = ("classify", "localize", "segment/full", "refine/maps")
@@ -116,17 +116,17 @@ def test_a_changed_threshold_redoes_refine_and_what_follows(copied: Path, tiny: 
 
 
 def test_changed_evaluation_scores_again_and_does_nothing_else(copied: Path, tiny: dict[str, Any]) -> None:
-    ears = walk(tiny, copied, "evaluate.thresholds=5")
-    assert ears.stages.pop("evaluate") == "changed: thresholds 20 -> 5"
-    assert set(ears.stages.values()) == {"up to date"}
+    recorder = walk(tiny, copied, "evaluate.thresholds=5")
+    assert recorder.stages.pop("evaluate") == "changed: thresholds 20 -> 5"
+    assert set(recorder.stages.values()) == {"up to date"}
     curve = json.loads((copied / "metrics.json").read_text())["splits"]["val"]["maps"]["void_ignored"]
     assert len(curve["threshold_curve"]["miou"]) == 6
 
 
 def test_a_new_seed_redoes_everything(copied: Path, tiny: dict[str, Any]) -> None:
-    ears = walk(tiny, copied, "seed=1", until="localize")
-    assert "seed 0 -> 1" in ears.stages["classify"]
-    assert list(ears.stages) == ["classify", "localize"]
+    recorder = walk(tiny, copied, "seed=1", until="localize")
+    assert "seed 0 -> 1" in recorder.stages["classify"]
+    assert list(recorder.stages) == ["classify", "localize"]
 
 
 def test_changed_data_redoes_everything(copied: Path, tiny: dict[str, Any]) -> None:
@@ -146,9 +146,9 @@ def test_artifacts_of_a_stage_that_the_recipe_no_longer_has_are_not_scored(copie
 def test_lost_artifacts_are_made_again(copied: Path, tiny: dict[str, Any], finished: Path) -> None:
     for name in ("localize/maps/train_00003.npz", "refine/masks/train_00003.png", "metrics.json"):
         (copied / name).unlink()
-    ears = walk(tiny, copied)
+    recorder = walk(tiny, copied)
     gone = "1 of its files are gone"
-    assert {name for name, reason in ears.stages.items() if reason == gone} == {"localize", "refine", "evaluate"}
+    assert {name for name, reason in recorder.stages.items() if reason == gone} == {"localize", "refine", "evaluate"}
     assert content(copied) == content(finished)
 
 
@@ -159,8 +159,8 @@ def test_until_stops_there_and_later_goes_on(tmp_path: Path, tiny: dict[str, Any
     assert list(walk(tiny, tmp_path / "run", until="localize").stages) == ["classify", "localize"]
     assert not (tmp_path / "run" / "refine").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
-    ears = walk(tiny, tmp_path / "run")
-    assert list(ears.stages.values()) == ["up to date"] * 2 + ["new"] * 4
+    recorder = walk(tiny, tmp_path / "run")
+    assert list(recorder.stages.values()) == ["up to date"] * 2 + ["new"] * 4
     assert content(tmp_path / "run") == content(finished)
 
 
@@ -174,9 +174,9 @@ def test_until_a_stage_that_is_not_there(tmp_path: Path, tiny: dict[str, Any]) -
 
 def test_reuse_links_what_fits_and_does_the_rest(tmp_path: Path, tiny: dict[str, Any], finished: Path) -> None:
     before = content(finished)
-    ears = walk(tiny, tmp_path / "run", "refine.threshold.value=0.7", reuse=finished)
+    recorder = walk(tiny, tmp_path / "run", "refine.threshold.value=0.7", reuse=finished)
     reused = f"reused from {finished}"
-    assert {name for name, reason in ears.stages.items() if reason == reused} == {
+    assert {name for name, reason in recorder.stages.items() if reason == reused} == {
         "classify",
         "localize",
         "segment/full",
@@ -285,8 +285,8 @@ def test_killed_again_and_again_it_ends_the_same(
     start: Callable[..., Any], tiny: dict[str, Any], finished: Path, tmp_path: Path
 ) -> None:
     kill_at(start, PLACES, tiny, tmp_path / "run")
-    ears = walk(tiny, tmp_path / "run")
-    assert set(ears.stages.values()) <= {"up to date", "resumed"}
+    recorder = walk(tiny, tmp_path / "run")
+    assert set(recorder.stages.values()) <= {"up to date", "resumed"}
     found, expected = content(tmp_path / "run"), content(finished)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -300,9 +300,9 @@ def test_killed_once_only_the_rest_is_done(
     assert list((tmp_path / "run").rglob(".tmp-*"))  # what the kill left behind
     stage = place[0].split("/")[0]
     assert {row["stage"]: row["status"] for row in status(tmp_path / "run")}[stage] == "running"
-    ears = walk(tiny, tmp_path / "run")
-    assert ears.stages[stage] == "resumed"
-    assert [task for task in ears.tasks if task[2]], "nothing of what was done is used"
+    recorder = walk(tiny, tmp_path / "run")
+    assert recorder.stages[stage] == "resumed"
+    assert [task for task in recorder.tasks if task[2]], "nothing of what was done is used"
     assert content(tmp_path / "run") == content(finished)
     assert not list((tmp_path / "run").rglob(".tmp-*"))
 

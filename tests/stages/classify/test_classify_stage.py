@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.models.classifier import build_classifier
 from tagmask.runs.context import Context
 from tagmask.stages.classify import stage
@@ -61,8 +61,8 @@ def test_tags_as_a_vector() -> None:
 def test_it_learns_colours_and_tells_how_well(
     context_of: ContextOf, quick: dict[str, Any], colours: DataSource
 ) -> None:
-    ears = Ears()
-    context = context_of(quick, colours, progress=ears)
+    recorder = ProgressRecorder()
+    context = context_of(quick, colours, progress=recorder)
     assert stage.run(context) == []
     history = read_jsonl(context.workspace.stage("classify") / "history.jsonl")
     last = [line for line in history if "val_ap" in line][-1]
@@ -85,12 +85,12 @@ def test_a_class_that_is_not_learnt_is_spoken_of_once(
     """Tags that have nothing to do with the images."""
     rng = np.random.default_rng(1)
     samples = tuple(replace(s, tags=(int(rng.integers(1, 4)),)) for s in colours.split("train"))
-    ears = Ears()
+    recorder = ProgressRecorder()
     quick["classify"]["optimizer"] = {"lr": 1e-9, "head_lr": 1e-9}
-    stage.run(context_of(quick, replace(colours, splits={**colours.splits, "train": samples}), progress=ears))
-    assert ears.warnings
-    assert all("is not learnt half way (average precision" in text for text in ears.warnings)
-    assert len(set(ears.warnings)) == len(ears.warnings) <= 3
+    stage.run(context_of(quick, replace(colours, splits={**colours.splits, "train": samples}), progress=recorder))
+    assert recorder.warnings
+    assert all("is not learnt half way (average precision" in text for text in recorder.warnings)
+    assert len(set(recorder.warnings)) == len(recorder.warnings) <= 3
 
 
 @pytest.mark.parametrize(

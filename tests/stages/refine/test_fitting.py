@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.methods.irnet.refiner import IRNet
@@ -156,10 +156,10 @@ def test_an_unreadable_image_is_left_out_and_named(located: Callable[..., Contex
 def test_the_backbone_starts_from_its_weights_or_from_the_classifier(located: Callable[..., Context]) -> None:
     names = {}
     for init in ("weights", "classifier"):
-        ears = Ears()
-        context = located([{**IRNET, "epochs": 1, "init": init}, FIXED], name=init, progress=ears)
+        recorder = ProgressRecorder()
+        context = located([{**IRNET, "epochs": 1, "init": init}, FIXED], name=init, progress=recorder)
         run(context)
-        assert [("random weights" in text) for text in ears.warnings] == [True] * (init == "weights")
+        assert [("random weights" in text) for text in recorder.warnings] == [True] * (init == "weights")
         names[init] = load_tensors(context.workspace.stage("refine") / "1-irnet" / "model.safetensors")
     stored = load_tensors(context.workspace.stage("classify") / "model.safetensors")
     key = "backbone.model.conv1.0.weight"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import ProgressRecorder
 
-from ears import Ears
 from tagmask.errors import InputError, RecipeError, RunError, UnreadableImageError
 from tagmask.methods.saliency_folder.saliency import FolderSaliency
 from tagmask.methods.saliency_function.saliency import FunctionSaliency
@@ -223,8 +223,8 @@ def test_inverted_saliency_is_noticed(
 ) -> None:
     (tmp_path / "maps").mkdir()
     salient["segment"]["saliency"] = {"name": "folder", "path": str(tmp_path / "maps")}
-    ears = Ears()
-    context = context_of(salient, progress=ears)
+    recorder = ProgressRecorder()
+    context = context_of(salient, progress=recorder)
     mask = np.zeros((8, 12), np.uint8)
     mask[2:6, 2:8] = 3
     mask[0] = 255
@@ -236,19 +236,19 @@ def test_inverted_saliency_is_noticed(
     assert record["foreground_salient"] == float(front >= 0.5)
     assert record["background_salient"] == float(back >= 0.5)
     if said is None:
-        assert ears.warnings == []
+        assert recorder.warnings == []
     else:
-        (warning,) = ears.warnings
+        (warning,) = recorder.warnings
         assert said in warning
         assert str(tmp_path / "maps") in warning
 
 
 def test_dark_maps_that_are_right_are_no_reason_to_warn(context_of: Any, salient: dict[str, Any]) -> None:
-    ears = Ears()
-    context = context_of(salient, progress=ears)
+    recorder = ProgressRecorder()
+    context = context_of(salient, progress=recorder)
     mask = np.zeros((8, 12), np.uint8)
     mask[2:6, 2:8] = 3
     plane = np.zeros((8, 12), np.float32)
     plane[2:6, 2:4] = 0.9  # a third of the foreground, nothing else
     check_saliency(context, context.samples("train"), lambda s: mask, lambda s: plane, "segment")
-    assert ears.warnings == []
+    assert recorder.warnings == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tagmask.progress.listeners import SilentProgress
 
 
-class Ears(SilentProgress):
+class ProgressRecorder(SilentProgress):
     """Remembers what was said."""
 
     def __init__(self) -> None:
