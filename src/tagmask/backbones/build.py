@@ -63,6 +63,7 @@ def build_backbone(
         options.update(pretrained=weights == "timm")
     if output_stride != 32:
         options["output_stride"] = output_stride
+    # ``features_only`` ends at the last stage; the final 1x1 convolution of MobileNets belongs to the head for timm.
     options.update({"num_classes": 0} if final_conv else {"features_only": True})
     model = create_timm(name, options, setting="classify.backbone")
     if final_conv and not hasattr(model, "forward_intermediates"):
@@ -191,6 +192,7 @@ def check_weights(path: Path, name: str, args: dict[str, Any]) -> None:
     if "layers.0.downsample.reduction.weight" in stored:  # Swin's own release counts otherwise; timm translates
         stored = swin_transformer.checkpoint_filter_fn(stored, full)
     stored_shapes = {key: tuple(value.shape) for key, value in stored.items()}
+    # A classifier of other classes is no reason to refuse: it is left behind.
     head: Any = full.get_classifier()  # type: ignore[operator]
     heads = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
     shapes = {key: tuple(value.shape) for key, value in full.named_parameters() if id(value) not in heads}

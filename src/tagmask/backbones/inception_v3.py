@@ -44,6 +44,8 @@ class InceptionV3(nn.Module):
         self.Mixed_5c = InceptionA(256, pool_features=64)
         self.Mixed_5d = InceptionA(288, pool_features=64)
         self.Mixed_6a = InceptionB(288)
+        # Only its 3x3 convolutions with stride; that of the pool is taken in ``_mixed_6a``, which torchvision writes
+        # into its forward.
         for block in (self.Mixed_6a.branch3x3, self.Mixed_6a.branch3x3dbl_3):
             block.conv.stride, block.conv.padding = (1, 1), (1, 1)
         for letter, channels in zip("bcde", _DOUBLED, strict=True):
@@ -52,6 +54,7 @@ class InceptionV3(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The five stages' features."""
+        # From ImageNet's normalisation to [-1, 1], for which these weights were trained.
         mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         x = _padded((images * std + mean - 0.5) / 0.5, 12)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))

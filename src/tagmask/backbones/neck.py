@@ -43,6 +43,8 @@ class Neck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """One pass."""
         for conv in self.convs:
+            # Maps are linear in what comes out here, so polishers and LPCAM work on the neck's features as on a
+            # backbone's.
             features = functional.relu(conv(functional.dropout(features, self.dropout, training=self.training)))
         return features
 

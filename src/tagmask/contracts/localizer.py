@@ -4,8 +4,8 @@
 - *polishers* are view methods that change the maps of an inner view method, their ``seed``: SSA;
 - *drivers* run an inner view method, their ``seed``, on changed images: class-conditional inference, AdvCAM.
 
-``multi_scale`` alone knows about scales and flips; everything here calls it. A localizer that learns something from
-the training images before it can make maps (prototypes, say) sets ``learns``; see ``learning``.
+``tagmask.ops.views`` alone knows about scales and flips; everything here calls it. A localizer that learns something
+from the training images before it can make maps (prototypes, say) sets ``learns``; see ``learning``.
 """
 
 from __future__ import annotations

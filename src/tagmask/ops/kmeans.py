@@ -1,4 +1,4 @@
-"""Euclidean K-means with careful seeding and several restarts.
+"""K-means: Euclidean, with careful seeding and several restarts; and by cosine, as LPCAM has it.
 
 Lloyd, "Least squares quantization in PCM", 1982; Arthur & Vassilvitskii, "k-means++: The Advantages of Careful
 Seeding", SODA 2007, with the best of several candidates at each seed, as scikit-learn does it.
@@ -16,6 +16,11 @@ from torch.nn import functional
 
 Vectors = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Centre = Literal["raw_mean", "unit"]
+
+EPS = 1e-8
+#: (sum of the centres' shifts)^2 below which unit centres count as still.
+_UNIT_TOLERANCE = 1e-4
 
 
 def kmeans(
@@ -124,16 +129,6 @@ def _means(points: Vectors, labels: Labels, count: int) -> Vectors:
     members[labels, np.arange(len(points))] = 1.0
     means: Vectors = (members @ points) / np.maximum(members.sum(1), 1.0)[:, None]
     return means
-
-
-Centre = Literal["raw_mean", "unit"]
-
-
-#: (sum of the centres' shifts)^2 below which unit centres count as still.
-_UNIT_TOLERANCE = 1e-4
-
-
-EPS = 1e-8
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:

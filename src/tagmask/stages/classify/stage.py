@@ -93,6 +93,7 @@ class TagTask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and whatever an earlier training brought at lr, new parameters at head_lr."""
         named = dict(self.model.named_parameters())
+        # What was trained before must not be torn away at the rate of what begins from nothing.
         old = {name for name in named if name.startswith("backbone.") or name in self.carried}
         return parameter_groups(
             self.settings.optimizer,
@@ -165,6 +166,7 @@ class TagTask:
         samples = self.context.samples(VAL)
         for label, (name, value) in enumerate(figures["val_ap"].items(), start=1):
             share = sum(label in sample.tags for sample in samples) / len(samples)
+            # Average precision of a random ranking is the class's share: warn when it is hardly above that.
             if value is not None and value < min(0.9, 1.5 * share + 0.05):
                 self.context.progress.warning(
                     f"classify: '{name}' is not learnt half way (average precision {value:.2f}, chance {share:.2f})"

@@ -69,6 +69,7 @@ class _SplitScores:
         size = (mask.shape[0], mask.shape[1])
         sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
         sizes |= {key: labels.shape for key, labels in masks.items()}
+        # Never resized to fit: a mask of another size was made of another image, or by another tool.
         for key, found in sizes.items():
             if found != size:
                 msg = (
@@ -201,6 +202,7 @@ def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:
     val = splits.get(VAL, {})
     full = val.get("segmentation_full")
     other = context.recipe.evaluate.full_run
+    # The upper bound may come from another run: it does not depend on the method, and is dear.
     if full is None and other is not None:
         path = other / "metrics.json"
         if not path.is_file():

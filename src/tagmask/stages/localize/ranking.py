@@ -33,6 +33,7 @@ def crops_of(image: UInt8Array, size: int | None = None) -> Tensor:
         height, width = (max(1, round(length * 224 / 256)) for length in image.shape[:2])
     else:
         height = width = size
+        # As published: images at 256, crops of 224.
         image = at_size(image, round(size * 256 / 224))
     below, beside = image.shape[0] - height, image.shape[1] - width
     places = [(0, 0), (0, beside), (below, 0), (below, beside), (below // 2, beside // 2)]
@@ -53,6 +54,7 @@ def class_ranking(
     """
     with torch.inference_mode():
         if ten_crops:
+            # Softmax before the mean: a crop with nothing in it then counts for little.
             scores = trained.look(crops_of(image, size)).logits.float().softmax(1).mean(0)
         else:
             scores = trained.look(normalise(at_size(image, size))[None]).logits[0].float()

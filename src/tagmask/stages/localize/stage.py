@@ -99,6 +99,7 @@ def run(context: Context, model: nn.Module) -> list[Problem]:
     """Write ``localize/maps/ID.npz`` for train and val; returns the images left out and what was amiss."""
     settings, workspace, engine = context.recipe.localize, context.workspace, context.engine
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    # Nothing here trains the classifier; AdvCAM's gradients are the image's.
     model.requires_grad_(False)
     learnt, problems = _learnt(context, model, loader)
 
@@ -177,6 +178,7 @@ def _study(
     classes = context.source.classes.foreground
     views = views_of(context.recipe.localize)
     choices = part.choose([sample.tags for sample in samples], len(classes))
+    # An image may be studied for some of its tags only, and more than once.
     chosen = [replace(samples[index], tags=labels) for index, labels in choices]
     reservoir = part.reservoir()
     unread: list[Problem] = []

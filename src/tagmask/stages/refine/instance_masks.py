@@ -58,6 +58,7 @@ def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample
         context.engine,
         samples,
         work,
+        # Both files: the mask alone may be all that a killed process had written.
         done=lambda sample: all(path.exists() for path in instance_paths(context, sample.id)),
         progress=context.progress,
         description="instance masks",

@@ -46,6 +46,7 @@ def run(context: Context) -> list[Problem]:
     refiners = context.recipe.refine.chain[:-1]
     chain, problems = fitted_chain(context, refiners, samples)
     problems += _refine_maps(context, chain, samples) if chain else []
+    # Instances are those of the last refiner that makes them; what refines behind it works on maps of classes.
     with_instances = [i for i, r in enumerate(refiners) if isinstance(r, TrainableRefiner) and r.makes_instances]
     if with_instances:
         problems += write_instances(context, chain[: with_instances[-1] + 1], samples)

@@ -46,6 +46,7 @@ def run(context: Context) -> list[Problem]:
         description="saliency maps",
     )
     context.engine.barrier()
+    # One map missing is that image's problem; none at all is a wrong folder or suffix.
     if samples and not any(workspace.grey_path(sample.id, STAGE, "maps").exists() for sample in samples):
         msg = f"saliency: none of {len(samples)} training images has a map from {source.origin()}; {problems[0].reason}"
         raise RunError(msg)

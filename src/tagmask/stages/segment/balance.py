@@ -33,6 +33,8 @@ def repeat_factors(classes: Sequence[Collection[int]], amounts: Sequence[Mapping
     if not totals:
         return [1.0] * len(classes)
     mean = sum(totals.values()) / len(totals)
+    # The root: a class that is a hundred times rarer is drawn ten times as often, so its few images are not all there
+    # is.
     wish = {label: max(1.0, (mean / value) ** 0.5) for label, value in totals.items()}
     return [max((wish.get(label, 1.0) for label in held), default=1.0) for held in classes]
 

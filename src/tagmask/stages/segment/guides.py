@@ -43,6 +43,7 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
             return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
 
         return stored
+    # The maps and the threshold that made the masks: how sure a label is can be read off the scores it won against.
     of = "refine" if context.recipe.refine.makes_maps else "localize"
     chosen = read_json(workspace.stage("refine") / "thresholds.json")
     threshold, names = float(chosen["value"]), context.source.classes.names

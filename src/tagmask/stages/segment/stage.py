@@ -86,6 +86,7 @@ class MaskSet:
         item = {"image": view.pixels(image, augment.colour_jitter, rng), "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
             item["weights"] = view.plane(weights)
+        # An image without a map is trained, but not by saliency: no pixel of it is valid there.
         if self.read_saliency:
             inside = view.inside()
             item["saliency"] = torch.zeros(inside.shape) if saliency is None else view.plane(saliency)
@@ -160,6 +161,7 @@ def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[lis
         return samples, lambda s: load_mask(workspace.mask_path(s.id)), []
     before = workspace.stage(settings.stages[settings.stages.index(stage) - 1])
 
+    # A function: the network is needed only while an image is without its new labels.
     def load() -> nn.Module:
         return context.engine.place(load_segmenter(before / "model.safetensors", settings.network))
 
@@ -210,6 +212,7 @@ def _train(
         options=options(settings, sampling_weights(settings, samples, read_mask)),
     )
     if context.engine.is_main:
+        # Before the network, whose file says that the training is whole: killed in between, the list would be lost.
         workspace.write_problems(f"{stage} (training)", [*left_out, *problems])
         description = {
             "kind": "segmenter",
@@ -234,6 +237,7 @@ def _gated(context: Context, model: SegmentationModel, threshold: float) -> tupl
 
 def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel:
     """A network at its first weights, the same for every training of a run."""
+    # At each training: rounds and full supervision start from the very weights that the first did.
     torch.manual_seed(context.recipe.seed)
     classifier = context.workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
     n_labels = len(context.source.classes.names)
