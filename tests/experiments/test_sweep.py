@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.errors import InputError, RecipeError
 from tagmask.experiments.points import expand_reuse
 from tagmask.experiments.sweep import Sweep, sweep

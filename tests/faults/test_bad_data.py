@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.errors import RunError
 from tagmask.pipeline.execute import run
 from tagmask.runs.run import Run

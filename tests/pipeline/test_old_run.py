@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorder import ProgressRecorder
 
 import tagmask
+from progress_recorder import ProgressRecorder
 from tagmask import cli
 from tagmask.data.partsworld.source import PartsWorldSource
 from tagmask.pipeline.plan import plan

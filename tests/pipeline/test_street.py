@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.pipeline.execute import STAGES, run, status

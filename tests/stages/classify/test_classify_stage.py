@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.models.classifier import build_classifier
 from tagmask.runs.context import Context
 from tagmask.stages.classify import stage

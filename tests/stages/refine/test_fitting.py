@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.methods.irnet.refiner import IRNet

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorder import ProgressRecorder
 
+from progress_recorder import ProgressRecorder
 from tagmask.errors import InputError, RecipeError, RunError, UnreadableImageError
 from tagmask.methods.saliency_folder.saliency import FolderSaliency
 from tagmask.methods.saliency_function.saliency import FunctionSaliency
