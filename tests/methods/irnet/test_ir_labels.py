@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask import refine
+from tagmask import functional
 from tagmask.errors import DataError
 from tagmask.methods.irnet.labels import ir_labels
 
@@ -72,14 +72,12 @@ def test_bad_input():
 
 
 def test_with_the_dense_crf():
-    if not hasattr(refine, "dense_crf_labels"):
-        pytest.skip("there is no dense_crf_labels yet")
     image = np.zeros((16, 24, 3), np.uint8)
     image[:, 12:] = 200
     maps = np.zeros((1, 16, 24), np.float32)
     maps[:, :, 12:] = 0.8
     maps[0, 5, 18] = 0.2  # a hole in the object, filled by the CRF
-    crf = partial(refine.dense_crf_labels, image, bilateral_sxy=50, bilateral_srgb=5)
+    crf = partial(functional.dense_crf_labels, image, bilateral_sxy=50, bilateral_srgb=5)
     wanted = np.zeros((16, 24), np.uint8)
     wanted[:, 12:] = 9
     np.testing.assert_array_equal(ir_labels(maps, [9], crf), wanted)
