@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scripts import load_script
 from tagmask import functional, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,9 +147,9 @@ def test_code_on_the_pages_imports_what_is_there() -> None:
     assert seen > 10
 
 
-def test_the_page_of_functions_is_that_of_the_code(script: Any) -> None:
+def test_the_page_of_functions_is_that_of_the_code() -> None:
     page = (ROOT / "docs" / "functional.md").read_text(encoding="utf-8")
-    assert page == script.write(page), "run: python docs/tables/functional.py"
+    assert page == load_script("docs/tables/functional.py").write(page), "run: python docs/tables/functional.py"
     for name in functional.__all__:
         row = re.search(rf"^\| \[?`{name}`.*", page, flags=re.M)
         assert row, name
@@ -161,15 +161,3 @@ def test_the_example_of_the_page_runs() -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, flags=re.S)[0], names)
     assert names["mask"].shape == (20, 30)
-
-
-@pytest.fixture
-def script() -> Any:
-    """The script that writes the page's table."""
-    path = ROOT / "docs" / "tables" / "functional.py"
-    spec = importlib.util.spec_from_file_location("functional_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -7,7 +7,7 @@ METHODS = (
         "head",
         "gap",
         "head:GapHead",
-        "global average pooling, bias-free 1x1 convolution",
+        "global average pooling, bias-free 1×1 convolution",
         paper="Zhou et al., CVPR 2016",
         page="methods/cam.md",
     ),

@@ -8,6 +8,7 @@ METHODS = (
         "colour_walk",
         "refiner:ColourWalk",
         "random walk of the maps over colour affinities, nothing to train",
+        paper="after Ahn et al., CVPR 2019",
         page="methods/colour-walk.md",
     ),
 )

@@ -7,7 +7,7 @@ METHODS = (
         "loss",
         "cross_entropy",
         "loss:CrossEntropy",
-        "mean cross entropy over labelled pixels",
-        page="methods/noise-robust.md",
+        "mean cross entropy over labelled pixels; weights by confidence",
+        page="methods/aamr.md",
     ),
 )

@@ -7,7 +7,7 @@ METHODS = (
         "network",
         "deeplabv2",
         "network:DeepLabV2",
-        "DeepLabV2, ResNet-101 at three scales, as most papers of this field train it",
+        "DeepLabV2 on ResNet-101, maximum over three scales",
         paper="Chen et al., TPAMI 2018",
         page="methods/deeplabv2.md",
     ),

@@ -7,7 +7,7 @@ METHODS = (
         "localizer",
         "ssa",
         "localizer:Ssa",
-        "maps averaged over positions that look alike, two stages guiding each other",
+        "polishes maps by averaging over positions that look alike, two stages guiding each other",
         paper="Sun & Li, arXiv 2021",
         page="methods/ssa.md",
     ),

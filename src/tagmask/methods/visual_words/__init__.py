@@ -7,7 +7,7 @@ METHODS = (
         "head",
         "visual_words",
         "head:VisualWordsHead",
-        "visual word encoder on any head: learns words beside the classes",
+        "learns visual words beside the classes; around any head",
         paper="Ru et al., IJCAI 2021",
         page="methods/visual-words.md",
     ),
