@@ -105,6 +105,7 @@ def process_images(
             raise
         failure = str(error)
     problems = [problem for problem in outcomes if problem is not None]
+    # Every rank comes here, whatever became of its share: a rank that left would let the others wait for it.
     failures = [text for text in engine.gather(failure) if text]
     if failures:
         raise RunError(failures[0])

@@ -74,6 +74,7 @@ def map_in_processes(
     finally:
         for worker in crew:
             worker.connection.close()  # the process sees the end of its orders
+            # One that is still busy would first finish an item that nobody waits for.
             if worker.item is not None:
                 worker.process.terminate()
         for worker in crew:

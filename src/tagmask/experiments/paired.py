@@ -134,6 +134,7 @@ def _measures(
                 raise UnknownNameError("measure", measure, list(part.measures), str(root))
         return selection
     order = (*FURTHEST, PREDICTIONS)
+    # Where the two have nothing in common (masks of another tool, say), each is taken at its own last measure.
     both = [measure for measure in order if all(measure in part.measures for part in split_counts)]
     return both[:1] * 2 or [
         next((m for m in order if m in part.measures), next(iter(part.measures))) for part in split_counts

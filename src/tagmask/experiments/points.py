@@ -57,6 +57,7 @@ def run_points(
         listener.message(f"[{index + 1}/{len(points)}] {point.name}")
         error = point.error
         if point.recipe is not None and error is None:
+            # Looked up anew for every point: those before it have left their stages by now.
             beside = [other.path for other in points if other.path != point.path and is_run(other.path)]
             error = _run_point(point.recipe, point.path, [*reuse, *beside], until, listener)
         if error is not None:

@@ -123,6 +123,8 @@ def _points(
             errors[folder_name] = error
         message = str(errors[folder_name]) if folder_name in errors else None
         points.append(Point(folder_name, folder / folder_name, values, point_recipe, message))
+    # What is wrong in every combination is a typo and said before hours are spent. What is wrong in some (a localizer
+    # that one of the heads does not fit) leaves out those points.
     for key, options in keys.items():
         for text in options:
             names = [point.name for point in points if point.values[key] == text]

@@ -70,6 +70,8 @@ def _window(values: Array, width: int, axis: int, *, lowest: bool) -> Array:
         result: Array = choose(run[first], run[later])
         return result
 
+    # The extreme of 2n neighbours is that of two windows of n, one after the other; in the last step the two overlap,
+    # which a minimum does not mind. Eroding pixel by pixel would take as many passes as the band is wide.
     while 2 * reach <= window:
         run, reach = step(reach), 2 * reach
     return step(window - reach) if window > reach else run
@@ -136,6 +138,8 @@ def boundary_counts(
     truth = label_rows(truth, n_classes, IGNORE_INDEX, "ground truth").astype(np.uint8, copy=False)
     np.copyto(labels, BACKGROUND, where=labels == n_classes)
     unknown = truth == n_classes
+    # Void becomes a region of its own in both masks, so that what is predicted there moves no contour. Dropping its
+    # pixels after the contours are found would punish masks for outlines that nobody drew.
     if void == "ignored":
         np.copyto(labels, n_classes, where=unknown)
     else:
@@ -143,6 +147,8 @@ def boundary_counts(
     width = boundary_width((truth.shape[0], truth.shape[1]), ratio)
     place = np.where(near_outline(truth, width), np.uint8(_NEAR_TRUTH), np.uint8(0))
     np.bitwise_or(place, _NEAR_PREDICTION, out=place, where=near_outline(labels, width))
+    # Beyond the image there is nothing: along its border pixels are within reach of a contour although no other label
+    # is near. Not so for the trimap, which is a band around outlines that somebody drew.
     for edge in (place[:width], place[-width:], place[:, :width], place[:, -width:]):
         edge |= _AT_BORDER
     counts = pair_counts([(truth, n_classes + 1), (labels, n_classes + 1), (place, len(_PLACES))])

@@ -64,6 +64,7 @@ def calibration(
 def _diagram(
     scores: NDArray[np.float64], right: Counts, pixels: Counts, bins: int
 ) -> dict[str, list[float] | float | None]:
+    # Bins ((k - 1) / m, k / m] as in equation 2; a score on a bound stays in the lower one in spite of rounding.
     place = np.clip(np.ceil(scores * bins - 1e-9).astype(int) - 1, 0, bins - 1)
     total, hits, sums = (
         np.bincount(place, weights=values, minlength=bins) for values in (pixels, right, pixels * scores)

@@ -158,6 +158,7 @@ def single_image_miou(prediction: Array, target: Array) -> float | None:
     Raises:
         DataError: sizes differ.
     """
+    # As many classes as there are labels: only what is not zero is kept, so the empty ones cost nothing.
     confusion = confusion_with_void(prediction, target, IGNORE_INDEX)
     value = float(ImageCounts.of(("",), [confusion], IGNORE_INDEX).image_miou()[0])
     return None if np.isnan(value) else value

@@ -199,6 +199,7 @@ class PixelPrecision:
     """PxAP: area under precision over recall of all pixels of a split, from histograms of scores."""
 
     def __init__(self, interval: float = 0.001) -> None:
+        # As wsolevaluation has them: the bins beyond 1 stay empty.
         self.edges = np.append(np.arange(0, 1, interval), [1.0, 2.0, 3.0])
         self.counts = np.zeros((2, len(self.edges) - 1), np.int64)
 
@@ -218,6 +219,7 @@ class PixelPrecision:
         objects = self.counts[1].sum()
         if not objects:
             return None
+        # From the highest threshold down, so that recall grows.
         hits = np.cumsum(self.counts[1][::-1])
         foreground = np.cumsum(self.counts.sum(0)[::-1])
         precision = np.divide(hits, foreground, out=np.zeros(len(hits)), where=foreground > 0)
@@ -236,6 +238,7 @@ class IouCurve:
         if not (mask == 1).any():
             return
         levels, n = threshold_levels(scores, self.thresholds), len(self.thresholds)
+        # At threshold i the pixels with a level above i are foreground: sums of the histogram's tail.
         foreground = [np.bincount(levels[mask == label], minlength=n + 1)[:0:-1].cumsum()[::-1] for label in (0, 1)]
         self.total += foreground[1] / (foreground[0] + (mask == 1).sum())
         self.n_images += 1

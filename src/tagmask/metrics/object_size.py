@@ -25,6 +25,7 @@ QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quar
 def object_shares(areas: ImageAreas) -> NDArray[np.float64]:
     """Share of its image that each object covers, float64 [N, n - 1]; NaN where the class is not in the image."""
     objects = areas.truth[:, 1:]
+    # A class that an image does not have is no object of size 0.
     return np.where(objects > 0, divide(objects, areas.truth.sum(1, keepdims=True)), np.nan)
 
 

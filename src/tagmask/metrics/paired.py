@@ -18,7 +18,7 @@ from tagmask.metrics.image_counts import ImageCounts
 from tagmask.metrics.segmentation import Average
 
 Floats = NDArray[np.float64]
-_DRAWS_AT_ONCE = 64
+_DRAWS_AT_ONCE = 64  # weights [64, N] at a time, however many draws there are
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,13 @@ def paired_bootstrap(
     first, second = common_images(first, second)
     pair = _Areas.of(first, void), _Areas.of(second, void)
     iou, miou = zip(*(part.scores(np.ones((1, len(first))), average) for part in pair), strict=True)
+    # The same images are drawn for both: what makes an image hard for both cancels in the difference, whose interval is
+    # therefore narrower than those of the two scores suggest.
     means, classes = _bootstrap(pair, len(first), average, draws, np.random.default_rng(seed))
     tails = (50 * (1 - level), 100 - 50 * (1 - level))
 
     def interval(value: float, sample: Floats) -> Interval:
+        # A draw without any image of a class says nothing about the class.
         known = sample[~np.isnan(sample)]
         if np.isnan(value) or not known.size:
             return Interval(float("nan"), float("nan"), float("nan"))
@@ -165,6 +168,7 @@ def _bootstrap(
     means, classes = [], []
     for start in range(0, draws, _DRAWS_AT_ONCE):
         draw = rng.integers(0, n_images, (min(_DRAWS_AT_ONCE, draws - start), n_images))
+        # How often each image is in each draw: the sums over a draw's images are then one product of matrices.
         cells = (np.arange(len(draw))[:, None] * n_images + draw).reshape(-1)
         weights = np.bincount(cells, minlength=draw.size).reshape(draw.shape).astype(np.float64)
         (iou_before, mean_before), (iou_after, mean_after) = (part.scores(weights, average) for part in pair)

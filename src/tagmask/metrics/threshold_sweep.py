@@ -18,7 +18,7 @@ from tagmask.metrics.counting import Array, Counts, Void, as_numpy, fold_void
 from tagmask.metrics.segmentation import CLASS_COUNT_GROUPS, Average, mean_iou_curve
 from tagmask.types import IGNORE_INDEX
 
-_PIXELS_AT_ONCE = 1 << 16
+_PIXELS_AT_ONCE = 1 << 16  # the index of a part stays in the cache
 _MAX_UNIFORM = 4096  # float32 arithmetic stays within 0.005 steps up to here
 
 
@@ -139,6 +139,7 @@ class ThresholdSweep:
         """Add the histogram of one image, with the classes it was made for."""
         channels = as_numpy(classes).reshape(-1)
         group = self.counts[min(len(channels), 3)]
+        # Without a map all pixels lie in bin 0, which no threshold makes foreground: any channel may hold them.
         for i, channel in enumerate(channels if len(channels) else [0]):
             group[:, channel] += histogram[:, i]
         self.n_images += 1
@@ -189,7 +190,7 @@ class ThresholdSweep:
         best = maps[0]
         if len(maps) > 1:
             which = np.zeros(len(labels), np.intp)
-            for i in range(1, len(maps)):
+            for i in range(1, len(maps)):  # '>': equal scores go to the first, as argmax has it
                 np.copyto(which, i, where=maps[i] > best)
                 best = np.maximum(best, maps[i])
             which *= len(self.bins) + 1
@@ -220,6 +221,8 @@ class ThresholdSweep:
 
     def _unfold(self, counts: Counts, void: Void) -> Counts:
         """Histogram [C + 2, C, m + 1] -> confusion matrices [m, C + 1, C + 1]."""
+        # One cumulative sum stands for one confusion matrix per threshold: what lies above a threshold has the label of
+        # its strongest map, the rest is background. Void and ground truth are axes that stay.
         at_most = counts.cumsum(-1)
         above = at_most[..., -1:] - at_most[..., :-1]  # pixels with bin > i: foreground at threshold i
         background = at_most[..., :-1].sum(1, keepdims=True)

@@ -205,6 +205,7 @@ def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: P
         before = None
     if before == record:
         return
+    # Without its mask an image is not done; its overlay is written again with it.
     for name in targets:
         (output / "masks" / f"{name}.png").unlink(missing_ok=True)
     write_json(path, record)

@@ -121,6 +121,7 @@ def find_samples(workspace: Workspace, samples: Sequence[Sample], limit: int, se
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)
     matches = []
+    # A run that has just begun has few artifacts among many images: the search for them must end, too.
     for index in order[: max(20 * limit, 1000)]:
         sample = samples[index]
         predicted = workspace.prediction_path(sample.id, result_stage(workspace))

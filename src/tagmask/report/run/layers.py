@@ -72,6 +72,7 @@ def threshold_maps(
     height, width = stored_maps.image_size
     if len(stored_maps.classes) == 0:
         return np.zeros((height, width), dtype=np.uint8)
+    # Labels of the strided map, then enlarged: enough for a picture. Scores come from maps that are enlarged first.
     strongest = stored_maps.maps.argmax(axis=0)
     labels = stored_maps.classes[strongest].astype(np.uint8)
     labels[stored_maps.maps.max(axis=0) <= (_USUAL_THRESHOLD if threshold is None else threshold)] = BACKGROUND
