@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tagmask.data.table.columns import detect_delimiter, read_columns
-from tagmask.data.table.tag_table import TableLayout, TagTable, read_tag_table
+from tagmask.data.table.read import read_columns
+from tagmask.data.table.roles import TableLayout
+from tagmask.data.table.tag_table import TagTable, read_tag_table
+from tagmask.data.table.text import detect_delimiter
 from tagmask.errors import DataError, UnknownNameError
 
 PLAIN = "image,tags\nä ö.jpg,cow|dog\nb.jpg,\n"
@@ -67,9 +69,13 @@ def test_missing_columns_offer_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("imgae,tags\na,cow\n")
     with pytest.raises(UnknownNameError, match=r"t\.csv.*'image'.*Did you mean 'imgae'"):
         rows_of(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("image,tgas\na,cow\n")
-    with pytest.raises(UnknownNameError, match=r"'tags'.*Did you mean 'tgas'"):
+    (tmp_path / "t.csv").write_text("image,tgas,note\na,cow,old\n")
+    with pytest.raises(DataError, match=r"which column.*Set data\.tags_column=tgas or data\.tags_column=note"):
         rows_of(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("image\na\n")
+    with pytest.raises(UnknownNameError, match=r"no tags column and no 0/1 columns; set data.tags_column:.*'tags'"):
+        rows_of(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("image,tgas\na,cow\n")
     with pytest.raises(UnknownNameError, match=r"column 'tagz'.*Did you mean 'tgas'"):
         rows_of(tmp_path / "t.csv", TableLayout(tags_column="tagz"))
 
@@ -106,8 +112,12 @@ def test_class_columns(tmp_path: Path) -> None:
     assert table.names == ("zebra", "cow")
     chosen = rows_of(tmp_path / "t.csv", TableLayout(class_columns=("cow",)))
     assert [row.tags for row in chosen.rows] == [(), ("cow",), ()]
-    odd = rows_of(tmp_path / "t.csv", TableLayout(class_columns=("count",)))
-    assert [problem.id for problem in odd.problems] == ["a", "b", "c"]
+    counts = rows_of(tmp_path / "t.csv", TableLayout(class_columns=("count",)))
+    assert [row.tags for row in counts.rows] == [("count",)] * 3
+    (tmp_path / "odd.csv").write_text("id,big\na,very\nb,-3\nc,0\n")
+    odd = rows_of(tmp_path / "odd.csv", TableLayout(class_columns=("big",)))
+    assert [row.tags for row in odd.rows] == [(), (), ()]
+    assert [problem.id for problem in odd.problems] == ["a", "b"]
     with pytest.raises(UnknownNameError, match="Did you mean 'zebra'"):
         rows_of(tmp_path / "t.csv", TableLayout(class_columns=("zebr",)))
 

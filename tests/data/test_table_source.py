@@ -43,10 +43,12 @@ def test_rows_become_samples_and_no_image_is_opened(table_set: Path) -> None:
 
 def test_names_with_and_without_suffix_and_folder(table_set: Path, draw: Any) -> None:
     draw(table_set / "images" / "sub" / "v1.5_x.png")
-    write(table_set, "image,tags\nimages/a.jpg,cow\nb,cow\nsub/v1.5_x,dog\nsub\\v1.5_x.png,dog\n")
+    write(table_set, "image,tags\nimages/a.jpg,cow\nb,cow\nsub/v1.5_x,dog\nsub\\v1.5_x.png,cow\n")
     source = opened(table_set)
     assert list(by_id(source)) == ["images/a", "b", "sub/v1.5_x"]
-    assert [problem.id for problem in source.problems] == ["sub/v1.5_x"]  # the same image, the Windows way
+    assert by_id(source)["sub/v1.5_x"].tags == (1, 2)  # the same image, the Windows way
+    (note,) = source.problems
+    assert "1 images have 2 rows (such as 'sub/v1.5_x')" in note.reason
 
 
 def test_unknown_tag_costs_the_tag_and_keeps_the_row(table_set: Path) -> None:
@@ -72,13 +74,17 @@ def test_background_written_as_a_tag_means_no_tag(table_set: Path) -> None:
     assert [sample.tags for sample in source.split("train")] == [(1,), ()]
 
 
-def test_second_row_of_an_image_is_dropped_and_listed(table_set: Path, draw: Any) -> None:
+def test_rows_of_an_image_are_united_and_another_file_of_its_id_is_listed(table_set: Path, draw: Any) -> None:
     draw(table_set / "images" / "a.png")
     write(table_set, "image,tags\na.jpg,cow\nb,dog\na.jpg,dog\na.png,dog\n")
     source = opened(table_set)
-    assert by_id(source)["a"].tags == (1,)
+    assert by_id(source)["a"].tags == (1, 2)
+    assert by_id(source)["b"].tags == (2,)
     assert len(source.problems) == 2
     assert "image id 'a' occurs again" in source.problems[0].reason
+    assert source.problems[0].left_out
+    assert "united" in source.problems[1].reason
+    assert not source.problems[1].left_out
 
 
 def test_missing_image_is_listed_with_its_line(table_set: Path) -> None:
@@ -184,7 +190,7 @@ def test_several_tables_and_none(table_set: Path) -> None:
         opened(table_set)
     for name in ("x.csv", "y.csv"):
         (table_set / name).unlink()
-    with pytest.raises(DataError, match="no CSV or Parquet"):
+    with pytest.raises(DataError, match="no CSV, Excel, Parquet or JSON"):
         opened(table_set)
 
 

@@ -103,10 +103,10 @@ def test_tags_from_masks_leave_images_without_mask_out(devkit: Path) -> None:
 def test_a_table_beside_the_devkit_comes_first(devkit: Path) -> None:
     write(devkit / "labels.csv", "image,tags\na.jpg,cat\nb,cat|dgo\nb,dog\n../x,dog\n")
     source = VocSource(root=devkit).open()
-    assert tags(source.split("train")) == {"a": (8,), "b": (8,)}
+    assert tags(source.split("train")) == {"a": (8,), "b": (8, 12)}
     assert source.split("train")[0].boxes == (Box(12, 0, 1, 4, 6),)  # boxes still come from the XML
     reasons = " / ".join(problem.reason for problem in source.problems)
-    for part in ("'b' occurs again", "points outside", "unknown tag 'dgo'", "no row for 'c'"):
+    for part in ("(such as 'b'): the tags", "points outside", "unknown tag 'dgo'", "no row for 'c'"):
         assert part in reasons
 
 

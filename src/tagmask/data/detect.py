@@ -12,7 +12,7 @@ from tagmask.contracts import registry
 from tagmask.data.coco.source import find_annotations, single_annotations
 from tagmask.data.files import ImageFolder
 from tagmask.data.localisation import ilsvrc
-from tagmask.data.table.source import TABLE_FILES
+from tagmask.data.table.read import TABLE_FILES
 from tagmask.data.voc.layout import find_bases
 from tagmask.errors import DataError
 

@@ -31,11 +31,22 @@ class ImageFile:
         """Relative name without its image suffix."""
         return without_suffix(self.relative)
 
+    def id_below(self, root: Path) -> str:
+        """Path below another folder without suffix; the id itself where the file lies elsewhere."""
+        if not self.path.is_relative_to(root):
+            return self.id
+        return without_suffix(unicodedata.normalize("NFC", self.path.relative_to(root).as_posix()))
+
 
 def without_suffix(name: str) -> str:
     """Drop a known image suffix only, so that 'v1.5_cow' keeps its dot."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends as those of images do."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def clean_name(name: str) -> str:

@@ -143,6 +143,10 @@ class Collector:
         """List an image that is left out."""
         self.problems.append(Problem("data", sample_id, str(path), reason))
 
+    def note(self, sample_id: str, path: Path | str, reason: str) -> None:
+        """List what was read otherwise than it is written; nothing is left out."""
+        self.problems.append(Problem("data", sample_id, str(path), reason, left_out=False))
+
     def finish(
         self,
         classes: ClassList,

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from tagmask.data.files import IMAGE_SUFFIXES
-from tagmask.data.table.columns import read_columns
-from tagmask.data.table.tag_table import TableLayout, read_tag_table
+from tagmask.data.table.read import read_columns
+from tagmask.data.table.roles import TableLayout
+from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, InputError, RunError
@@ -88,9 +89,10 @@ class KnownTags:
         """
         table = read_tag_table(read_columns(path), TableLayout())
         resolver = TagResolver(ClassList(tuple(classes)), str(path))
-        labels = {_key(row.image): resolver.resolve(row.tags, row.image, str(path)) for row in table.rows}
+        groups, problems = group_rows(((_key(row.image), row) for row in table.rows), path)
+        labels = {key: resolver.resolve(united_tags(rows), rows[0].image, str(path)) for key, rows in groups.items()}
         resolver.check()
-        return cls(path, labels, (*table.problems, *resolver.problems))
+        return cls(path, labels, (*table.problems, *problems, *resolver.problems))
 
     def of(self, name: str, path: Path) -> tuple[int, ...] | None:
         """Tags of one image, or None if it is not in the table."""

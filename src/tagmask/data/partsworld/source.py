@@ -26,8 +26,9 @@ from pydantic import Field
 from tagmask.data.files import without_suffix
 from tagmask.data.partsworld.draw import PART_NAMES, Rendered, render
 from tagmask.data.partsworld.scene import CLASS_NAMES, CONTEXT_OF_LABEL, SPLITS, SceneSettings, Split
-from tagmask.data.table.columns import read_columns
-from tagmask.data.table.tag_table import TableLayout, read_tag_table
+from tagmask.data.table.read import read_columns
+from tagmask.data.table.roles import TableLayout
+from tagmask.data.table.tag_table import read_tag_table
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.storage.files import write_error
 from tagmask.storage.pictures import voc_palette

@@ -1,34 +1,54 @@
-"""A CSV or Parquet table of images and tags, and a folder of images: what practitioners have."""
+"""A table of images and tags, and a folder of images: what practitioners have."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.lookup import ImageLookup
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
-from tagmask.data.table.columns import read_columns
-from tagmask.data.table.tag_table import TableLayout, TagRow, TagTable, read_tag_table
+from tagmask.data.table.find import ROBOFLOW, find_table
+from tagmask.data.table.read import read_columns
+from tagmask.data.table.roles import TableLayout
+from tagmask.data.table.tag_table import TagRow, TagTable, group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver, make_classes
 from tagmask.errors import DataError, UnknownNameError
 from tagmask.types import DataSource
 
-TABLE_FILES = (".csv", ".tsv", ".parquet")
-USUAL_TABLES = ("labels", "tags", "annotations", "train", "data")
 USUAL_IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One table, and where its images are looked for."""
+
+    path: Path
+    table: TagTable
+    lookup: ImageLookup
+
+    def id_of(self, file: ImageFile, root: Path) -> str:
+        """Path below the image folder; below ``root`` for images beside a table that lies deeper.
+
+        Roboflow has such tables, in the folder of each split, and the same names in all of them.
+        """
+        deeper = self.path.parent != root and file.path == self.path.parent / file.relative
+        return file.id_below(root) if deeper else file.id
 
 
 class TableSource(SourceSettings):
     """Tags from one column (``separator`` between them) or from one 0/1 column per class.
 
-    Ids are paths below the image folder, without suffix; the table may write names with or without it.
+    Ids are paths below the image folder, without suffix. Text (CSV, TSV), Excel, Parquet, JSON and JSON lines are read,
+    and the exports of Label Studio, FiftyOne, VIA, CVAT, LabelMe and YOLO for their tags.
     """
 
     format: Literal["table"] = "table"
-    tags_file: str | None = Field(None, description="the table; null: labels.csv, or the only table in root")
+    tags_file: str | None = Field(None, description="null: labels.csv or the like, or the only table in root")
     val_tags_file: str | None = Field(None, description="a second table with the validation images")
     images: str | None = Field(None, description="image folder; null: images/ where there is one, and root")
     image_column: str | None = Field(None, description="null: found among the usual names, as all columns")
@@ -45,39 +65,35 @@ class TableSource(SourceSettings):
         """Load the samples; no image is opened.
 
         Raises:
-            DataError: no table, or no usable row.
+            DataError: no table, one that can be read in two ways, or no usable row.
             UnknownNameError: a column or split that does not exist, or tags of which none is a class.
         """
         root = self.folder()
-        paths = [root / self.tags_file if self.tags_file else find_table(root)]
-        if self.val_tags_file:
-            paths.append(root / self.val_tags_file)
-        tables = [self._read(path) for path in paths]
-        names = list(dict.fromkeys(name for table in tables for name in table.names))
-        if not tables[0].from_columns:
+        masks = self._mask_folder(root)
+        parts = [self._read(root, path, masks) for path in self._paths(root)]
+        names = list(dict.fromkeys(name for part in parts for name in part.table.names))
+        if not parts[0].table.from_columns:
             names.sort()
-        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(paths[0]))
+        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(parts[0].path))
         collector = Collector(self, "table")
-        resolver = TagResolver(classes, str(paths[0]), collector.problems)
-        images, masks = self._image_folders(root), self._mask_folder(root)
-        by_row = [ImageFolder(root, MASK_SUFFIXES)] if masks is None else [masks, ImageFolder(root, MASK_SUFFIXES)]
-        for number, (path, table) in enumerate(zip(paths, tables, strict=True)):
-            collector.problems.extend(table.problems)
-            has_val = len(tables) > 1 or not table.splits.isdisjoint(self.val_names)
-            for row in table.rows:
-                try:
-                    file = _find(images, row.image)
-                except DataError as error:
-                    collector.skip(row.image, path, f"line {row.line}: {error}; row left out")
-                    continue
-                mask = _mask(collector, by_row, row) if row.mask else masks.path_of(file.id) if masks else None
-                tags = resolver.resolve(row.tags, file.id, str(file.path))
-                split = VAL if number else self._split(row, has_val=has_val)
-                collector.add(split, file, tags, mask_path=mask)
+        resolver = TagResolver(classes, str(parts[0].path), collector.problems)
+        for number, part in enumerate(parts):
+            has_val = len(parts) > 1 or not {self._plain(name) for name in part.table.splits}.isdisjoint(self.val_names)
+            collector.problems.extend(part.table.problems)
+            self._collect(collector, resolver, part, masks, None if not number else VAL, has_val=has_val)
         resolver.check()
         return collector.finish(classes)
 
-    def _read(self, path: Path) -> TagTable:
+    def _paths(self, root: Path) -> list[Path]:
+        """The table, and the one of the validation images where there is one."""
+        paths = [root / self.tags_file if self.tags_file else find_table(root)]
+        if self.val_tags_file:
+            return [*paths, root / self.val_tags_file]
+        if not self.tags_file and paths[0].name == ROBOFLOW:  # Roboflow: a table in the folder of each split
+            paths += [path for name in self.val_names if (path := root / name / ROBOFLOW).is_file()][:1]
+        return paths
+
+    def _read(self, root: Path, path: Path, masks: ImageFolder | None) -> _Part:
         layout = TableLayout(
             image_column=self.image_column,
             tags_column=self.tags_column,
@@ -86,58 +102,68 @@ class TableSource(SourceSettings):
             mask_column=self.mask_column,
             separator=self.separator,
         )
-        table = read_tag_table(read_columns(path), layout)
-        if table.splits and self.train_split not in table.splits and not self.val_tags_file:
+        lookup = ImageLookup(self._image_folders(root, path), [masks.root] if masks else [])
+        table = read_tag_table(read_columns(path, lookup.is_image), layout, lookup.is_image)
+        splits = {self._plain(name) for name in table.splits}
+        if splits and self.train_split not in splits and not self.val_tags_file:
             raise UnknownNameError("split", self.train_split, table.splits, f"{path}: set data.train_split:")
-        return table
+        return _Part(path, table, lookup)
+
+    def _collect(
+        self,
+        collector: Collector,
+        resolver: TagResolver,
+        part: _Part,
+        masks: ImageFolder | None,
+        split: str | None,
+        *,
+        has_val: bool,
+    ) -> None:
+        """Samples of a table. Rows of one image are one sample with the tags of all of them."""
+        by_row = [*([masks] if masks else []), ImageFolder(self.folder(), MASK_SUFFIXES)]
+        matches = part.lookup.match(row.image for row in part.table.rows)
+        for row in part.table.rows:
+            if row.image not in matches.files:
+                collector.skip(row.image, part.path, f"line {row.line}: {matches.reasons[row.image]}; row left out")
+        collector.problems.extend(matches.problems(part.path))
+        rows = ((matches.files[row.image].path, row) for row in part.table.rows if row.image in matches.files)
+        groups, problems = group_rows(rows, part.path)
+        for group in groups.values():
+            file = matches.files[group[0].image]
+            key = part.id_of(file, self.folder())
+            named = next((row for row in group if row.mask), None)
+            mask = _mask(collector, by_row, named) if named else masks.path_of(key) if masks else None
+            labels = resolver.resolve(united_tags(group), key, str(file.path))
+            name = split or self._split(group[0], has_val=has_val)
+            collector.add(name, file, labels, sample_id=key, mask_path=mask)
+        collector.problems.extend(problems)
 
     def _split(self, row: TagRow, *, has_val: bool) -> str | None:
         """Split of a row; None (to be divided) for training rows where nothing is marked as validation."""
-        if row.split in self.val_names:
+        split = self._plain(row.split)
+        if split in self.val_names:
             return VAL
-        if row.split and row.split != self.train_split:
-            return row.split
+        if split and split != self.train_split:
+            return split
         return TRAIN if has_val else None
 
-    def _image_folders(self, root: Path) -> list[ImageFolder]:
+    def _plain(self, split: str) -> str:
+        """A split's name as the settings write it: 'Train' is 'train'."""
+        known = {name.casefold(): name for name in (self.train_split, *self.val_names)}
+        return known.get(split.casefold(), split)
+
+    def _image_folders(self, root: Path, table: Path) -> list[ImageFolder]:
+        """Where the names of a table may start from, the likeliest first."""
         if self.images is not None:
             return [ImageFolder(_existing(root / self.images, "data.images"))]
         usual = [root / name for name in USUAL_IMAGE_FOLDERS if (root / name).is_dir()]
-        return [ImageFolder(folder) for folder in [*usual[:1], root]]
+        beside = [table.parent] if table.parent != root and table.parent.is_relative_to(root) else []
+        return [ImageFolder(folder) for folder in [*beside, *usual[:1], root]]
 
     def _mask_folder(self, root: Path) -> ImageFolder | None:
         if self.masks is not None:
             return ImageFolder(_existing(root / self.masks, "data.masks"), MASK_SUFFIXES)
         return ImageFolder(root / "masks", MASK_SUFFIXES) if (root / "masks").is_dir() else None
-
-
-def find_table(root: Path) -> Path:
-    """The table of a folder: the usual names first, else the only one.
-
-    Raises:
-        DataError: none, or several to choose from.
-    """
-    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_FILES)
-    for stem in USUAL_TABLES:
-        for path in tables:
-            if path.stem.casefold() == stem:
-                return path
-    if len(tables) == 1:
-        return tables[0]
-    names = ", ".join(path.name for path in tables[:5])
-    content = f"several tables ({names})" if tables else "no CSV or Parquet table"
-    msg = f"{root}: {content}. Name the one with images and tags: data.tags_file=NAME."
-    raise DataError(msg)
-
-
-def _find(folders: Sequence[ImageFolder], name: str) -> ImageFile:
-    """Look in the image folder, then in root (tables write 'images/a.jpg' as often as 'a.jpg')."""
-    for folder in folders[:-1]:
-        try:
-            return folder.find(name)
-        except DataError:
-            continue
-    return folders[-1].find(name)
 
 
 def _mask(collector: Collector, folders: Sequence[ImageFolder], row: TagRow) -> Path | None:

@@ -15,10 +15,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder, clean_name, without_suffix
+from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.lookup import ImageLookup
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
-from tagmask.data.table.columns import read_columns
-from tagmask.data.table.tag_table import TableLayout, read_tag_table
+from tagmask.data.table.read import read_columns
+from tagmask.data.table.roles import TableLayout
+from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver, make_classes
 from tagmask.data.voc.layout import ListEntry, enclosing_folders, find_base, list_file, read_list, split_lists
 from tagmask.data.voc.xml import VocObject, read_objects
@@ -72,7 +74,7 @@ class VocSource(SourceSettings):
         collector = Collector(self, "voc")
         origin, where = self._origin(root, base, places)
         log.info("%s: tags come from %s", root, where)
-        rows = self._rows(where, collector) if origin == "table" else {}
+        rows = self._rows(where, images, collector) if origin == "table" else {}
         annotations = base / self.annotations
         resolver = TagResolver(classes, str(where), collector.problems)
         tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, self.max_pixels)
@@ -109,23 +111,20 @@ class VocSource(SourceSettings):
         msg = f"{base}: no tags (data.tags={self.tags}): {missing} not found. Add it, or set data.tags_file."
         raise DataError(msg)
 
-    def _rows(self, path: Path, collector: Collector) -> dict[str, tuple[str, ...]]:
-        """Tag names by image id out of the table; the first row of an image counts."""
-        table = read_tag_table(read_columns(path), TableLayout(separator=self.separator))
-        collector.problems.extend(table.problems)
-        rows: dict[str, tuple[str, ...]] = {}
-        for row in table.rows:
-            try:
-                key = without_suffix(clean_name(row.image))
-            except DataError as error:
-                collector.skip(row.image, path, f"line {row.line}: {error}; row left out")
-                continue
-            if key in rows:
-                reason = f"line {row.line}: image id '{key}' occurs again; only its first row is used"
-                collector.skip(key, path, reason)
-            else:
-                rows[key] = row.tags
-        return rows
+    def _rows(self, path: Path, images: ImageFolder, collector: Collector) -> dict[str, tuple[str, ...]]:
+        """Tag names by image id out of the table, which is read as the format ``table`` does."""
+        lookup = ImageLookup([images])
+        layout = TableLayout(separator=self.separator)
+        table = read_tag_table(read_columns(path, lookup.is_image), layout, lookup.is_image)
+        matches = lookup.match(row.image for row in table.rows)
+        rows = ((matches.files[row.image].id, row) for row in table.rows if row.image in matches.files)
+        groups, problems = group_rows(rows, path)
+        collector.problems.extend((*table.problems, *matches.problems(path), *problems))
+        gone = [row for row in table.rows if row.image not in matches.files]
+        if gone:  # the lists say which images count, so rows of others are no loss, and told in one line
+            first = f"line {gone[0].line}: {matches.reasons[gone[0].image]}"
+            collector.note(gone[0].image, path, f"{len(gone)} rows name no image of this folder, such as {first}")
+        return {key: united_tags(group) for key, group in groups.items()}
 
     def _entries(
         self, root: Path, base: Path, images: ImageFolder, problems: list[Problem]
