@@ -211,3 +211,161 @@ def test_polygons_agree_with_the_even_odd_rule_point_by_point(points: list[tuple
                 if (y0 <= y) != (y1 <= y) and x0 + (y - y0) / (y1 - y0) * (x1 - x0) <= x:
                     inside = not inside
             assert mask[row, column] == inside
+
+
+# -- identifiers, as merged and converted files have them -----------------------------------------------------
+
+
+def content_of(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "annotations" / "instances_train.json").read_text()))
+
+
+def tags_of(root: Path, **settings: Any) -> dict[str, tuple[int, ...]]:
+    source = CocoSource(root=root, **{"val_fraction": 0, **settings}).open()
+    return {sample.id: sample.tags for sample in source.split("train")}
+
+
+EXPECTED = {"train/p": (1, 2), "train/q": (1,), "train/r": ()}
+
+
+def test_an_id_of_two_images_leaves_both_out(coco_set: Path) -> None:
+    content = content_of(coco_set)
+    content["images"][1]["id"] = 0
+    change(coco_set, images=content["images"])
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    assert [sample.id for sample in source.split("train")] == ["train/r"]
+    left_out = [problem for problem in source.problems if "there more than once" in problem.reason]
+    assert [problem.id for problem in left_out] == ["p.jpg", "q.jpg"]
+
+
+def test_an_image_of_two_ids_has_the_annotations_of_both(coco_set: Path) -> None:
+    content = content_of(coco_set)
+    content["images"].append({"id": 9, "file_name": "./r.jpg", "height": 6, "width": 8})
+    box = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    content["annotations"].append({"id": 4, "image_id": 9, "category_id": 7, "segmentation": box})
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    (r,) = (sample for sample in source.split("train") if sample.id == "train/r")
+    assert r.tags == (2,)
+    assert (source.read_mask(r)[:2, :2] == 2).all()
+    assert "occurs again (id 9)" in source.problems[0].reason
+
+
+@pytest.mark.parametrize("write", [str, float, lambda number: f" {number} "])
+def test_ids_as_text_and_as_number_are_one(coco_set: Path, write: Any) -> None:
+    content = content_of(coco_set)
+    for item in content["annotations"]:
+        item["image_id"], item["category_id"] = write(item["image_id"]), write(item["category_id"])
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    assert {sample.id: sample.tags for sample in source.split("train")} == EXPECTED
+    assert source.read_mask(source.split("train")[0]).max() == 2
+    content["images"] = [{**item, "id": f"frame_{item['id']}"} for item in content["images"]]
+    content["annotations"] = [{**a, "image_id": f"frame_{int(float(a['image_id']))}"} for a in content["annotations"]]
+    change(coco_set, **content)
+    assert tags_of(coco_set) == EXPECTED
+
+
+def test_a_category_of_two_ids_is_one_class(coco_set: Path) -> None:
+    content = content_of(coco_set)
+    content["categories"].append({"id": 70, "name": "dog"})
+    content["annotations"][0]["category_id"] = 70
+    change(coco_set, **content)
+    assert tags_of(coco_set) == EXPECTED
+    content["categories"].append({"id": 70, "name": "cow"})
+    change(coco_set, **content)
+    with pytest.raises(DataError, match=r"category \{'id': 70, 'name': 'cow'\} needs an id of its own"):
+        tags_of(coco_set)
+
+
+@pytest.mark.parametrize(
+    "form", ["train/{}.jpg", "train\\{}.jpg", "{}.JPG", "{}.png", "data/train/{}.jpg", "/x/train/{}.jpg"]
+)
+def test_file_names_with_folders_case_and_suffix(coco_set: Path, form: str) -> None:
+    content = content_of(coco_set)
+    for item, name in zip(content["images"], "pqr", strict=True):
+        item["file_name"] = form.format(name)
+    change(coco_set, **content)
+    assert tags_of(coco_set) == EXPECTED
+
+
+def test_a_name_in_two_folders_is_left_out(coco_set: Path, draw: Any) -> None:
+    draw(coco_set / "train" / "a" / "x.jpg", 5)
+    draw(coco_set / "train" / "b" / "x.jpg", 6)
+    content = content_of(coco_set)
+    content["images"][0]["file_name"] = "x.jpg"
+    content["images"][1]["file_name"] = "b/x.jpg"
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    assert [sample.id for sample in source.split("train")] == ["train/b/x", "train/r"]
+    assert "may be 2 files (a/x.jpg, b/x.jpg)" in source.problems[0].reason
+
+
+def test_entries_that_are_none_are_listed(coco_set: Path) -> None:
+    content = content_of(coco_set)
+    content["images"] += [
+        {"id": None, "file_name": "q.jpg"},
+        {"id": 8, "file_name": None},
+        {"id": [1], "file_name": "q.jpg"},
+    ]
+    content["annotations"] += [
+        {"id": 9, "image_id": [0], "category_id": 3},
+        {"id": 10, "image_id": 0, "category_id": {}},
+    ]
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    assert {sample.id: sample.tags for sample in source.split("train")} == EXPECTED
+    reasons = " / ".join(problem.reason for problem in source.problems)
+    for part in ("image None", "image 8", "image [1]", "annotation 9", "annotation 10"):
+        assert part in reasons
+
+
+def test_several_files_of_a_split_are_refused_with_the_setting(coco_set: Path) -> None:
+    change(coco_set, "instances_train2017.json")
+    with pytest.raises(DataError, match=r"several annotation files.*data\.annotations=annotations/instances_train2017"):
+        CocoSource(root=coco_set).open()
+    assert tags_of(coco_set, annotations="annotations/instances_train.json") == EXPECTED
+
+
+def test_a_file_of_any_name_is_found_by_its_content(coco_set: Path) -> None:
+    (coco_set / "annotations" / "instances_train.json").rename(coco_set / "result.json")
+    (coco_set / "annotations" / "other.json").write_text('{"info": "images"}')
+    assert tags_of(coco_set, images="train") == EXPECTED
+
+
+BROKEN: list[Any] = [
+    [{"size": [6, 8], "counts": [0, 48]}, 7],
+    [["a"] * 6], {"counts": None, "size": [6, 8]}, {"counts": [48], "size": 6},
+    {"counts": [1.5, 46.5], "size": [6, 8]}, {"counts": [2**62, 2**62, 2**62, 2**62, 48], "size": [6, 8]}, "nothing",
+    {"counts": "é", "size": [6, 8]}, {"counts": {"a": 1}, "size": [6, 8]}, [[0, 0, 4, 0, 4, 1e300]], [[[0, 0], [1, 1]]],
+    [[0, 0, None, 0, 4, 4]], {"size": [6, 8]}, [[0, 0, 4, 4]], 17, [[]], [None],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("segmentation", BROKEN, ids=range(len(BROKEN)))
+def test_outlines_that_are_none_cost_one_mask_and_no_image(coco_set: Path, segmentation: Any) -> None:
+    content = content_of(coco_set)
+    content["annotations"][0]["segmentation"] = segmentation
+    content["annotations"][1]["bbox"] = ["x", None, float("inf"), {}]
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    assert {sample.id: sample.tags for sample in source.split("train")} == EXPECTED
+    p, q, _ = source.split("train")
+    with pytest.raises(DataError) as caught:
+        source.read_mask(p)
+    assert "\n" not in str(caught.value)
+    assert source.read_mask(q).max() == 0
+
+
+def test_a_list_of_run_lengths_is_read(coco_set: Path) -> None:
+    content = content_of(coco_set)
+    content["annotations"][0]["segmentation"] = [
+        {"size": [6, 8], "counts": [0, 6, 42]},
+        {"size": [6, 8], "counts": [42, 6]},
+    ]
+    content["annotations"][1]["segmentation"] = [[0, 0, 0, 0, 0, 0]]
+    change(coco_set, **content)
+    source = CocoSource(root=coco_set, val_fraction=0).open()
+    mask = source.read_mask(source.split("train")[0])
+    assert (mask[:, [0, 7]] == 2).all()
+    assert mask[:, 1:7].max() == 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tagmask.errors import DataError
+
+Key = int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +26,24 @@ class CocoObject:
 
 @dataclass(slots=True)
 class CocoImage:
-    """One image entry with its objects; ``outlined`` = every object of it has a segmentation."""
+    """All that a JSON says of one image id; ``outlined`` = every object of it has a segmentation."""
 
-    key: Any
-    file_name: str
     objects: list[CocoObject] = field(default_factory=list)
     outlined: bool = True
 
 
 @dataclass(frozen=True)
 class CocoContent:
-    """A JSON without its outlines. ``categories`` in the order of their ids, which is the order of labels."""
+    """A JSON without its outlines.
+
+    ``entries`` are (image id, file name) as listed; an id may stand there twice, and so may a name: merged files are
+    like that. ``categories`` are in the order of their ids, which is the order of labels.
+    """
 
     path: Path
     categories: tuple[str, ...]
-    images: tuple[CocoImage, ...]
+    entries: tuple[tuple[Key, str], ...]
+    images: Mapping[Key, CocoImage]
     rejected: tuple[str, ...]
     has_outlines: bool
 
@@ -57,29 +64,33 @@ def read_content(path: Path) -> CocoContent:
     """
     raw = _load(path)
     categories = _categories(path, raw)
-    images = [CocoImage(item.get("id"), str(item.get("file_name", ""))) for item in _items(path, raw, "images")]
-    by_key: dict[Any, CocoImage] = {}
-    for image in images:
-        by_key.setdefault(image.key, image)
-    rejected = []
+    entries, rejected = [], []
+    for item in _items(path, raw, "images"):
+        key, name = _key(item.get("id")), item.get("file_name")
+        if key is None or not isinstance(name, str) or not name.strip():
+            rejected.append(f"image {item.get('id')} ('{name}') needs an id and a file_name; image left out")
+        else:
+            entries.append((key, name))
+    images: dict[Key, CocoImage] = {key: CocoImage() for key, _ in entries}
     has_outlines = False
     for item in _items(path, raw, "annotations"):
-        image_of = by_key.get(item.get("image_id"))
-        category = categories.get(item.get("category_id"))
-        if image_of is None or category is None:
-            what = f"image_id {item.get('image_id')}" if image_of is None else f"category_id {item.get('category_id')}"
+        image_key, category_key = _key(item.get("image_id")), _key(item.get("category_id"))
+        image = images.get(image_key) if image_key is not None else None
+        category = categories.get(category_key) if category_key is not None else None
+        if image is None or category is None:
+            what = f"image_id {item.get('image_id')}" if image is None else f"category_id {item.get('category_id')}"
             rejected.append(f"annotation {item.get('id')} names the unknown {what}; annotation left out")
             continue
-        crowd = bool(item.get("iscrowd", 0))
-        image_of.objects.append(CocoObject(category, _box(item.get("bbox")), crowd))
+        crowd = _is_crowd(item)
+        image.objects.append(CocoObject(category, _box(item.get("bbox")), crowd))
         outlined = bool(item.get("segmentation"))
         has_outlines |= outlined
-        image_of.outlined &= outlined or crowd
-    ordered = tuple(categories[key] for key in sorted(categories))
-    return CocoContent(path, ordered, tuple(images), tuple(rejected), has_outlines)
+        image.outlined &= outlined or crowd
+    names = tuple(dict.fromkeys(categories[key] for key in _sorted(categories)))
+    return CocoContent(path, names, tuple(entries), images, tuple(rejected), has_outlines)
 
 
-def read_outlines(path: Path) -> dict[Any, CocoOutlines]:
+def read_outlines(path: Path) -> dict[Key, CocoOutlines]:
     """Outlines by image id, without crowd regions, in the order of the annotations.
 
     Raises:
@@ -87,13 +98,36 @@ def read_outlines(path: Path) -> dict[Any, CocoOutlines]:
     """
     raw = _load(path)
     categories = _categories(path, raw)
-    outlines: dict[Any, list[tuple[str, Any]]] = {item.get("id"): [] for item in _items(path, raw, "images")}
+    images = [(key, item) for item in _items(path, raw, "images") if (key := _key(item.get("id"))) is not None]
+    outlines: dict[Key, list[tuple[str, Any]]] = {key: [] for key, _ in images}
     for item in _items(path, raw, "annotations"):
-        category = categories.get(item.get("category_id"))
-        if category is not None and item.get("image_id") in outlines and not item.get("iscrowd", 0):
-            outlines[item["image_id"]].append((category, item.get("segmentation")))
-    sizes = {item.get("id"): _size(item) for item in _items(path, raw, "images")}
+        image_key, category_key = _key(item.get("image_id")), _key(item.get("category_id"))
+        category = categories.get(category_key) if category_key is not None else None
+        if category is not None and image_key in outlines and not _is_crowd(item):
+            outlines[image_key].append((category, item.get("segmentation")))
+    sizes = {key: _size(item) for key, item in images}
     return {key: CocoOutlines(sizes[key], tuple(pairs)) for key, pairs in outlines.items()}
+
+
+def _key(value: Any) -> Key | None:
+    """An id as it is compared: tools write 7, "7" and 7.0 for the same; None for what can be no id."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if re.fullmatch(r"0|[1-9]\d{0,17}", text) else text or None
+    return value
+
+
+def _sorted(keys: Iterable[Key]) -> list[Key]:
+    """Numbers first, in their order; labels follow it, whatever gaps there are."""
+    return sorted(keys, key=lambda key: (isinstance(key, str), key))
+
+
+def _is_crowd(item: Mapping[str, Any]) -> bool:
+    return str(item.get("iscrowd", 0)).casefold() in ("1", "1.0", "true")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -120,25 +154,28 @@ def _items(path: Path, raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return items
 
 
-def _categories(path: Path, raw: dict[str, Any]) -> dict[Any, str]:
-    categories: dict[Any, str] = {}
+def _categories(path: Path, raw: dict[str, Any]) -> dict[Key, str]:
+    """Names by id. One name with several ids (merged files) is one class; one id with several names is none."""
+    categories: dict[Key, str] = {}
     for item in _items(path, raw, "categories"):
-        number, name = item.get("id"), str(item.get("name", "")).strip()
-        if not isinstance(number, int) or not name or number in categories:
-            msg = f"{path}: category {item} needs an id of its own and a name. Correct it."
+        key, name = _key(item.get("id")), str(item.get("name") or "").strip()
+        if key is None or not name or categories.get(key, name) != name:
+            shown = {"id": item.get("id"), "name": item.get("name")}
+            msg = f"{path}: category {shown} needs an id of its own and a name. Correct it."
             raise DataError(msg)
-        categories[number] = name
+        categories[key] = name
     return categories
 
 
 def _size(item: dict[str, Any]) -> tuple[int, int] | None:
     height, width = item.get("height"), item.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and height > 0 < width else None
 
 
 def _box(value: Any) -> tuple[int, int, int, int] | None:
     try:
         x, y, width, height = (float(part) for part in value)
-        return (math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height))
+        box = (math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height))
     except (TypeError, ValueError, OverflowError):
         return None  # boxes are an extra: an annotation without a usable one still gives its tag
+    return box if box[0] < box[2] and box[1] < box[3] else None

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.data.coco.annotations import CocoOutlines, read_outlines
+from tagmask.data.coco.annotations import CocoOutlines, Key, read_outlines
 from tagmask.errors import DataError, UnreadableMaskError
 from tagmask.storage.images import size_for_mask
 from tagmask.types import ClassList, Sample, UInt8Array
 
+_FARTHEST = 1e9  # pixels; beyond it the crossings of edges and rows lose their places behind the point
 MaskStyle = Literal["annotation_order", "small_on_top"]
 BoolArray = NDArray[np.bool_]
 
@@ -59,12 +60,14 @@ def rle_mask(counts: Sequence[int], size: tuple[int, int]) -> BoolArray:
         DataError: negative runs, or runs that do not add up to H * W.
     """
     height, width = size
-    runs = np.asarray(counts, dtype=np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+    lengths = _numbers(counts, "run lengths")
+    # Each run is held against the size first: huge ones would add up to anything in 64 bits.
+    in_range = lengths.ndim == 1 and ((lengths >= 0) & (lengths <= height * width) & (lengths % 1 == 0)).all()
+    if not in_range or lengths.sum() != height * width:
         msg = f"the run lengths do not add up to {width}x{height} pixels"
         raise DataError(msg)
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape((height, width), order="F")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths.astype(np.int64)).reshape((height, width), order="F")
 
 
 def polygon_mask(points: Sequence[float], size: tuple[int, int]) -> BoolArray:
@@ -77,9 +80,12 @@ def polygon_mask(points: Sequence[float], size: tuple[int, int]) -> BoolArray:
         DataError: fewer than three points, or an odd number of coordinates.
     """
     height, width = size
-    flat = np.asarray(points, dtype=np.float64)
-    if flat.ndim != 1 or flat.size < 6 or flat.size % 2 or not np.isfinite(flat).all():
+    flat = _numbers(points, "coordinates of a polygon")
+    if flat.ndim != 1 or flat.size < 6 or flat.size % 2:
         msg = f"a polygon needs at least three points (x y each), this one has {flat.size} coordinates"
+        raise DataError(msg)
+    if not (np.abs(flat) < _FARTHEST).all():
+        msg = "a polygon has a coordinate that is none"
         raise DataError(msg)
     x0, y0 = flat[0::2], flat[1::2]
     x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
@@ -97,6 +103,14 @@ def polygon_mask(points: Sequence[float], size: tuple[int, int]) -> BoolArray:
     return inside
 
 
+def _numbers(values: Any, what: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"{what} that are no numbers"
+        raise DataError(msg) from error
+
+
 def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> BoolArray:
     """Any of COCO's three forms to bool [H, W].
 
@@ -104,16 +118,19 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int]) -> BoolArray:
         DataError: none of the forms, or one of another size than the image.
     """
     if isinstance(segmentation, Mapping):
-        if tuple(segmentation.get("size", size)) != size:
-            msg = f"run lengths for size {segmentation['size']} in an image of {list(size)} (height, width)"
+        frame = segmentation.get("size", list(size))
+        if not isinstance(frame, list | tuple) or tuple(frame) != size:
+            msg = f"run lengths for size {frame} in an image of {list(size)} (height, width)"
             raise DataError(msg)
-        counts = segmentation.get("counts", ())
-        return rle_mask(decode_counts(counts) if isinstance(counts, str) else counts, size)
+        counts = segmentation.get("counts")
+        if isinstance(counts, str):
+            counts = decode_counts(counts)
+        return rle_mask(counts if isinstance(counts, list | tuple) else (), size)
     if isinstance(segmentation, list | tuple) and segmentation:
-        polygons = segmentation if isinstance(segmentation[0], list | tuple) else [segmentation]
+        parts = segmentation if isinstance(segmentation[0], list | tuple | Mapping) else [segmentation]
         mask = np.zeros(size, dtype=bool)
-        for points in polygons:
-            mask |= polygon_mask(points, size)
+        for part in parts:
+            mask |= segmentation_mask(part, size) if isinstance(part, Mapping) else polygon_mask(part, size)
         return mask
     msg = "an annotation has no segmentation"
     raise DataError(msg)
@@ -124,14 +141,14 @@ class CocoMasks:
     """Mask reader of a COCO source. The JSON is read again when the first mask is asked for, so that weak
     stages never hold an outline in memory.
 
-    ``places`` maps a sample id to its JSON and image id there.
+    ``places`` maps a sample id to its JSON and the ids of its image there (merged files list an image twice).
     """
 
     classes: ClassList
     style: MaskStyle
     max_pixels: int
-    places: dict[str, tuple[Path, Any]] = field(default_factory=dict)
-    _outlines: dict[Path, dict[Any, CocoOutlines]] = field(init=False, default_factory=dict, repr=False)
+    places: dict[str, tuple[Path, tuple[Key, ...]]] = field(default_factory=dict)
+    _outlines: dict[Path, dict[Key, CocoOutlines]] = field(init=False, default_factory=dict, repr=False)
 
     def has_mask(self, sample: Sample) -> bool:
         """Whether the JSON outlines every object of the sample."""
@@ -146,27 +163,28 @@ class CocoMasks:
         if sample.id not in self.places:
             msg = f"{sample.image_path}: has no outlines in its COCO JSON. Leave it out of the evaluation."
             raise UnreadableMaskError(msg)
-        path, key = self.places[sample.id]
+        path, keys = self.places[sample.id]
         if path not in self._outlines:
             self._outlines[path] = read_outlines(path)
-        entry = self._outlines[path][key]
+        entries = [self._outlines[path][key] for key in keys]
         size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
-        if entry.size not in (None, size):
+        for other in (entry.size for entry in entries if entry.size not in (None, size)):
             msg = (
-                f"{sample.image_path}: is {size[1]}x{size[0]}, but {path.name} says {entry.size[1]}x{entry.size[0]} "
+                f"{sample.image_path}: is {size[1]}x{size[0]}, but {path.name} says {other[1]}x{other[0]} "
                 "(width x height). Use the images that were annotated."
             )
             raise UnreadableMaskError(msg)
         try:
-            return self._paint(entry, size)
+            return self._paint(entries, size)
         except DataError as error:
-            msg = f"{path}: image id {key} ({sample.id}): {error}. Correct or remove the annotation."
+            msg = f"{path}: image id {keys[0]} ({sample.id}): {error}. Correct or remove the annotation."
             raise UnreadableMaskError(msg) from error
 
-    def _paint(self, entry: CocoOutlines, size: tuple[int, int]) -> UInt8Array:
+    def _paint(self, entries: Sequence[CocoOutlines], size: tuple[int, int]) -> UInt8Array:
         labels = {name: label for label, name in enumerate(self.classes.names)}
         objects = [
             (labels[category], segmentation_mask(segmentation, size))
+            for entry in entries
             for category, segmentation in entry.outlines
             if category in labels
         ]
