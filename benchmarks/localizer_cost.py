@@ -28,12 +28,12 @@ import torch
 import yaml
 from PIL import Image
 
-from tagmask.contracts import registry
-from tagmask.contracts.building import build_method
+from tagmask import registry
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.engine.engine import Engine
 from tagmask.models.classifier import build_classifier
 from tagmask.ops.views import Views
+from tagmask.registry.validation import build_method
 from tagmask.settings.classify import ClassifySettings
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.localize import LocalizeSettings

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tagmask.contracts.building import build_method
 from tagmask.experiments.rescore import Run
 from tagmask.metrics.boxes import Component, boxes_of_levels
 from tagmask.metrics.localization import BoxErrors, IouCurve, class_map, object_mask
 from tagmask.models.classifier import load_classifier
 from tagmask.ops.transforms import normalise
+from tagmask.registry.validation import build_method
 from tagmask.runs.run import open_run
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.stage import activation_maps

@@ -93,7 +93,7 @@ METHODS: dict[str, tuple[list[str], str]] = {
     "class-conditional, rounds only, economy": ([], "{name: class_conditional, split: false, economy: true}"),
     "class-conditional on ssa": (
         [],
-        f"{{name: class_conditional, split: false, economy: true, seed: {{name: ssa, {_POLISH}}}}}",
+        f"{{name: class_conditional, split: false, economy: true, inner: {{name: ssa, {_POLISH}}}}}",
     ),
     "hspp": (["classify.head={name: hspp, dropout: DROPOUT}"], "{name: cam}"),
     "vwe + hspp": (
@@ -105,11 +105,11 @@ METHODS: dict[str, tuple[list[str], str]] = {
         f"recam {weights}": (_RECAM, f"{{name: recam, class_weights: {weights}}}")
         for weights in ("w", "w2", "sum", "product", "agreement")
     },
-    "lpcam + ssa": ([], f"{{name: ssa, seed: {{name: lpcam, {_FEW}}}, {_POLISH}}}"),
+    "lpcam + ssa": ([], f"{{name: ssa, inner: {{name: lpcam, {_FEW}}}, {_POLISH}}}"),
     "hspp + ssa": (["classify.head={name: hspp, dropout: DROPOUT}"], f"{{name: ssa, {_POLISH}}}"),
     "hspp + lpcam + ssa": (
         ["classify.head={name: hspp, dropout: DROPOUT}"],
-        f"{{name: ssa, seed: {{name: lpcam, {_FEW}}}, {_POLISH}}}",
+        f"{{name: ssa, inner: {{name: lpcam, {_FEW}}}, {_POLISH}}}",
     ),
 }
 SPLITS = ("train", "val")

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tagmask import registry
 from tagmask.backbones.build import BackboneSettings
-from tagmask.contracts import registry
-from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.contracts.trainable import TrainableRefiner
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.types import UInt8Array
 

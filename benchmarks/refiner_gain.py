@@ -19,10 +19,10 @@ from typing import Any
 import torch
 import yaml
 
-from tagmask.contracts.building import build_method
 from tagmask.functional import upsample_maps
 from tagmask.metrics import ThresholdSweep
 from tagmask.metrics.counting import VOID_RULES
+from tagmask.registry.validation import build_method
 from tagmask.runs.run import Run, open_run
 from tagmask.storage.images import read_image
 

@@ -4,7 +4,7 @@ They know no file, no device and no recipe. Each is written where its paper stan
 ``tagmask.ops``; scores are in :mod:`tagmask.metrics`.
 """
 
-from tagmask.methods.aamr.loss import aamr_loss, background_loss, conflict_temperature
+from tagmask.methods.aamr.loss import aamr_loss, background_loss
 from tagmask.methods.affinitynet.losses import affinity_random_walk
 from tagmask.methods.cam.localizer import cam
 from tagmask.methods.class_conditional.split_unite import split_rectangles
@@ -23,7 +23,7 @@ from tagmask.methods.threshold.automatic import AutoThreshold
 from tagmask.methods.visual_words.head import visual_words
 from tagmask.models.probabilities import constrain_to_tags, predict_probabilities
 from tagmask.ops.confidence import relative_margin
-from tagmask.ops.losses import cross_entropy
+from tagmask.ops.losses import conflict_temperature, cross_entropy
 from tagmask.ops.maps import maps_to_labels, upsample_maps
 from tagmask.ops.random_walk import random_walk
 from tagmask.ops.views import merge_scales, normalize_maps

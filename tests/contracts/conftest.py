@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tagmask import registry
 from tagmask.backbones.build import BackboneSettings
-from tagmask.contracts import registry
-from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.contracts.trainable import TrainableRefiner
 
 #: Settings that take less time and leave nothing out.
 QUICK: dict[str, dict[str, Any]] = {

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from tagmask.contracts import registry
-from tagmask.contracts.building import build_method
-from tagmask.contracts.declaration import Kind
+from tagmask import registry
 from tagmask.errors import UnknownNameError
+from tagmask.registry.declaration import Kind
+from tagmask.registry.validation import build_method
 
 ALL: list[tuple[Kind, str]] = [
     (kind, name)

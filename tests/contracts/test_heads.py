@@ -25,7 +25,7 @@ def module(head: Any) -> torch.nn.Module:
 def given(head: Any, tags: Tensor) -> dict[str, Tensor]:
     """What the training set gives with the images, for the heads that need it."""
     made = {"subcategories": lambda part: tags.repeat_interleave(part.clusters, dim=1)}
-    return {need: made[need](part) for part in head.parts() for need in part.needs}
+    return {need.makes: made[need.makes](part) for part in head.parts() for need in part.preparations()}
 
 
 @pytest.mark.parametrize(("b", "h", "w"), [(3, 5, 7), (1, 1, 1), (2, 1, 9)])

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from tagmask.contracts import registry
-from tagmask.contracts.building import build_method
+from tagmask import registry
 from tagmask.contracts.localizer import Trained, ViewLocalizer
 from tagmask.errors import RecipeError, UnknownNameError
 from tagmask.methods.cam.localizer import LinearView
 from tagmask.models.classifier import Classifier, build_classifier
 from tagmask.ops.views import Views
+from tagmask.registry.validation import build_method
 from tagmask.settings.classify import ClassifySettings
 from tagmask.settings.loading import load_recipe
 from tagmask.settings.localize import LocalizeSettings
@@ -198,7 +198,7 @@ def test_no_gradient_leaks(localizer: Any, frozen: bool) -> None:
     model = classifier(head_for(localizer)).requires_grad_(not frozen)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     trained = Trained(model, learnt(model, localizer))
-    maps = localizer.image_maps(trained, image((33, 40)), torch.tensor([1, 4]), Views((1.0,)))
+    maps = localizer.image_maps(trained, image((33, 40)), torch.tensor([1, 4]), Views((1.0,))).maps
     assert not maps.requires_grad
     assert maps.dtype == torch.float32
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -232,7 +232,7 @@ def test_what_is_learnt_can_be_written(model: Classifier, localizer: Any, tmp_pa
 # -- nests: one localizer on the maps of another ----------------------------------------------------------------------
 
 OUTER = [
-    name for name in sorted(registry.entries("localizer")) if "seed" in registry.get("localizer", name).model_fields
+    name for name in sorted(registry.entries("localizer")) if "inner" in registry.get("localizer", name).model_fields
 ]
 NESTS = [(outer, inner) for outer in OUTER for inner in sorted(registry.entries("localizer"))]
 
@@ -241,8 +241,7 @@ Quick = dict[str, dict[str, Any]]
 
 def nest_of(quick: Quick, outer: str, inner: str) -> Any:
     """The nest, or why there is none."""
-    seed = {"name": inner, **quick.get(inner, {})}
-    values = {"name": outer, **quick.get(outer, {}), "seed": seed}
+    values = {"name": outer, **quick.get(outer, {}), "inner": {"name": inner, **quick.get(inner, {})}}
     try:
         return build_method("localizer", values, where="here.yaml", base=Path())
     except RecipeError as error:
@@ -253,8 +252,8 @@ def nest_of(quick: Quick, outer: str, inner: str) -> Any:
 def test_a_nest_works_on_every_head_or_says_why_not(quick: Quick, outer: str, inner: str) -> None:
     nest = nest_of(quick, outer, inner)
     if isinstance(nest, str):
-        assert inner != "cam", "every localizer with a seed takes plain CAM"
-        assert nest.startswith("here.yaml: seed: ")
+        assert inner != "cam", "every localizer with an inner one takes plain CAM"
+        assert nest.startswith("here.yaml: inner: ")
         assert "\n" not in nest
         assert outer in nest
         assert inner in nest
@@ -280,7 +279,7 @@ def test_a_recipe_asks_for_the_head_that_the_inner_one_needs(quick: Quick, outer
     assert load_recipe({"classify": {"head": head}, "localize": nest.dump()}).localize.method == nest
 
 
-def test_a_driver_is_no_seed_of_a_view_method() -> None:
+def test_a_driver_is_not_inside_a_view_method() -> None:
     """Drivers look at images of their own making; a view method has one view only."""
     drivers = [
         name for name in registry.entries("localizer") if not issubclass(registry.get("localizer", name), ViewLocalizer)
@@ -290,10 +289,10 @@ def test_a_driver_is_no_seed_of_a_view_method() -> None:
         if issubclass(registry.get("localizer", outer), ViewLocalizer):
             for inner in drivers:
                 with pytest.raises(RecipeError, match=inner):
-                    build_method("localizer", {"name": outer, "seed": inner}, where="recipe", base=Path())
+                    build_method("localizer", {"name": outer, "inner": inner}, where="recipe", base=Path())
 
 
 @pytest.mark.parametrize("outer", OUTER)
-def test_a_head_is_no_seed(outer: str) -> None:
+def test_a_head_is_no_inner_localizer(outer: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown localizer 'gap'"):
-        build_method("localizer", {"name": outer, "seed": "gap"}, where="recipe", base=Path())
+        build_method("localizer", {"name": outer, "inner": "gap"}, where="recipe", base=Path())

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tagmask.contracts.loss import SALIENCY, Targets
+from tagmask.contracts.loss import Targets
+from tagmask.contracts.planes import SOURCES
 
 
-def batch(size: tuple[int, int] = (6, 8)) -> dict[str, Tensor]:
+def batch(size: tuple[int, int] = (6, 8)) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (2, *size), generator=generator)
     labels[0, :2] = 255
     valid = torch.ones(2, *size, dtype=torch.bool)
     valid[0, :1] = False
-    return {"labels": labels, "saliency": torch.rand(2, *size, generator=generator), "valid": valid}
+    return {"labels": labels, "planes": {"saliency": torch.rand(2, *size, generator=generator)}, "valid": valid}
 
 
 def logits(size: tuple[int, int] = (6, 8)) -> Tensor:
@@ -25,7 +26,7 @@ def logits(size: tuple[int, int] = (6, 8)) -> Tensor:
 
 
 def test_it_says_what_it_needs(loss: Any) -> None:
-    assert loss.needs <= {SALIENCY}
+    assert loss.needs <= SOURCES.keys()
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
@@ -70,7 +71,7 @@ def test_weights_of_one_change_nothing(loss: Any) -> None:
 
 def test_following_the_gradient_learns(loss: Any) -> None:
     given = batch()
-    given["saliency"] = (given["labels"] != 0).float()
+    given["planes"] = {"saliency": (given["labels"] != 0).float()}
     output = logits().detach().requires_grad_()
     optimizer = torch.optim.Adam([output], lr=0.2)
     for _ in range(60):

@@ -13,10 +13,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tagmask import cli
+from tagmask import cli, registry
 from tagmask.cli.recipes import find_recipe
-from tagmask.contracts import registry
-from tagmask.contracts.declaration import Kind
+from tagmask.registry.declaration import Kind
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.engine import EngineSettings

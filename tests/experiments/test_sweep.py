@@ -35,7 +35,7 @@ def swept(short: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tu
         ("1,2,3", ["1", "2", "3"]),
         ("[4,5],[5]", ["[4,5]", "[5]"]),
         ("[1.0], [1.0, 1.5]", ["[1.0]", "[1.0, 1.5]"]),
-        ("cam,{name: ssa, seed: {name: lpcam}}", ["cam", "{name: ssa, seed: {name: lpcam}}"]),
+        ("cam,{name: ssa, inner: {name: lpcam}}", ["cam", "{name: ssa, inner: {name: lpcam}}"]),
         ("'a,b',c", ["'a,b'", "c"]),
         ("", [""]),
     ],

@@ -14,8 +14,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask import cli
-from tagmask.contracts import registry
+from tagmask import cli, registry
 from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError, RunError
 from tagmask.export import onnx as export

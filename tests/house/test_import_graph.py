@@ -14,7 +14,7 @@ import pytest
 
 from imports import FLOORS, GROUND, ROOF, floor, graph, imports_of, inside, modules, room
 
-MATHS = ("methods", "contracts", "metrics", "backbones", "ops")
+MATHS = ("methods", "contracts", "registry", "metrics", "backbones", "ops")
 FOREIGN_TO_MATHS = frozenset({
     "jinja2", "lightning_fabric", "pyarrow", "rich", "subprocess", "typer", "yaml",
 })  # fmt: skip
@@ -23,13 +23,13 @@ FOREIGN_TO_MATHS = frozenset({
 def test_the_reader_of_imports_sees_all_forms(tmp_path: Path) -> None:
     path = tmp_path / "stage.py"
     path.write_text(
-        "import torch.nn\nfrom tagmask.contracts import registry\nfrom ...errors import TagmaskError\n"
+        "import torch.nn\nfrom tagmask import registry\nfrom ...errors import TagmaskError\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tagmask.engine.engine import Engine\n"
         "def f():\n    from tagmask.runs.workspace import Workspace\n"
     )
     seen = imports_of("tagmask.stages.classify.stage", path)
     assert seen == {
-        "torch.nn", "tagmask.contracts.registry", "tagmask.errors", "typing", "tagmask.engine.engine",
+        "torch.nn", "tagmask.registry", "tagmask.errors", "typing", "tagmask.engine.engine",
         "tagmask.runs.workspace",
     }  # fmt: skip
     assert "tagmask.engine.engine" not in imports_of("tagmask.stages.classify.stage", path, types=False)
@@ -84,8 +84,8 @@ def test_no_cycle() -> None:
 
 
 def test_every_registered_name_leads_to_something() -> None:
-    from tagmask.contracts import registry
-    from tagmask.contracts.declaration import Kind
+    from tagmask import registry
+    from tagmask.registry.declaration import Kind
 
     for kind in get_args(Kind):
         for name, entry in registry.entries(kind).items():

@@ -10,7 +10,7 @@ import torch
 from timm.layers.std_conv import ScaledStdConv2d
 from torch import Tensor, nn
 
-from tagmask.contracts import registry
+from tagmask import registry
 from tagmask.contracts.network import SegmentationModel
 from tagmask.models.folding import fold_batch_norms
 

@@ -21,8 +21,9 @@ import pytest
 from progress_recorder import ProgressRecorder
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
-from tagmask.pipeline.execute import STAGES, run, status
+from tagmask.pipeline.execute import run, status
 from tagmask.runs.workspace import Workspace
+from tagmask.stages.table import STAGES
 
 ALL = ["classify", "localize", "refine", "segment", "segment/full", "evaluate"]
 

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 # The floors of the house from the roof down. A package is one floor; imports only go down.
 FLOORS = (
     "cli", "experiments", "export", "pipeline", "predict", "report", "stages", "runs", "models", "engine", "settings",
-    "data", "methods", "contracts", "metrics", "backbones", "storage", "ops", "progress",
+    "data", "methods", "contracts", "registry", "metrics", "backbones", "storage", "ops", "progress",
 )  # fmt: skip
 ROOF, GROUND = ("__init__", "__main__", "functional"), ("types", "errors", "version")  # the loose files of the root
 

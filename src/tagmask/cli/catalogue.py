@@ -15,9 +15,9 @@ def methods(
     ] = None,
 ) -> None:
     """List all methods, with their papers."""
+    from tagmask import registry
     from tagmask.cli.terminal import print_table
-    from tagmask.contracts import registry
-    from tagmask.contracts.declaration import Kind
+    from tagmask.registry.declaration import Kind
 
     kinds = get_args(Kind)
     if kind is not None and kind not in kinds:

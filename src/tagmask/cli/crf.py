@@ -64,7 +64,7 @@ def _method(settings: list[str]) -> DenseCrf | None:
         return None
     import yaml
 
-    from tagmask.contracts.building import build_method
+    from tagmask.registry.validation import build_method
 
     values = {}
     for text in settings:

@@ -37,11 +37,12 @@ def make_partsworld(
 
     KEY=VALUE as below 'data:' in a recipe, such as train=100 or variant=single."""
     from tagmask.cli.terminal import terminal_progress
-    from tagmask.data.partsworld.source import write_partsworld
+    from tagmask.data.partsworld.source import PartsWorldSource, write_partsworld
     from tagmask.settings.loading import load_recipe
 
     changes = [f"data.{override}" for override in overrides or ()]
     settings = load_recipe({"data": {"format": "partsworld"}}, changes).data
+    assert isinstance(settings, PartsWorldSource)
     with terminal_progress(plain=plain) as progress:
         progress.start("draw", settings.train + settings.val)
         write_partsworld(folder, settings, progress=lambda done, total: progress.advance())

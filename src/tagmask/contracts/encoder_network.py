@@ -13,14 +13,14 @@ from torch import nn
 
 from tagmask.backbones.build import check_weights, classifier_backbone, create_timm, not_the_backbone
 from tagmask.backbones.installed import load_installed
-from tagmask.contracts.method import Method
+from tagmask.contracts.network import Network
 from tagmask.errors import InputError, UnknownNameError
 
 Weights = Path | Literal["timm", "installed", "classifier"] | None
 _REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError, IndexError)
 
 
-class EncoderNetwork(Method):
+class EncoderNetwork(Network):
     """A network of segmentation-models-pytorch on any timm encoder.
 
     ``weights``: a file of the full timm model (safetensors, or a state dict saved by torch), 'timm', 'installed' (of a
@@ -31,6 +31,11 @@ class EncoderNetwork(Method):
     encoder: str = "resnet10t"
     encoder_args: dict[str, Any] = Field(default_factory=dict)
     weights: Weights = None
+
+    @property
+    def starts_from_classifier(self) -> bool:
+        """See :class:`Network`."""
+        return self.weights == "classifier"
 
     def timm_options(self) -> dict[str, Any]:
         """What is passed to timm besides ``encoder_args``."""

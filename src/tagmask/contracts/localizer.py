@@ -1,8 +1,8 @@
 """The three kinds of localizers, and how they nest.
 
 - *view* methods turn the features of one scale (an image and its mirror) into maps: CAM, ReCAM, VWE, LPCAM;
-- *polishers* are view methods that change the maps of an inner view method, their ``seed``: SSA;
-- *drivers* run an inner view method, their ``seed``, on changed images: class-conditional inference, AdvCAM.
+- *polishers* are view methods that change the maps of an ``inner`` view method: SSA;
+- *drivers* run an ``inner`` view method on changed images: class-conditional inference, AdvCAM.
 
 ``tagmask.ops.views`` alone knows about scales and flips; everything here calls it. A localizer that learns something
 from the training images before it can make maps (prototypes, say) sets ``learns``; see ``learning``.
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tagmask.contracts.learning import Candidates, Learnt, Reservoir
-from tagmask.contracts.method import Method
 from tagmask.ops.views import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
+from tagmask.registry.field import MethodOf
+from tagmask.registry.method import Method
 from tagmask.types import ClassifierOutput, UInt8Array
 
 #: A training image to study: its index, and the tags it is studied for.
@@ -36,8 +37,6 @@ class Trained:
     classifier: Any
     learnt: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     device: torch.device | str = "cpu"
-    #: Channels and what was done instead of what should have been, with the one image that this was made for.
-    notes: list[tuple[int, str]] = field(default_factory=list)
 
     def look(self, views: Tensor) -> ClassifierOutput:
         """The classifier's output for normalised images [B, 3, h, w]."""
@@ -45,8 +44,18 @@ class Trained:
         return output
 
 
+@dataclass(frozen=True)
+class ImageMaps:
+    """Maps of one image, float32 [K, h, w], >= 0, not normalised; ``notes``: classifier channels, and what was done
+    for them instead of what should have been.
+    """
+
+    maps: Tensor
+    notes: tuple[tuple[int, str], ...] = ()
+
+
 class Localizer(Method):
-    """Base of all localizers; one that works on another's maps names it in a field ``seed``."""
+    """Base of all localizers; one that works on another's maps names it in a field ``inner``."""
 
     #: Attributes that the classifier's head must have (see ``Head.provides``).
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -60,12 +69,11 @@ class Localizer(Method):
     def parts(self) -> Iterator[Localizer]:
         """This localizer and those it works on, outermost first."""
         yield self
-        seed = getattr(self, "seed", None)
-        if isinstance(seed, Localizer):
-            yield from seed.parts()
+        for value in self.settings_of(Localizer):
+            yield from value.parts()
 
-    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
-        """Maps of one image, not normalised; call it under the autocast you want.
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
+        """Maps of one image; call it under the autocast you want.
 
         Args:
             trained: the classifier, and what this localizer has learnt.
@@ -74,7 +82,7 @@ class Localizer(Method):
             views: scales and flip.
 
         Returns:
-            float32 [K, ceil(H/4), ceil(W/4)], >= 0.
+            maps of ceil(H/4) x ceil(W/4) cells.
         """
         raise NotImplementedError
 
@@ -123,11 +131,16 @@ class ViewLocalizer(Localizer):
         """Maps [K, h, w] of one scale, in the image's frame: flips merged."""
         return merge_flips(self.view_maps(trained, output, channels), self.flips)
 
-    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """See :meth:`Localizer.image_maps`."""
         # Not the caller's: AdvCAM needs gradients, which inference mode forbids for all inside it.
         with torch.inference_mode():
             per_scale = multi_scale_maps(
                 image, lambda pair: self.scale_maps(trained, trained.look(pair), channels), views
             )
-            return sum_scales(per_scale, strided_size((image.shape[0], image.shape[1])))
+            return ImageMaps(sum_scales(per_scale, strided_size((image.shape[0], image.shape[1]))))
+
+
+LocalizerField = Annotated[Localizer, MethodOf("localizer")]
+#: For a field whose own validator says what is wrong with a localizer that does not work view by view.
+ViewLocalizerField = Annotated[ViewLocalizer, MethodOf("localizer", Localizer)]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from tagmask.contracts.method import Method
 from tagmask.ops.losses import Outputs
-
-#: What a loss may ask for beside labels.
-SALIENCY = "saliency"
+from tagmask.registry.field import MethodOf
+from tagmask.registry.method import Method
 
 
 @dataclass(frozen=True)
@@ -23,21 +21,22 @@ class Targets:
     Args:
         labels: int64 [B, H, W], 0..C or 255.
         weights: float [B, H, W] of the cross entropy.
-        saliency: float [B, H, W] in [0, 1], where the loss ``needs`` it.
-        valid: bool [B, H, W]: pixels where the saliency means anything (not padding).
+        planes: float [B, H, W] in [0, 1] by name, of what the loss ``needs``, such as saliency.
+        valid: bool [B, H, W]: pixels where the planes mean anything (not padding, and the image has them).
         factors: weight of each output in the sum; 1 by default.
     """
 
     labels: Tensor
     weights: Tensor | None = None
-    saliency: Tensor | None = None
+    planes: Mapping[str, Tensor] = field(default_factory=dict)
     valid: Tensor | None = None
     factors: Sequence[float] | None = None
 
 
 class Loss(Method):
-    """Base of the registered losses; ``needs`` names what the data set must bring beside labels."""
+    """Base of the registered losses."""
 
+    #: Planes it learns from beside labels, see :mod:`tagmask.contracts.planes`.
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -48,3 +47,6 @@ class Loss(Method):
             outputs: logits [B, C + 1, h, w], or several of them (any sizes); the loss is their sum.
             targets: what they are held against.
         """
+
+
+LossField = Annotated[Loss, MethodOf("loss")]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
-from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.base import SegmentationModel as SmpModel
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tagmask.registry.field import MethodOf
+from tagmask.registry.method import Method
 
 
 class Coarse(NamedTuple):
@@ -16,6 +21,29 @@ class Coarse(NamedTuple):
     logits: Tensor
     size: tuple[int, int]
     align_corners: bool
+
+
+@runtime_checkable
+class GivesCoarse(Protocol):
+    """A network whose last step in evaluation is an enlargement that it can leave out."""
+
+    def coarse(self, images: Tensor) -> Coarse | None:
+        """Normalised images [B, 3, H', W'] -> what would be enlarged; None: nothing is."""
+        ...
+
+
+def smp_coarse(network: Any, padded: Tensor) -> Coarse | None:
+    """What the head of a network of segmentation-models-pytorch enlarges, bilinearly, by its last module.
+
+    Args:
+        network: has ``encoder``, ``decoder`` and ``segmentation_head``.
+        padded: normalised images [B, 3, H', W'] of a size that it takes.
+    """
+    head, last = network.segmentation_head, network.segmentation_head[1]
+    if not isinstance(last, nn.Upsample) or last.mode != "bilinear":
+        return None
+    logits = head[0](network.decoder(network.encoder(padded)))
+    return Coarse(logits, (padded.shape[-2], padded.shape[-1]), bool(last.align_corners))
 
 
 class SegmentationModel(nn.Module):
@@ -27,7 +55,7 @@ class SegmentationModel(nn.Module):
 
     Args:
         network: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W], or in training a tuple of logits; has an
-            attribute ``encoder``, its pretrained part, and perhaps a method ``coarse``: what :meth:`coarse` gives.
+            attribute ``encoder``, its pretrained part, and is perhaps a :class:`GivesCoarse`.
         grid: sides of what the network takes are multiples of this.
         output_weights: one factor for each output in training.
     """
@@ -51,17 +79,9 @@ class SegmentationModel(nn.Module):
 
         For who needs labels only, or the enlargement in another precision.
         """
-        network: Any = self.network
-        if hasattr(network, "coarse"):
-            found: Coarse = network.coarse(self._padded(images))
-            return found
-        head: Any = getattr(network, "segmentation_head", None)  # of segmentation-models-pytorch
-        last = head[1] if isinstance(head, SegmentationHead) else None
-        if not isinstance(last, nn.Upsample) or last.mode != "bilinear":
-            return None
-        padded = self._padded(images)
-        logits = head[0](network.decoder(network.encoder(padded)))
-        return Coarse(logits, (padded.shape[-2], padded.shape[-1]), bool(last.align_corners))
+        if isinstance(self.network, GivesCoarse):
+            return self.network.coarse(self._padded(images))
+        return smp_coarse(self.network, self._padded(images)) if isinstance(self.network, SmpModel) else None
 
     def _padded(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -77,3 +97,28 @@ class SegmentationModel(nn.Module):
         """Parameters that never get weight decay, whatever their shape: what places a token among its neighbours."""
         marks = ("relative_position_bias_table", "pos_embed")
         return [parameter for name, parameter in self.named_parameters() if any(mark in name for mark in marks)]
+
+
+class Network(Method):
+    """Settings of a segmentation network."""
+
+    @property
+    def starts_from_classifier(self) -> bool:
+        """Whether :meth:`build` takes weights of the run's tag classifier, which must then be trained first."""
+        return False
+
+    @abstractmethod
+    def build(self, n_labels: int, *, classifier: Path | None = None, pretrained: bool = True) -> SegmentationModel:
+        """The network.
+
+        Args:
+            n_labels: C + 1, the background among them.
+            classifier: file of the run's tag classifier, for a network that starts from it.
+            pretrained: False skips its first weights (they are about to be loaded).
+
+        Raises:
+            InputError: it cannot be built like this, or weights do not fit.
+        """
+
+
+NetworkField = Annotated[Network, MethodOf("network")]

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from tagmask.contracts.method import LATER
+from tagmask.registry.method import LATER
 
 
 class OptimizerSettings(BaseModel):

@@ -1,16 +1,16 @@
-"""Polishers: view methods that change the maps of another one, their ``seed``, with features of the same view."""
+"""Polishers: view methods that change the maps of another one, their ``inner`` one, with features of the same view."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.localizer import Trained, ViewLocalizer
+from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer, ViewLocalizerField
 from tagmask.errors import InputError
+from tagmask.registry.field import by_name
 from tagmask.types import ClassifierOutput
 
 
@@ -26,19 +26,19 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 class Polisher(ViewLocalizer):
     """Settings of all polishers. ``stages: null`` takes the last two, of which the last is what the head pools."""
 
-    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    inner: ViewLocalizerField = by_name("cam", formerly="seed")
     stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
 
-    @field_validator("seed")
+    @field_validator("inner")
     @classmethod
-    def _is_a_view_method(cls, seed: Any) -> Any:
-        if not isinstance(seed, ViewLocalizer):
+    def _is_a_view_method(cls, inner: Localizer) -> Localizer:
+        if not isinstance(inner, ViewLocalizer):
             msg = (
-                f"{cls.name} polishes the maps of a view method, such as cam; '{seed.name}' runs one itself: "
-                f"write {{name: {seed.name}, seed: {{name: {cls.name}}}}}"
+                f"{cls.name} polishes the maps of a view method, such as cam; '{inner.name}' runs one itself: "
+                f"write {{name: {inner.name}, inner: {{name: {cls.name}}}}}"
             )
             raise ValueError(msg)
-        return seed
+        return inner
 
     @model_validator(mode="after")
     def _stages_differ(self) -> Self:
@@ -47,14 +47,14 @@ class Polisher(ViewLocalizer):
             raise ValueError(msg)
         return self
 
-    def seeds_and_features(
+    def inner_maps_and_features(
         self, trained: Trained, output: ClassifierOutput, channels: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Seeds [B, K, h, w] and each stage's features [B, D, h, w], all at the size of the last of the stages."""
+        """Maps [B, K, h, w] of the inner method, and each stage's features [B, D, h, w]; all at the last one's size."""
         taps = [output.feature_taps[number].float() for number in self._numbers(output)]
         size = (taps[-1].shape[-2], taps[-1].shape[-1])
-        seeds = resize(self.seed.view_maps(trained, output, channels).float(), size)
-        return seeds, [resize(features, size) for features in taps]
+        maps = resize(self.inner.view_maps(trained, output, channels).float(), size)
+        return maps, [resize(features, size) for features in taps]
 
     def _numbers(self, output: ClassifierOutput) -> list[int]:
         """Stage numbers, ascending.

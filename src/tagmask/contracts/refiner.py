@@ -1,99 +1,88 @@
-"""Refiners that learn before they refine: what AffinityNet and IRNet give the refine stage to work with.
+"""What a refiner is: a link of the chain from activation maps to pseudo masks.
 
-The stage (:mod:`~tagmask.stages.refine.fitting`) makes the labels of every train image, trains the network with the
-loop of :mod:`tagmask.engine.training`, and refines with what :meth:`TrainableRefiner.trained` returns.
+All links but the last make maps of maps (:class:`MapRefiner`, or :class:`~tagmask.contracts.trainable.TrainableRefiner`
+for one that learns first); the last one makes labels (:class:`~tagmask.contracts.labeller.Labeller`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal, Protocol
 
-import numpy as np
-import torch
-from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from tagmask.backbones.build import Backbone, BackboneSettings
-from tagmask.contracts.method import Method
-from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
-from tagmask.types import UInt8Array
+from tagmask.registry.field import MethodOf
+from tagmask.registry.method import Method
+from tagmask.types import FloatArray, UInt8Array
 
 
-class MapRefiner(Protocol):
+@dataclass(frozen=True)
+class RefineRequest:
+    """One image as a refiner is given it.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        maps: [K, h, w] in [0, 1], as they come through the refiners before; K may be 0.
+        classes: int64 [K] mask labels (1..C) of the maps.
+        id: the image's id.
+        planes: float32 [H, W] by name, of what the refiner ``needs``; one that this image does not have is missing.
+    """
+
+    image: UInt8Array
+    maps: Tensor
+    classes: Tensor
+    id: str = ""
+    planes: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One object: its number in the mask, mask label, highest refined map value, pixels, box (y0, x0, y1, x1)."""
+
+    id: int
+    label: int
+    score: float
+    area: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Objects of one image by falling score; ``ids`` uint8 [H, W] holds their numbers, 0 elsewhere."""
+
+    ids: UInt8Array
+    found: tuple[Instance, ...]
+
+
+class Refiner(Method):
+    """Settings of a link of the chain."""
+
+    #: What comes out: maps for the next link, or labels, which only the last one makes.
+    makes: ClassVar[Literal["maps", "labels"]] = "maps"
+    #: Planes it asks for beside the image, see :mod:`tagmask.contracts.planes`.
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+
+class RefinesMaps(Protocol):
     """What the refine stage applies to one image after the other, several in threads."""
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
-        """uint8 [H, W, 3] and [K, h, w] in [0, 1] -> [K, h, w] in [0, 1]."""
+    def refine(self, request: RefineRequest) -> Tensor:
+        """Maps [K, h, w] in [0, 1] of an image, on the grid of the given ones."""
         ...
 
 
-class TrainableRefiner(Method):
-    """Settings that every refiner with a network shares, and what it has to say about its training.
+class MapRefiner(Refiner):
+    """A refiner that has nothing to learn."""
 
-    A subclass sets its defaults of ``optimizer`` and the rest, and writes :meth:`build`, :meth:`targets`,
-    :meth:`item`, :meth:`losses` and :meth:`trained`.
-    """
+    @abstractmethod
+    def refine(self, request: RefineRequest) -> Tensor:
+        """Refined maps [K, h, w] in [0, 1].
 
-    makes: ClassVar[str] = "maps"
-    # "labels": targets are uint8 [H, W], kept as PNG; "planes": uint8 [P, H, W] with any P, kept as npz.
-    targets_are: ClassVar[Literal["labels", "planes"]] = "labels"
-
-    backbone: BackboneSettings | None = Field(None, description="null: the one of 'classify', with its first weights")
-    init: Literal["weights", "classifier"] = Field(
-        "weights", description="the backbone starts from its weights, or from those of the trained classifier"
-    )
-    epochs: Annotated[int, Field(ge=1)] = 3
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    optimizer: OptimizerSettings = OptimizerSettings()
-
-    @field_validator("optimizer", mode="before")
-    @classmethod
-    def _complete(cls, value: Any, info: ValidationInfo) -> Any:
-        """Changing one key of the block leaves its others at this method's defaults."""
-        default = cls.model_fields[str(info.field_name)].default
-        return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
-
-    def build(self, backbone: Backbone) -> nn.Module:
-        """The network around a backbone, which must be its attribute ``backbone``."""
-        raise NotImplementedError
-
-    def targets(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> UInt8Array:
-        """What one train image teaches.
-
-        Args:
-            image: uint8 [H, W, 3].
-            maps: float [K, h, w] in [0, 1], as they come to this refiner; K may be 0.
-            classes: int64 [K] mask labels (1..C).
-
-        Returns:
-            uint8 [H, W] or [P, H, W], see ``targets_are``.
+        Raises:
+            ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        raise NotImplementedError
 
-    def item(self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One augmented training item, tensors of one shape over all images; all randomness from ``rng``."""
-        raise NotImplementedError
 
-    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Optimiser groups: backbone at lr, everything else at head_lr."""
-        backbone = list(network.backbone.parameters())  # type: ignore[union-attr]
-        known = {id(parameter) for parameter in backbone}
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
-        return parameter_groups(self.optimizer, backbone, rest)
-
-    def losses(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named terms of one step's loss; 'loss' is minimised. Call ``network``, not the module :meth:`build` made."""
-        raise NotImplementedError
-
-    def finish(self, network: nn.Module, images: Iterable[UInt8Array], device: torch.device) -> None:
-        """What is measured on the training images after the training, once; nothing by default."""
-
-    @property
-    def makes_instances(self) -> bool:
-        """Whether :meth:`trained` gives a refiner with ``instances(image, maps, classes)`` that is to be asked."""
-        return False
-
-    def trained(self, network: nn.Module, device: torch.device | str = "cpu") -> MapRefiner:
-        """The refiner of maps with its network, which is in eval mode on ``device``."""
-        raise NotImplementedError
+RefinerField = Annotated[Refiner, MethodOf("refiner")]

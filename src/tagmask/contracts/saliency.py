@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Annotated
 
-from tagmask.contracts.method import Method
+from tagmask.registry.field import MethodOf
+from tagmask.registry.method import Method
 from tagmask.types import FloatArray, UInt8Array
 
 
@@ -33,3 +35,6 @@ class SaliencySource(Method):
     def origin(self) -> str:
         """Where the maps come from, as a message names it."""
         return f"saliency '{self.name}'"
+
+
+SaliencyField = Annotated[SaliencySource, MethodOf("saliency")]

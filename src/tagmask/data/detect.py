@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tagmask.contracts import registry
+from tagmask import registry
 from tagmask.data.coco.source import find_annotations, single_annotations
 from tagmask.data.files import ImageFolder
 from tagmask.data.localisation import ilsvrc

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tagmask.contracts.source import Source
 from tagmask.data.files import ImageFile
 from tagmask.data.tags import make_classes, read_classes
 from tagmask.errors import DataError, UnreadableMaskError
@@ -24,10 +24,8 @@ log = logging.getLogger(__name__)
 TRAIN, VAL = "train", "val"
 
 
-class SourceSettings(BaseModel, ABC):
+class SourceSettings(Source):
     """Settings of every data format. All file names but ``root`` are relative to ``root`` (or absolute)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path = Field(description="folder of the data set")
     classes: str | tuple[str, ...] | None = Field(
@@ -40,10 +38,6 @@ class SourceSettings(BaseModel, ABC):
     )
     seed: int = Field(0, description="changes which images are held out")
     max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
-
-    @abstractmethod
-    def open(self) -> DataSource:
-        """Load the samples; no image is opened."""
 
     @property
     def val_names(self) -> tuple[str, ...]:

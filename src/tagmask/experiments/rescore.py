@@ -58,7 +58,7 @@ def evaluate_again(path: Path | str, *, progress: Progress | None = None) -> Run
         if run.workspace.manifest().get("data", {}).get("fingerprint") != source.fingerprint:
             listener.warning("the data changed since this run; scoring its artifacts against the data as it is now")
         listener.stage("evaluate", "asked for")
-        problems = evaluate.run(Context(run.recipe, run.workspace, engine, source, listener))
+        problems = evaluate.measure(Context(run.recipe, run.workspace, engine, source, listener))
         run.workspace.write_problems("evaluate", problems)
         write_report(run.workspace, source)
     return run
@@ -98,7 +98,7 @@ def evaluate_images(
     splits = {name: tuple(s for s in samples if s.id in ids) for name, samples in source.splits.items()}
     engine = Engine(run.recipe.engine.model_copy(update={"devices": 1}), seed=run.recipe.seed)
     target, part = Workspace(output), replace(source, splits=splits)
-    problems = evaluate.run(Context(run.recipe, run.workspace, engine, part, listener), target)
+    problems = evaluate.measure(Context(run.recipe, run.workspace, engine, part, listener), target)
     target.write_problems("evaluate", problems)
     metrics: dict[str, Any] = read_json(output / "metrics.json")
     return metrics

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, build_backbone, keep_statistics
+from tagmask.contracts.head import HeadModule
 from tagmask.settings.classify import ClassifySettings
 from tagmask.storage.weights import load_weights
 from tagmask.types import ClassifierOutput, ClassList
@@ -20,7 +20,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        head: Any,
+        head: HeadModule,
         *,
         neck: nn.Module | None = None,
         frozen_stages: int = 0,
@@ -41,8 +41,7 @@ class Classifier(nn.Module):
     @property
     def class_bias(self) -> Tensor | None:
         """The classifier's biases [C], None if it has none; part of its class maps, not of activation maps."""
-        bias: Tensor | None = getattr(self.head, "class_bias", None)
-        return bias
+        return self.head.class_bias
 
     def forward(self, images: Tensor, tags: Tensor | None = None) -> ClassifierOutput:
         """One pass; see :class:`tagmask.types.ClassifierOutput`. ``tags`` (multi-hot [B, C]) come in training only."""

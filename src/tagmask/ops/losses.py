@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.types import IGNORE_INDEX
+from tagmask.types import BACKGROUND, IGNORE_INDEX
 
+Tau = Literal["image", "batch"]
 Outputs = Tensor | Sequence[Tensor]
 
 
@@ -83,3 +85,33 @@ def summed_cross_entropy(
         for logits in outputs
     ]
     return weighted_sum(terms, factors)
+
+
+def conflict_temperature(
+    labels: Tensor, saliency: Tensor, valid: Tensor | None = None, *, tau: Tau = "image"
+) -> Tensor:
+    """Agreement of pseudo masks with saliency (AAMR, tau of Eq. 4): mean IoU of their backgrounds and foregrounds.
+
+    Args:
+        labels: int [B, H, W]; the background is 0, 255 does not count.
+        saliency: float [B, H, W]; the background is below 0.5.
+        valid: bool [B, H, W], pixels that count; all by default.
+        tau: per image, or one value for the batch from pooled counts.
+
+    Returns:
+        float32 [B] in [0, 1], without gradient; 1 where no pixel counts.
+    """
+    with torch.no_grad():
+        counted = labels != IGNORE_INDEX
+        if valid is not None:
+            counted = counted & valid
+        masks = ((labels == BACKGROUND, saliency < 0.5), (labels != BACKGROUND, saliency >= 0.5))
+        both = torch.stack([(a & b & counted).flatten(1).sum(1) for a, b in masks]).float()
+        either = torch.stack([((a | b) & counted).flatten(1).sum(1) for a, b in masks]).float()
+        if tau == "batch":
+            both, either = (counts.sum(1, keepdim=True).expand_as(counts) for counts in (both, either))
+        # A side that neither mask has agrees about nothing; as IoU 1 it would lift tau, as 0 lower it.
+        occurs = either > 0
+        ious = both / either.clamp(min=1)
+        mean = ious.sum(0) / occurs.sum(0).clamp(min=1)
+        return torch.where(occurs.any(0), mean, torch.ones_like(mean))

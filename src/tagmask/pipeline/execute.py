@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
-from tagmask.pipeline.plan import Step, plan, wanted
+from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.run import Run
+from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, family
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
 from tagmask.settings.recipe import differences
-from tagmask.stages.table import SEE_TRUTH, STAGES, family
+from tagmask.stages.table import STAGES, kind_of, sees_truth
 from tagmask.storage.arrays import SCHEMA
 from tagmask.storage.files import atomic_write
-from tagmask.types import DataSource, Problem
+from tagmask.types import DataSource
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
         InputError: recipe or data are wrong.
         RunError: the run cannot go on (disk full, locked, every image unreadable).
     """
-    if until is not None and until not in STAGES and not until.startswith(("classify/", "segment/")):
+    if until is not None and until not in STAGES and family(until) not in REPEATED:
         msg = f"--until {until}: no such stage; known: {', '.join(STAGES)}"
         raise InputError(msg)
     others = [Path(path) for path in ([reuse] if isinstance(reuse, str | Path) else reuse or ())]
@@ -64,8 +65,8 @@ def run(
     if not source.classes.fits_mask and (resolved.refine.chain or resolved.segment is not None):
         msg = f"{len(source.classes.names)} classes do not fit an 8-bit mask: set refine: [] and segment: null"
         raise InputError(msg)
-    planned = [name for name, *_ in wanted(resolved)]
-    if until not in (None, "report", *planned):
+    planned = [stage.name for stage in planned_stages(resolved)]
+    if until not in (None, REPORT, *planned):
         msg = f"--until {until}: this recipe has no such stage, only {', '.join(planned)}"
         raise InputError(msg)
     from tagmask.engine.engine import Engine  # torch is loaded only once recipe and data are known to be sound
@@ -121,7 +122,7 @@ def _walk(
             _run_step(recipe, workspace, engine, source, voice, step, reason)
         if step.name == until:
             break
-    if engine.is_main and not fresh and until in (None, "report", "evaluate"):
+    if engine.is_main and not fresh and until in (None, REPORT, EVALUATE):
         from tagmask.report import write_report
 
         write_report(workspace, source)
@@ -179,12 +180,12 @@ def _run_step(
 ) -> None:
     from tagmask.runs.context import Context
 
-    sees_truth = step.name in SEE_TRUTH
     # The one place where supervision could leak: all other stages are handed a source that has no masks.
-    context = Context(recipe, workspace, engine, source if sees_truth else source.weak(), voice)
+    view = source if sees_truth(step.name) else source.weak()
+    context = Context(recipe, workspace, engine, view, voice)
     reset_peak()
     begun = time.monotonic()
-    problems = _work(step.name)(context)
+    problems = kind_of(step.name).run(context, step.name)
     if not engine.is_main:
         return
     for name in {step.name, *(problem.stage for problem in problems)}:
@@ -208,34 +209,6 @@ def _run_step(
     (workspace.stage(step.name) / "state.ckpt").unlink(missing_ok=True)
 
 
-def _work(name: str) -> Callable[[Any], list[Problem]]:
-    """The function behind a stage; imported when it is needed."""
-    if name.startswith("classify"):
-        from tagmask.stages.classify import stage as classify
-
-        return lambda context: classify.run(context, name)
-    if name == "localize":
-        from tagmask.stages.classify.stage import trained_classifier
-        from tagmask.stages.localize import stage as localize
-
-        return lambda context: localize.run(context, trained_classifier(context))
-    if name == "refine":
-        from tagmask.stages.refine import stage as refine
-
-        return refine.run
-    if name == "saliency":
-        from tagmask.stages.saliency import stage as saliency
-
-        return saliency.run
-    if name.startswith("segment"):
-        from tagmask.stages.segment import stage as segment
-
-        return lambda context: segment.run(context, name)
-    from tagmask.stages.evaluate import stage as evaluate
-
-    return lambda context: evaluate.run(context) if context.engine.is_main else []
-
-
 def _what_changed(workspace: Workspace, step: Step, stored: Mapping[str, Any]) -> str:
     """In words: the first settings that differ, else what upstream brings."""
     changes = [text.removeprefix("settings.") for text in differences(stored.get("settings", {}), step.settings)]
@@ -253,7 +226,7 @@ def _link_stage(other: Workspace, workspace: Workspace, step: Step) -> bool:
     """Hard-link (or copy) a finished stage of another run if its fingerprint is the same and no file is gone."""
     manifest = other.manifest()
     stored = manifest["stages"].get(step.name, {})
-    if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == "evaluate":
+    if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == EVALUATE:
         return False
     if other.count_files(step.name) < stored.get("files", 0):
         return False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tagmask.contracts.planes import SOURCES
+from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SALIENCY, SEGMENT_FULL
 from tagmask.settings.recipe import Recipe
-from tagmask.stages.table import SEE_TRUTH
+from tagmask.settings.segment import SegmentSettings
+from tagmask.stages.table import sees_truth
 from tagmask.storage.arrays import SCHEMA
 from tagmask.types import DataSource
 
@@ -24,37 +27,87 @@ class Step:
     fingerprint: str
 
 
-def wanted(recipe: Recipe) -> list[tuple[str, Any, tuple[str, ...]]]:
-    """The stages of a recipe in order: name, settings, upstream."""
-    dumped = recipe.stated()
-    supervision = recipe.segment.supervision if recipe.segment else None
-    from_classifier = bool(recipe.segment and getattr(recipe.segment.network, "weights", None) == "classifier")
-    later = ("rounds", "relabel")
-    segment = {k: v for k, v in (dumped["segment"] or {}).items() if k not in ("supervision", *later)}
-    stages: list[tuple[str, Any, tuple[str, ...]]] = []
-    if supervision != "full" or from_classifier:
-        stages.append(("classify", dumped["classify"], ()))
-        for name, settings in zip(list(recipe.trainings)[1:], dumped["retrain"], strict=True):
-            stages.append((name, settings, (stages[-1][0],)))
-    trained = tuple(name for name, *_ in stages[-1:])
-    if supervision != "full":
-        stages.append(("localize", dumped["localize"], trained))
-        if recipe.refine.chain:
-            stages.append(("refine", dumped["refine"], ("localize",)))
-    if recipe.segment and supervision in ("weak", "both"):
-        if recipe.segment.needs_saliency:
-            stages.append(("saliency", dumped["segment"]["saliency"], ()))
-        given = (*(trained if from_classifier else ()), "refine", *(("saliency",) * recipe.segment.needs_saliency))
-        for name in recipe.segment.stages:
-            again = name != recipe.segment.stages[0]
-            settings = {**segment, "relabel": dumped["segment"]["relabel"]} if again else segment
-            stages.append((name, settings, (*given, stages[-1][0]) if again else given))
-    if supervision in ("full", "both"):
-        # Real masks are trained by plain cross entropy: they need no guard against wrong labels.
-        real = {k: v for k, v in segment.items() if k not in ("loss", "saliency", "confidence")}
-        stages.append(("segment/full", real, trained if from_classifier else ()))
-    stages.append(("evaluate", dumped["evaluate"], tuple(name for name, *_ in stages)))
-    return stages
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a recipe, its settings as they go into the fingerprint, and the stages that it reads."""
+
+    name: str
+    settings: Any
+    upstream: tuple[str, ...]
+
+
+def planned_stages(recipe: Recipe) -> list[PlannedStage]:
+    """The stages of a recipe in order.
+
+    Which they are follows from what methods declare to need: a plane that a refiner or the loss asks for brings the
+    stage that makes it, a network that starts from the classifier brings the trainings of the classifier.
+    """
+    return _Plan(recipe).stages
+
+
+class _Plan:
+    """Stages in the order in which they are added."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.values = recipe, recipe.fingerprint_values()
+        self.stages: list[PlannedStage] = []
+        segment = recipe.segment
+        supervision = segment.supervision if segment else None
+        from_classifier = bool(segment and segment.network.starts_from_classifier)
+        weak = supervision != "full"
+        trained = self._trainings() if weak or from_classifier else ()
+        start = trained if from_classifier else ()
+        if weak:
+            self._masks(trained)
+        if segment and supervision in ("weak", "both"):
+            self._segment_weak(segment, start)
+        if supervision in ("full", "both"):
+            # Real masks are trained by plain cross entropy: they need no guard against wrong labels.
+            real = self._segment_values("loss", "saliency", "confidence")
+            self._add(SEGMENT_FULL, real, start)
+        self._add(EVALUATE, self.values["evaluate"], tuple(stage.name for stage in self.stages))
+
+    def _add(self, name: str, settings: Any, upstream: tuple[str, ...]) -> None:
+        self.stages.append(PlannedStage(name, settings, upstream))
+
+    def _trainings(self) -> tuple[str, ...]:
+        """The trainings of the classifier, each on top of the one before; returns the last one's name."""
+        before: tuple[str, ...] = ()
+        settings = [self.values["classify"], *self.values["retrain"]]
+        for name, values in zip(self.recipe.trainings, settings, strict=True):
+            self._add(name, values, before)
+            before = (name,)
+        return before
+
+    def _masks(self, trained: tuple[str, ...]) -> None:
+        self._add(LOCALIZE, self.values["localize"], trained)
+        if self.recipe.refine.chain:
+            planes = self._planes(self.recipe.refine.needs, all_splits=True)
+            self._add(REFINE, self.values["refine"], (LOCALIZE, *planes))
+
+    def _segment_weak(self, segment: SegmentSettings, start: tuple[str, ...]) -> None:
+        upstream = (*start, REFINE, *self._planes(segment.loss.needs))
+        for name in segment.stages:
+            again = name != segment.stages[0]
+            settings = self._segment_values()
+            if again:
+                settings["relabel"] = self.values["segment"]["relabel"]
+            self._add(name, settings, (*upstream, self.stages[-1].name) if again else upstream)
+
+    def _segment_values(self, *without: str) -> dict[str, Any]:
+        """Settings of one training: not which trainings there are."""
+        left_out = ("supervision", "rounds", "relabel", *without)
+        return {key: value for key, value in self.values["segment"].items() if key not in left_out}
+
+    def _planes(self, needs: Iterable[str], *, all_splits: bool = False) -> tuple[str, ...]:
+        """The stages that make the planes somebody needs, added if they are not there."""
+        names = tuple(name for name in SOURCES if name in needs)
+        there = {stage.name for stage in self.stages}
+        for name in names:
+            if name not in there:
+                settings = self.values["segment"][name]
+                self._add(name, {**settings, "splits": "all"} if all_splits else settings, ())
+        return names
 
 
 def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
@@ -63,12 +116,13 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
     masks = _mask_fingerprint(source)
     steps: list[Step] = []
     prints: dict[str, str] = {}
-    for name, settings, upstream in wanted(recipe):
+    for stage in planned_stages(recipe):
+        name, upstream = stage.name, stage.upstream
         # What is measured is the same whatever the seed and the precision of what made it.
-        own = {"settings": settings, **({} if name == "evaluate" else common)}
+        own = {"settings": stage.settings, **({} if name == EVALUATE else common)}
         # Masks are part of it only for stages that may open them: an edited mask does not retrain what never saw it.
-        data = [source.fingerprint, masks if name in SEE_TRUTH else None]
-        if name == "saliency" and recipe.segment and recipe.segment.saliency:
+        data = [source.fingerprint, masks if sees_truth(name) else None]
+        if name == SALIENCY and recipe.segment and recipe.segment.saliency:
             data.append(recipe.segment.saliency.state())
         # Fingerprints form a chain: each holds those of its upstream, so whatever changes, everything behind it is
         # redone and nothing before it.

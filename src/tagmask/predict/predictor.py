@@ -11,13 +11,13 @@ from typing import Any, get_args
 import numpy as np
 from PIL.Image import Image as PillowImage
 
-from tagmask.contracts.building import build_method
 from tagmask.engine.engine import Engine
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.methods.dense_crf.refiner import PRESETS
 from tagmask.models.inference import Inference
 from tagmask.models.probabilities import to_mask
 from tagmask.models.segmenter import load_segmenter
+from tagmask.registry.validation import build_method
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.segment import SMALLEST_TILE

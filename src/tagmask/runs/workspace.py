@@ -27,15 +27,11 @@ from typing import Any
 import numpy as np
 
 from tagmask.errors import RunError
+from tagmask.runs.stage_names import MODEL, is_stage
 from tagmask.storage.arrays import SCHEMA, stored_arrays
 from tagmask.storage.files import TEMPORARY_PREFIX, artifact_name, atomic_write, link_or_copy, write_error
 from tagmask.storage.records import json_text, read_json, read_jsonl, write_json
 from tagmask.types import ActivationMaps, Problem
-
-
-def is_stage(stage: str, folder: str) -> bool:
-    """Whether a folder inside a stage's is a stage of its own: segment/full, segment/2, classify/2, ..."""
-    return (stage, folder) == ("segment", "full") or (stage in ("classify", "segment") and folder.isdecimal())
 
 
 class Workspace:
@@ -49,6 +45,10 @@ class Workspace:
     def stage(self, name: str) -> Path:
         """Folder of one stage."""
         return self.root / name
+
+    def model_path(self, stage: str) -> Path:
+        """The trained network of a stage."""
+        return self.stage(stage) / MODEL
 
     def map_path(self, sample_id: str, *, stage: str = "localize") -> Path:
         """Activation maps of one image ('localize'), or its refined maps ('refine')."""

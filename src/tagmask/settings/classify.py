@@ -7,11 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tagmask.backbones.build import BackboneSettings
 from tagmask.backbones.neck import NeckSettings
-from tagmask.contracts.method import LATER
+from tagmask.contracts.head import HeadField
 from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.contracts.preparation import Preparation
+from tagmask.methods.class_conditional.preparation import SplitUnite
+from tagmask.registry.field import by_name
+from tagmask.registry.method import LATER
 from tagmask.settings.augment import AugmentSettings
-from tagmask.settings.base import HeadField, Positive, Settings
+from tagmask.settings.base import Positive, Settings
 
 
 class ClassifySettings(Settings):
@@ -28,7 +33,7 @@ class ClassifySettings(Settings):
     neck: NeckSettings | None = Field(
         None, json_schema_extra=LATER, description="new convolutions between backbone and head"
     )
-    head: HeadField = Field(default="gap", validate_default=True)
+    head: HeadField = by_name("gap")
     epochs: Positive = 5
     batch_size: Positive = 16
     batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
@@ -38,6 +43,16 @@ class ClassifySettings(Settings):
     validations: Positive = Field(5, description="how often to validate over the training")
     augment: AugmentSettings = AugmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+
+    @property
+    def backbone_settings(self) -> BackboneSettings:
+        """The backbone alone, with the weights that it starts from."""
+        return BackboneSettings(**self.model_dump(include=set(BackboneSettings.model_fields)))
+
+    @property
+    def preparations(self) -> tuple[Preparation, ...]:
+        """What must be made with the classifier trained before, so that this training can start."""
+        return tuple(preparation for part in self.head.parts() for preparation in part.preparations())
 
 
 class RetrainSettings(ClassifySettings):
@@ -49,3 +64,8 @@ class RetrainSettings(ClassifySettings):
     split_unite: bool = Field(
         False, description="in each epoch an image is whole or one of four cuts, where the classifier before sees it"
     )
+
+    @property
+    def preparations(self) -> tuple[Preparation, ...]:
+        """See :meth:`ClassifySettings.preparations`."""
+        return (*super().preparations, *((SplitUnite(),) if self.split_unite else ()))

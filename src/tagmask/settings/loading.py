@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from tagmask.contracts import registry
-from tagmask.contracts.building import absolute, anchor, build_method, validate_settings
-from tagmask.contracts.declaration import Kind
+from tagmask import registry
 from tagmask.errors import RecipeError, nearest
+from tagmask.registry.declaration import Kind
+from tagmask.registry.validation import absolute, anchor, build_method, validate_settings
 from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.localize import LocalizeSettings

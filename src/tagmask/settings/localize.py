@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tagmask.contracts.method import LATER
-from tagmask.settings.base import LocalizerField, Positive, Settings
+from tagmask.contracts.localizer import LocalizerField
+from tagmask.registry.field import by_name
+from tagmask.registry.method import LATER
+from tagmask.settings.base import Positive, Settings
 
 
 class LocalizeSettings(Settings):
     """Activation maps; scales and flip serve every localizer."""
 
-    method: LocalizerField = Field(default="cam", validate_default=True)
+    method: LocalizerField = by_name("cam")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
     flip: bool = True
     study_list: Path | None = Field(

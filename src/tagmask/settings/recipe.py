@@ -8,14 +8,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from tagmask.contracts import registry
-from tagmask.contracts.head import Head
-from tagmask.contracts.localizer import Localizer
-from tagmask.contracts.method import stated
-from tagmask.settings.base import (
-    DataField,
-    Settings,
-)
+from tagmask import registry
+from tagmask.contracts.planes import IMAGE
+from tagmask.contracts.source import SourceField
+from tagmask.registry.field import by_name
+from tagmask.registry.method import fingerprint_values
+from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.evaluate import EvaluateSettings
@@ -29,7 +27,7 @@ class Recipe(Settings):
 
     name: Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
-    data: DataField = Field(default="partsworld", validate_default=True)
+    data: SourceField = by_name("partsworld")
     engine: EngineSettings = Field(default_factory=EngineSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
     retrain: tuple[RetrainSettings, ...] = Field((), description="further trainings of the classifier, in order")
@@ -37,6 +35,11 @@ class Recipe(Settings):
     refine: RefineSettings = Field(default_factory=RefineSettings)
     segment: SegmentSettings | None = Field(default_factory=SegmentSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+    @property
+    def last_training(self) -> str:
+        """Stage of the training whose classifier the run goes on with."""
+        return list(self.trainings)[-1]
 
     @property
     def trainings(self) -> dict[str, ClassifySettings]:
@@ -50,26 +53,25 @@ class Recipe(Settings):
         if not self.refine.chain and self.segment is not None and self.segment.supervision != "full":
             msg = "refine: [] makes no masks for the segmentation network to learn from; set segment: null too"
             raise ValueError(msg)
-        first, *_ = self.trainings.values()
-        if isinstance(first.head, Head):
-            for component in first.head.parts():
-                for need in sorted(component.needs):
-                    msg = (
-                        f"classify: the head {component.name} learns from {need}, which come from a classifier trained "
-                        "before; name it in an item of 'retrain'"
-                    )
-                    raise ValueError(msg)
+        for refiner in self.refine.chain:
+            (self.segment or SegmentSettings()).check_planes(refiner.needs - {IMAGE}, f"the refiner {refiner.name}")
+        for part in self.classify.head.parts():
+            for preparation in part.preparations():
+                msg = (
+                    f"classify: the head {part.name} learns from {preparation.makes}, which come from a classifier "
+                    "trained before; name it in an item of 'retrain'"
+                )
+                raise ValueError(msg)
         *_, last = self.trainings.values()
         head, method = last.head, self.localize.method
-        if isinstance(head, Head) and isinstance(method, Localizer):
-            for part in method.parts():
-                for need in sorted(part.requires - head.offers()):
-                    heads = [name for name in registry.entries("head") if need in registry.get("head", name).provides]
-                    msg = (
-                        f"localize: {part.name} needs a classifier whose head has {need} "
-                        f"({' or '.join(heads) or 'no head has it'}), not {head.name}"
-                    )
-                    raise ValueError(msg)
+        for component in method.parts():
+            for need in sorted(component.requires - head.offers()):
+                heads = [name for name in registry.entries("head") if need in registry.get("head", name).provides]
+                msg = (
+                    f"localize: {component.name} needs a classifier whose head has {need} "
+                    f"({' or '.join(heads) or 'no head has it'}), not {head.name}"
+                )
+                raise ValueError(msg)
         return self
 
     def dump(self) -> dict[str, Any]:
@@ -86,16 +88,20 @@ class Recipe(Settings):
         values["data"] = {"format": _format_name(self.data), **values["data"]}
         return values
 
-    def stated(self) -> dict[str, Any]:
+    def fingerprint_values(self) -> dict[str, Any]:
         """As :meth:`dump`, without the settings that are no part of a fingerprint (see ``method.LATER``)."""
         values = self.dump()
-        values["classify"] = stated(self.classify, values["classify"])
-        values["retrain"] = [stated(own, value) for own, value in zip(self.retrain, values["retrain"], strict=True)]
-        values["localize"] = stated(self.localize.method, stated(self.localize, values["localize"]))
+        values["classify"] = fingerprint_values(self.classify, values["classify"])
+        values["retrain"] = [
+            fingerprint_values(own, value) for own, value in zip(self.retrain, values["retrain"], strict=True)
+        ]
+        values["localize"] = fingerprint_values(
+            self.localize.method, fingerprint_values(self.localize, values["localize"])
+        )
         refiners = zip(self.refine.chain, values["refine"], strict=True)
-        values["refine"] = [stated(own, value) for own, value in refiners]
+        values["refine"] = [fingerprint_values(own, value) for own, value in refiners]
         if self.segment:
-            values["segment"] = stated(self.segment, values["segment"])
+            values["segment"] = fingerprint_values(self.segment, values["segment"])
         return values
 
     def to_yaml(self) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tagmask.contracts import registry
-from tagmask.contracts.method import LATER
+from tagmask import registry
+from tagmask.contracts.loss import Loss, LossField
+from tagmask.contracts.network import NetworkField
 from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.contracts.planes import SALIENCY, SOURCES
+from tagmask.contracts.saliency import SaliencyField
+from tagmask.registry.field import by_name
+from tagmask.registry.method import LATER
 from tagmask.settings.augment import AugmentSettings
-from tagmask.settings.base import Fraction, LossField, NetworkField, Positive, SaliencyField, Settings
+from tagmask.settings.base import Fraction, Positive, Settings
 from tagmask.settings.presets import filled
+
+SMALLEST_TILE = 64
 
 
 class ConfidenceSettings(Settings):
@@ -39,7 +46,7 @@ class SegmentSettings(Settings):
     preset: str | None = Field(
         None, json_schema_extra=LATER, description="published settings, for all that is not written"
     )
-    network: NetworkField = Field(default="deeplabv3plus", validate_default=True)
+    network: NetworkField = by_name("deeplabv3plus")
     supervision: Literal["weak", "full", "both"] = "weak"
     epochs: Positive = 10
     iterations: Positive | None = Field(None, json_schema_extra=LATER, description="updates, instead of epochs")
@@ -71,7 +78,7 @@ class SegmentSettings(Settings):
         json_schema_extra=LATER,
         description="classes that the tag classifier gives less than this probability are not predicted",
     )
-    loss: LossField = Field(default="cross_entropy", validate_default=True)
+    loss: LossField = by_name("cross_entropy")
     saliency: SaliencyField | None = Field(
         None, description="where saliency maps come from, for a loss that needs them"
     )
@@ -82,20 +89,32 @@ class SegmentSettings(Settings):
     @property
     def stages(self) -> tuple[str, ...]:
         """The trainings on pseudo masks by their stages' names: 'segment', 'segment/2', ..."""
-        return ("segment", *(f"segment/{number}" for number in range(2, self.rounds + 1)))
+        return tuple(f"segment/{number}" if number > 1 else "segment" for number in range(1, self.rounds + 1))
 
     @property
-    def needs_saliency(self) -> bool:
-        """Whether the loss learns from saliency maps."""
-        return "saliency" in self.loss.needs
+    def plain_loss(self) -> Loss:
+        """The loss of a training on real masks: the default one, which needs nothing beside them."""
+        return type(self)().loss
 
     @model_validator(mode="after")
-    def _has_saliency(self) -> SegmentSettings:
-        if self.needs_saliency and self.saliency is None:
-            sources = ", ".join(registry.entries("saliency"))
-            msg = f"the loss {self.loss.name} needs saliency maps; set segment.saliency ({sources})"
-            raise ValueError(msg)
+    def _has_planes(self) -> SegmentSettings:
+        self.check_planes(self.loss.needs, f"the loss {self.loss.name}")
         return self
+
+    def check_planes(self, needs: Iterable[str], who: str) -> None:
+        """Make sure that somebody makes the planes that a method needs.
+
+        Raises:
+            ValueError: nobody does.
+        """
+        for name in sorted(needs):
+            if name == SALIENCY and self.saliency is None:
+                sources = ", ".join(registry.entries("saliency"))
+                msg = f"{who} needs saliency maps; set {SOURCES[SALIENCY]} ({sources})"
+                raise ValueError(msg)
+            if name not in SOURCES:
+                msg = f"{who} needs '{name}', which no stage makes (only {', '.join(SOURCES)})"
+                raise ValueError(msg)
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +135,3 @@ class SegmentSettings(Settings):
             msg = f"images with masks are augmented by kind scale_crop only, not {value.kind}"
             raise ValueError(msg)
         return value
-
-
-SMALLEST_TILE = 64

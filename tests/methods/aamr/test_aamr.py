@@ -119,7 +119,7 @@ def test_padding_changes_nothing(seed: int) -> None:
 def test_without_a_map_it_is_the_cross_entropy(seed: int, loss: Any) -> None:
     logits, labels, saliency = drawn(seed)
     nowhere = torch.zeros_like(labels, dtype=torch.bool)
-    terms = loss.terms(logits, Targets(labels, saliency=saliency, valid=nowhere))
+    terms = loss.terms(logits, Targets(labels, planes={"saliency": saliency}, valid=nowhere))
     torch.testing.assert_close(terms["loss"], cross_entropy(logits, labels))
 
 
@@ -159,7 +159,7 @@ def test_several_outputs_are_summed(example: tuple[Tensor, Tensor, Tensor]) -> N
     torch.testing.assert_close(aamr_loss([logits, logits], labels, saliency), 2 * alone)
     doubled = [plane.repeat_interleave(2, -1).repeat_interleave(2, -2) for plane in (labels, saliency)]
     tau = conflict_temperature(*doubled)
-    small = Aamr().terms([logits], Targets(doubled[0], saliency=doubled[1]))
+    small = Aamr().terms([logits], Targets(doubled[0], planes={"saliency": doubled[1]}))
     assert float(small["tau"]) == float(tau)
     torch.testing.assert_close(small["segmentation"], cross_entropy(logits, labels))
     torch.testing.assert_close(small["saliency"], background_loss(logits, saliency).mean())
@@ -168,7 +168,7 @@ def test_several_outputs_are_summed(example: tuple[Tensor, Tensor, Tensor]) -> N
 def test_weights_reach_the_cross_entropy_alone(example: tuple[Tensor, Tensor, Tensor]) -> None:
     logits, labels, saliency = example
     weights = torch.tensor([[[0.0, 1.0], [1.0, 0.5]]])
-    terms = Aamr().terms(logits, Targets(labels, weights=weights, saliency=saliency))
+    terms = Aamr().terms(logits, Targets(labels, weights=weights, planes={"saliency": saliency}))
     torch.testing.assert_close(terms["segmentation"], cross_entropy(logits, labels, weights))
     torch.testing.assert_close(terms["saliency"], background_loss(logits, saliency).mean())
 

@@ -168,7 +168,7 @@ def picture(seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def maps_of(net: Net, localizer: AdvCam, channels: tuple[int, ...], scales: tuple[float, ...] = (1.0,)) -> Tensor:
-    return localizer.image_maps(Trained(net), picture(), torch.tensor(channels), Views(scales))
+    return localizer.image_maps(Trained(net), picture(), torch.tensor(channels), Views(scales)).maps
 
 
 def test_one_step_is_grad_cam_of_the_image_itself() -> None:
@@ -265,9 +265,9 @@ def test_the_intended_factor_gives_the_smallest_scale_its_weight_back() -> None:
 
 
 def test_only_linear_seeds(tiny: dict[str, Any]) -> None:
-    tiny["localize"] = {"name": "advcam", "seed": {"name": "advcam"}}
+    tiny["localize"] = {"name": "advcam", "inner": {"name": "advcam"}}
     with pytest.raises(RecipeError, match="advcam climbs the response of a linear view method, such as cam"):
         load_recipe(tiny)
-    tiny["localize"] = {"name": "advcam", "seed": "cam", "steps": 0}
+    tiny["localize"] = {"name": "advcam", "inner": "cam", "steps": 0}
     with pytest.raises(RecipeError, match="steps"):
         load_recipe(tiny)

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from requests_of import refine_request
 from tagmask.backbones.build import build_backbone
 from tagmask.functional import dense_crf, upsample_maps
 from tagmask.methods.affinitynet import losses as affinitynet
@@ -44,13 +45,13 @@ def trained(**settings: Any) -> TrainedAffinityNet:
 
 
 def test_targets_are_two_crfs(image: Any, maps: torch.Tensor) -> None:
-    found = AffinityNet(power=2.0, alpha_low=2, alpha_high=8).targets(image, maps, torch.tensor([3, 7]))
+    found = AffinityNet(power=2.0, alpha_low=2, alpha_high=8).targets(refine_request(image, maps, torch.tensor([3, 7])))
     full = upsample_maps(maps, (96, 120)) ** 2
     behind = 1 - full.amax(0, keepdim=True)
     for place, alpha in enumerate((2, 8)):
         expected = dense_crf(image, torch.cat([behind**alpha, full])) * 255
         assert np.abs(found[3 * place : 3 * place + 3] - expected.numpy()).max() <= 0.5
-    without = AffinityNet().targets(image, maps[:0], torch.tensor([]))
+    without = AffinityNet().targets(refine_request(image, maps[:0], torch.tensor([])))
     assert without.shape == (2, 96, 120)
     assert (without == 255).all()
 
@@ -58,7 +59,7 @@ def test_targets_are_two_crfs(image: Any, maps: torch.Tensor) -> None:
 def test_a_photograph_is_reduced(maps: torch.Tensor) -> None:
     method = AffinityNet(max_pixels=4096, crop=80)
     large = np.zeros((96, 120, 3), np.uint8)
-    targets = method.targets(large, maps, torch.tensor([3, 7]))
+    targets = method.targets(refine_request(large, maps, torch.tensor([3, 7])))
     assert targets.shape == (6, 57, 72)
     item = method.item(large, targets, np.random.default_rng(0))
     assert item["image"].shape == (3, 80, 80)
@@ -70,7 +71,7 @@ def test_an_item_is_the_published_one(image: Any) -> None:
     method = AffinityNet(crop=160, colour_jitter=0.0)
     half = torch.zeros(2, 24, 30)
     half[1, :, :15] = 1
-    targets = method.targets(image, half, torch.tensor([3, 7]))
+    targets = method.targets(refine_request(image, half, torch.tensor([3, 7])))
     black = (-torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
     mirrored = set()
     for seed in range(6):
@@ -103,7 +104,7 @@ def test_the_walk_by_hand(image: Any, maps: torch.Tensor) -> None:
     full = functional.interpolate(walked[None], scale_factor=8, mode="bilinear")
     expected = functional.avg_pool2d(full, 4)[0]
     torch.testing.assert_close(refiner.walked(image, maps), expected)
-    shares = refiner.refine(image, maps)
+    shares = refiner.refine(refine_request(image, maps))
     torch.testing.assert_close(shares, expected[1:] / (expected[1:] + expected[:1]))
 
 
@@ -115,14 +116,14 @@ def refiner_input(image: Any) -> torch.Tensor:
 def test_a_threshold_of_one_half_is_the_argmax_with_the_background(image: Any, maps: torch.Tensor) -> None:
     refiner = trained(alpha=4.0, steps=2, power=0.3)
     best = refiner.walked(image, maps).argmax(0).numpy()
-    labels = maps_to_labels(refiner.refine(image, maps), [1, 2], 0.5)
+    labels = maps_to_labels(refiner.refine(refine_request(image, maps)), [1, 2], 0.5)
     assert {0, 1, 2} == set(np.unique(best))
     assert np.array_equal(labels, best)
 
 
 def test_without_the_background_each_map_has_its_own_maximum(image: Any, maps: torch.Tensor) -> None:
     refiner = trained(background="none")
-    found = refiner.refine(image, maps)
+    found = refiner.refine(refine_request(image, maps))
     walked = refiner.walked(image, maps)[1:]
     torch.testing.assert_close(found, walked / walked.amax((1, 2), keepdim=True))
     np.testing.assert_allclose(found.amax((1, 2)), 1)
@@ -139,13 +140,13 @@ def test_scale_makes_the_grid_finer(image: Any, maps: torch.Tensor) -> None:
     refiner = trained(scale=2.0)
     pairs = len(affinitynet.stencil_offsets(5))
     assert refiner.affinity(resize_image(image, (192, 240))).shape == (pairs, (24 - 4) * (30 - 8))
-    assert refiner.refine(image, maps).shape == maps.shape
+    assert refiner.refine(refine_request(image, maps)).shape == maps.shape
 
 
 def test_a_grid_without_pairs_leaves_the_walk_out() -> None:
     refiner, tiny = trained(), np.zeros((20, 30, 3), np.uint8)
     assert refiner.affinity(tiny).shape == (34, 0)
-    assert torch.isfinite(refiner.refine(tiny, torch.rand(1, 5, 8))).all()
+    assert torch.isfinite(refiner.refine(refine_request(tiny, torch.rand(1, 5, 8)))).all()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_it_learns_the_two_halves(image: Any, maps: torch.Tensor) -> None:
     method = AffinityNet(crop=96, colour_jitter=0.0)
     torch.manual_seed(0)
     network = method.build(build_backbone("resnet10t", args=SMALL)).train()
-    targets = method.targets(image, maps, torch.tensor([3, 7]))
+    targets = method.targets(refine_request(image, maps, torch.tensor([3, 7])))
     rng = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []

@@ -129,7 +129,7 @@ def test_every_round_of_every_cut_is_the_published_one(published: Stored) -> Non
 
 def test_the_driver_unites_what_the_published_code_does(published: Stored) -> None:
     trained, classes, views = parts_of(published)
-    found = ClassConditional(**RELEASED).full_maps(trained, published["image_uint8"], classes, views)
+    found = ClassConditional(**RELEASED).full_maps(trained, published["image_uint8"], classes, views).maps
     close(found, published["expected_merged_map"])
 
 
@@ -327,7 +327,7 @@ RED, GREEN, BLUE = 0, 1, 2
 def maps_by_hand(
     image: np.ndarray[Any, np.dtype[np.uint8]], channels: list[int], views: Views = ONE_SCALE, **settings: Any
 ) -> Tensor:
-    return ClassConditional(**settings).full_maps(Trained(ColourNet()), image, torch.tensor(channels), views)
+    return ClassConditional(**settings).full_maps(Trained(ColourNet()), image, torch.tensor(channels), views).maps
 
 
 def test_without_split_and_iteration_it_is_the_seed() -> None:
@@ -421,9 +421,9 @@ def test_a_class_without_any_response_is_cut_in_the_middle_and_stays_zero() -> N
 
 
 def test_only_view_methods_can_be_driven() -> None:
-    assert ClassConditional(seed="ssa").seed.name == "ssa"
+    assert ClassConditional(inner="ssa").inner.name == "ssa"
     with pytest.raises(ValidationError, match=r"works on a view method.*'advcam' is not one"):
-        ClassConditional(seed="advcam")
+        ClassConditional(inner="advcam")
 
 
 def test_a_missing_centre_is_noted_and_kept_with_the_maps(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_economy_takes_centres_and_later_rounds_from_the_first_scale(golden: Gol
 
     def made(views: Views = views, **settings: Any) -> tuple[Tensor, int]:
         trained.classifier.asked = 0
-        return ClassConditional(**settings).full_maps(trained, image, classes, views), trained.classifier.asked
+        return ClassConditional(**settings).full_maps(trained, image, classes, views).maps, trained.classifier.asked
 
     assert made(economy=True, iterate=False)[1] == 1 + 4 * 4
     assert made(economy=True, max_rounds=2)[1] == 1 + 4 * (4 + 1)

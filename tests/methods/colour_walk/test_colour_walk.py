@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from requests_of import refine_request
 from tagmask.functional import colour_walk
 
 module = importlib.import_module("tagmask.methods.colour_walk.refiner")
@@ -77,7 +78,7 @@ def test_refiner_takes_its_settings():
     image, _, maps = two_colours()
     refiner = module.ColourWalk(radius=4, sigma=0.07, steps=30)
     expected = colour_walk(maps, image, radius=4, sigma=0.07, steps=30)
-    torch.testing.assert_close(refiner.refine(image, maps), expected)
+    torch.testing.assert_close(refiner.refine(refine_request(image, maps)), expected)
     assert (expected - colour_walk(maps, image)).abs().max() > 0.01
 
 

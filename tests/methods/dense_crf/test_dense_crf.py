@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from requests_of import refine_request
 from tagmask.functional import dense_crf, dense_crf_labels, dense_crf_maps
 
 # The package attribute of that name is the function.
@@ -235,12 +236,12 @@ def test_refiner_leaves_out_classes_that_are_not_there():
     maps = planes(3, 4, 5)
     maps[1] = 0
     refiner = module.DenseCrf()
-    found = refiner.refine(picture(), maps)
+    found = refiner.refine(refine_request(picture(), maps))
     assert not found[1].any()
-    assert torch.equal(found[[0, 2]], refiner.refine(picture(), maps[[0, 2]]))
-    assert refiner.refine(picture(), maps[:0]).shape == (0, 4, 5)
+    assert torch.equal(found[[0, 2]], refiner.refine(refine_request(picture(), maps[[0, 2]])))
+    assert refiner.refine(refine_request(picture(), maps[:0])).shape == (0, 4, 5)
     with pytest.raises(ValueError, match="finite"):
-        refiner.refine(picture(), maps * float("nan"))
+        refiner.refine(refine_request(picture(), maps * float("nan")))
 
 
 def test_refiner_puts_a_background_beside_the_maps(monkeypatch):
@@ -251,13 +252,13 @@ def test_refiner_puts_a_background_beside_the_maps(monkeypatch):
     )
     maps = torch.full((2, 4, 5), 0.25)
     maps[1] = 0.5
-    module.DenseCrf(alpha=2).refine(picture(16, 20), maps)
+    module.DenseCrf(alpha=2).refine(refine_request(picture(16, 20), maps))
     torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.25, 0.25, 0.5]))
-    module.DenseCrf(background="level", level=0.4).refine(picture(16, 20), maps)
+    module.DenseCrf(background="level", level=0.4).refine(refine_request(picture(16, 20), maps))
     torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.4, 0.25, 0.5]))
-    module.DenseCrf(alpha=1, power=2).refine(picture(16, 20), maps)
+    module.DenseCrf(alpha=1, power=2).refine(refine_request(picture(16, 20), maps))
     torch.testing.assert_close(seen.pop()[1][:, 3, 3], torch.tensor([0.75, 0.0625, 0.25]))
-    module.DenseCrf(max_pixels=256).refine(picture(64, 64), maps)
+    module.DenseCrf(max_pixels=256).refine(refine_request(picture(64, 64), maps))
     image, p = seen.pop()
     assert image.shape == (16, 16, 3)
     assert p.shape == (3, 16, 16)

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from requests_of import refine_request
 from tagmask.backbones.build import BackboneSettings
 from tagmask.functional import dense_crf_labels, random_walk, upsample_maps
 from tagmask.methods.irnet.labels import ir_labels
@@ -58,8 +59,10 @@ def test_it_learns_from_ir_labels_of_the_stretched_maps() -> None:
     expected = ir_labels(
         upsample_maps(maps, (47, 61)), [3, 7], partial(dense_crf_labels, image), foreground=0.7, background=0.5
     )
-    assert np.array_equal(settings.targets(image, maps, torch.tensor([3, 7])), expected)
-    small = settings.model_copy(update={"crf_max_pixels": 700}).targets(image, maps, torch.tensor([3, 7]))
+    assert np.array_equal(settings.targets(refine_request(image, maps, torch.tensor([3, 7]))), expected)
+    small = settings.model_copy(update={"crf_max_pixels": 700}).targets(
+        refine_request(image, maps, torch.tensor([3, 7]))
+    )
     assert small.shape == (47, 61)
     assert set(np.unique(small).tolist()) <= {0, 3, 7, 255}
 
@@ -95,7 +98,7 @@ def test_inference_by_hand(pad_to: int | None) -> None:
         logits = [net(view[None])[0][0, 0, :12, :16] for view in (x, mirrored)]
     edge = torch.sigmoid((logits[0] + logits[1].flip(-1)) / 2)
     walked = random_walk(maps**1.5, edge, beta=4.0, steps=20, radius=4)
-    refined = TrainedIRNet(settings, net).refine(image, maps)
+    refined = TrainedIRNet(settings, net).refine(refine_request(image, maps))
     torch.testing.assert_close(refined, walked / walked.max())
     assert float(refined.max()) == 1
     assert float(refined[int(refined.flatten(1).amax(1).argmin())].max()) < 1  # one maximum for all maps
@@ -103,7 +106,7 @@ def test_inference_by_hand(pad_to: int | None) -> None:
 
 def test_maps_of_another_grid_get_their_boundaries_stretched() -> None:
     image, _ = scene(64, 64)
-    refined = TrainedIRNet(IRNet(), network(IRNet())).refine(image, torch.rand(2, 8, 8))
+    refined = TrainedIRNet(IRNet(), network(IRNet())).refine(refine_request(image, torch.rand(2, 8, 8)))
     assert refined.shape == (2, 8, 8)
     assert float(refined.max()) == 1
 
@@ -124,10 +127,12 @@ def test_the_mean_displacement_is_measured_on_top_left_crops() -> None:
 def test_instances_need_the_displacement_branch() -> None:
     image, maps = scene()
     with pytest.raises(ValueError, match="displacement branch"):
-        TrainedIRNet(IRNet(), network(IRNet())).instances(image, maps, torch.tensor([3, 7]))
+        TrainedIRNet(IRNet(), network(IRNet())).instances(refine_request(image, maps, torch.tensor([3, 7])))
     settings = IRNet(instances=True, instance_min_area=0.0)
-    found = TrainedIRNet(settings, network(settings)).instances(image, maps, torch.tensor([3, 7]))
+    found = TrainedIRNet(settings, network(settings)).instances(refine_request(image, maps, torch.tensor([3, 7])))
     assert found.ids.shape == (47, 61)
     assert {one.label for one in found.found} <= {3, 7}
-    nothing = TrainedIRNet(settings, network(settings)).instances(image, maps[:0], torch.zeros(0, dtype=torch.int64))
+    nothing = TrainedIRNet(settings, network(settings)).instances(
+        refine_request(image, maps[:0], torch.zeros(0, dtype=torch.int64))
+    )
     assert not nothing.ids.any()

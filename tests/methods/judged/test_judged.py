@@ -48,7 +48,7 @@ def test_the_class_is_the_judges_and_the_height_the_seeds(seed: int, n_classes: 
     ("localize", "said"),
     [
         ({"name": "judged", "judge": "advcam"}, "'advcam' is not one"),
-        ({"name": "judged", "seed": "lpcam", "judge": {"name": "lpcam", "clusters": 3}}, "settings differ"),
+        ({"name": "judged", "inner": "lpcam", "judge": {"name": "lpcam", "clusters": 3}}, "settings differ"),
     ],
 )
 def test_what_cannot_judge(localize: dict[str, object], said: str) -> None:

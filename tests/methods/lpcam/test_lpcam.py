@@ -142,14 +142,14 @@ class LargerOfFlips(Cam):
     flips = "max"
 
 
-@pytest.mark.parametrize("seed", [Cam(), LargerOfFlips()])
+@pytest.mark.parametrize("inner", [Cam(), LargerOfFlips()])
 @pytest.mark.parametrize("views", [1, 2])
-def test_a_class_without_vector_keeps_the_maps_of_the_seed(seed: ViewLocalizer, views: int) -> None:
+def test_a_class_without_vector_keeps_the_maps_of_the_seed(inner: ViewLocalizer, views: int) -> None:
     weights, output = random(1, 3, 4) - 0.5, output_of(random(2, views, 4, 3, 5))
     vectors = random(0, 3, 4)
     trained, channels = knowing(vectors, [True, False, True], weights), torch.tensor([0, 1, 2])
-    found = normalize_maps(Lpcam(seed=seed).scale_maps(trained, output, channels))
-    plain = normalize_maps(seed.scale_maps(trained, output, channels))
+    found = normalize_maps(Lpcam(inner=inner).scale_maps(trained, output, channels))
+    plain = normalize_maps(inner.scale_maps(trained, output, channels))
     torch.testing.assert_close(found[1], plain[1], rtol=1e-4, atol=1e-5)
     every = normalize_maps(Lpcam().scale_maps(knowing(vectors, [True] * 3), output, channels))
     torch.testing.assert_close(found[[0, 2]], every[[0, 2]])
@@ -245,7 +245,7 @@ def test_the_mask_comes_from_the_seed() -> None:
         def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
             return super().view_maps(trained, output, channels) * 0
 
-    assert sorted(study(Lpcam(seed=Nothing()), views=Views((1.0,)))) == [1, 3]
+    assert sorted(study(Lpcam(inner=Nothing()), views=Views((1.0,)))) == [1, 3]
 
 
 def test_all_images_with_tags_are_studied() -> None:
@@ -384,8 +384,8 @@ class Driver(Localizer):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"seed": Driver()}, "view method"),
-        ({"seed": "lpcam"}, "another lpcam"),
+        ({"inner": Driver()}, "view method"),
+        ({"inner": "lpcam"}, "another lpcam"),
         ({"context_low": 0.9, "mu_context": 0.5}, "must be below mu_context"),
         ({"clusters": 0}, "greater than or equal to 1"),
         ({"tau": 1.5}, "less than or equal to 1"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from requests_of import refine_request
 from tagmask.functional import pamr
 
 # The package attribute of that name is the function.
@@ -151,11 +152,11 @@ def test_refiner_works_on_a_bounded_image(monkeypatch):
     )
     image = np.random.default_rng(0).integers(0, 256, (60, 120, 3), dtype=np.uint8)
     for size, grid, expected in (((60, 120), (15, 30), (60, 120)), ((60, 120), (5, 10), (60, 120))):
-        module.Pamr().refine(image, torch.rand(1, *grid))
+        module.Pamr().refine(refine_request(image, torch.rand(1, *grid)))
         assert tuple(seen.pop()) == expected, size
-    module.Pamr(max_side=30).refine(image, torch.rand(1, 15, 30))
+    module.Pamr(max_side=30).refine(refine_request(image, torch.rand(1, 15, 30)))
     assert tuple(seen.pop()) == (15, 30)
-    module.Pamr(max_side=16).refine(image, torch.rand(1, 20, 40))
+    module.Pamr(max_side=16).refine(refine_request(image, torch.rand(1, 20, 40)))
     assert tuple(seen.pop()) == (20, 40)
 
 
@@ -163,10 +164,10 @@ def test_refiner_takes_its_settings_and_ends_at_one():
     image = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     maps = 0.5 * torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(3))
     refiner = module.Pamr(iterations=2, dilations=(1, 2))
-    found = refiner.refine(image, maps)
+    found = refiner.refine(refine_request(image, maps))
     colours = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     full = pamr(colours, maps[None], iterations=2, dilations=(1, 2))[0]
     cells = full.view(2, 6, 4, 8, 4).mean((2, 4))
     torch.testing.assert_close(found, cells / cells.amax((1, 2), keepdim=True))
     with pytest.raises(ValueError, match="uint8"):
-        refiner.refine(image[..., :2], maps)
+        refiner.refine(refine_request(image[..., :2], maps))

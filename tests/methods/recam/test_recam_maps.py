@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tagmask.contracts.head import part_with
 from tagmask.functional import cam, normalize_maps
 from tagmask.methods.recam.localizer import Recam, reactivation_weights
 from tagmask.models.classifier import Classifier, build_classifier
@@ -76,7 +75,7 @@ def test_it_finds_the_second_classifier_inside_another_head() -> None:
     second = model.head.inner.second_weights
     assert torch.equal(Recam(class_weights="w2").weights(model), second)
     with pytest.raises(AttributeError, match="no part of the head GapClassifier has second_weights"):
-        part_with(classifier("gap").head, "second_weights")
+        classifier("gap").head.part_with("second_weights")
 
 
 def test_w_is_plain_cam_and_others_nest() -> None:
@@ -88,7 +87,7 @@ def test_w_is_plain_cam_and_others_nest() -> None:
 
     plain = maps("cam")
     np.testing.assert_array_equal(maps({"name": "recam", "class_weights": "w"}), plain)
-    nested = {"name": "advcam", "seed": {"name": "recam", "class_weights": "w2"}}
+    nested = {"name": "advcam", "inner": {"name": "recam", "class_weights": "w2"}}
     climbed, before = maps(nested), maps({"name": "advcam"})
     assert np.isfinite(climbed).all()
     assert np.abs(climbed - before).max() > 0.01

@@ -14,15 +14,24 @@ from PIL import Image
 from torch.nn import functional
 
 from tagmask.errors import RecipeError
+from tagmask.methods.sc_cam import preparation
 from tagmask.methods.sc_cam.head import SubcategoryHead
+from tagmask.methods.sc_cam.preparation import Subcategories
 from tagmask.runs.context import Context
+from tagmask.runs.trained import trained_classifier
 from tagmask.settings.loading import load_recipe
-from tagmask.stages.classify import stage, subcategories
-from tagmask.stages.classify.stage import trained_classifier
+from tagmask.stages.classify import stage
+from tagmask.stages.classify.preparations import prepare
 from tagmask.storage.records import read_json, read_jsonl, write_json
-from tagmask.types import ClassList, DataSource, Sample
+from tagmask.types import ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
+
+
+def subcategories(context: Context, stage: str, clusters: int, previous: Any) -> tuple[Any, list[Problem]]:
+    """Sub-labels of every training image by id, and what fell short."""
+    prepared = prepare(context, stage, [Subcategories(clusters)], previous)
+    return prepared.extras["subcategories"], prepared.problems
 
 
 def test_loss_is_the_classes_and_five_times_the_sub_categories() -> None:
@@ -135,7 +144,7 @@ def test_shades_become_sub_categories(context_of: ContextOf, rounds: dict[str, A
     samples = tuple(sample for sample in shades.split("train") if sample.id != "both")
     context = context_of(rounds, replace(shades, splits={"train": samples, "val": ()}))
     stage.run(context)
-    found, notes = subcategories.subcategories(context, "classify/2", 2, trained_classifier(context, "classify"))
+    found, notes = subcategories(context, "classify/2", 2, trained_classifier(context, "classify"))
     assert [problem.id for problem in notes] == ["none"]
     for channel in (0, 1):
         shade = [{int(found[f"c{channel + 1}s{s}n{n}"].argmax()) for n in range(4)} for s in (0, 1)]
@@ -148,7 +157,7 @@ def test_shades_become_sub_categories(context_of: ContextOf, rounds: dict[str, A
 def test_notes_name_class_and_counts(context_of: ContextOf, rounds: dict[str, Any], shades: DataSource) -> None:
     context = context_of(rounds, shades)
     stage.run(context)
-    _, notes = subcategories.subcategories(context, "classify/2", 3, trained_classifier(context, "classify"))
+    _, notes = subcategories(context, "classify/2", 3, trained_classifier(context, "classify"))
     reasons = {problem.id: problem.reason for problem in notes}
     assert reasons["blue"] == "training images: 2; sub-categories: 2 instead of 3"
     assert reasons["none"] == "no training image shows it, so it has no sub-categories"
@@ -164,9 +173,9 @@ def test_a_resumed_training_keeps_its_clusters_and_notes(
     stored = read_json(path)
     stored["images"]["both"] = [1, 5]
     write_json(path, stored)
-    monkeypatch.setattr(subcategories, "clusters_of", None)
+    monkeypatch.setattr(preparation, "clusters_of", None)
     assert stage.run(context, "classify/2") == first
-    found, _ = subcategories.subcategories(context, "classify/2", 3, None)  # type: ignore[arg-type]
+    found, _ = subcategories(context, "classify/2", 3, None)
     assert found["both"].tolist() == [0, 1, 0, 0, 0, 1] + [0] * 6
 
 
@@ -178,5 +187,5 @@ def test_an_image_that_cannot_be_read_has_no_sub_categories_and_is_listed_once(
     stage.run(context)
     problems = stage.run(context, "classify/2")
     assert len([problem for problem in problems if problem.id == shades.split("train")[0].id]) <= 1
-    found, _ = subcategories.subcategories(context, "classify/2", 3, None)  # type: ignore[arg-type]
+    found, _ = subcategories(context, "classify/2", 3, None)
     assert not found[shades.split("train")[0].id].any()

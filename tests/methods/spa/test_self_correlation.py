@@ -72,7 +72,7 @@ def test_refined_maps_are_the_published_ones(published: Mapping[str, Any], setti
 def test_the_map_of_the_true_class_is_the_published_one(published: Mapping[str, Any], setting: str) -> None:
     """The localizer from features and class maps alone: stages, seeds and settings as a recipe gives them."""
     localizer = Scg(
-        seed=cast(Any, Given()),
+        inner=cast(Any, Given()),
         first_threshold=float(published[f"fo_th_{setting}"]),
         second_threshold=float(published[f"so_th_{setting}"]),
         second_weight=float(published[f"so_weight_{setting}"]),

@@ -235,7 +235,7 @@ def test_seeds_of_another_size_are_resized() -> None:
         def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
             return super().view_maps(trained, output, channels)[..., ::2, ::2]
 
-    assert scale(Ssa(seed=Half())).shape == (1, 4, 6)
+    assert scale(Ssa(inner=Half())).shape == (1, 4, 6)
 
 
 def test_an_unknown_stage_names_the_known() -> None:
@@ -253,5 +253,5 @@ def test_a_driver_cannot_be_polished() -> None:
     class Driver(Localizer):
         name = "climber"
 
-    with pytest.raises(ValidationError, match=r"\{name: climber, seed: \{name: ssa\}\}"):
-        Ssa(seed=Driver())
+    with pytest.raises(ValidationError, match=r"\{name: climber, inner: \{name: ssa\}\}"):
+        Ssa(inner=Driver())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from requests_of import label_request
 from tagmask.methods.threshold.refiner import Threshold
 
 CLASSES = torch.tensor([3, 7])
@@ -32,7 +33,7 @@ def flat(*values: float, size: tuple[int, int] = (2, 3)) -> torch.Tensor:
     ],
 )
 def test_one_pixel_by_hand(values: tuple[float, float], threshold: float, label: int) -> None:
-    found = Threshold(value=threshold).labels(flat(*values), CLASSES, (8, 12), threshold)
+    found = Threshold(value=threshold).labels(label_request(flat(*values), CLASSES, (8, 12), threshold))
     assert found.shape == (8, 12)
     assert (found == label).all()
 
@@ -40,26 +41,26 @@ def test_one_pixel_by_hand(values: tuple[float, float], threshold: float, label:
 def test_pixels_near_the_threshold_are_ignored_with_a_band() -> None:
     method = Threshold(value=0.4, band=0.1)
     for value, label in ((0.2, 0), (0.35, 255), (0.45, 255), (0.55, 3)):
-        assert (method.labels(flat(value, 0.0), CLASSES, (4, 4), 0.4) == label).all(), value
+        assert (method.labels(label_request(flat(value, 0.0), CLASSES, (4, 4), 0.4)) == label).all(), value
 
 
 def test_a_band_may_reach_further_to_one_side() -> None:
     method = Threshold(value=0.4, band=(0.3, 0.1))
     for value, label in ((0.05, 0), (0.15, 255), (0.45, 255), (0.55, 3)):
-        assert (method.labels(flat(value, 0.0), CLASSES, (4, 4), 0.4) == label).all(), value
+        assert (method.labels(label_request(flat(value, 0.0), CLASSES, (4, 4), 0.4)) == label).all(), value
     assert Threshold(band=0.1).margins == (0.1, 0.1)
 
 
 def test_a_threshold_for_each_map_and_its_band() -> None:
-    found = Threshold(band=0.1).labels(flat(0.5, 0.4), CLASSES, (4, 4), [0.7, 0.2])
+    found = Threshold(band=0.1).labels(label_request(flat(0.5, 0.4), CLASSES, (4, 4), [0.7, 0.2]))
     assert (found == 7).all()
-    found = Threshold(band=0.1).labels(flat(0.65, 0.4), CLASSES, (4, 4), [0.7, 0.2])
+    found = Threshold(band=0.1).labels(label_request(flat(0.65, 0.4), CLASSES, (4, 4), [0.7, 0.2]))
     assert (found == 255).all()
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.95, 1.0])
 def test_a_band_stays_within_zero_and_one(threshold: float) -> None:
-    found = Threshold(value="auto", band=0.2).labels(flat(0.5, 0.1), CLASSES, (4, 4), threshold)
+    found = Threshold(value="auto", band=0.2).labels(label_request(flat(0.5, 0.1), CLASSES, (4, 4), threshold))
     assert set(np.unique(found)) <= {0, 3, 255}
 
 
@@ -67,8 +68,8 @@ def test_a_band_stays_within_zero_and_one(threshold: float) -> None:
 def test_a_lower_threshold_only_adds(seed: int, one: float, other: float) -> None:
     maps = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(seed))
     low, high = sorted((one, other))
-    more = Threshold().labels(maps, CLASSES, (20, 23), low)
-    less = Threshold().labels(maps, CLASSES, (20, 23), high)
+    more = Threshold().labels(label_request(maps, CLASSES, (20, 23), low))
+    less = Threshold().labels(label_request(maps, CLASSES, (20, 23), high))
     assert (more[less > 0] == less[less > 0]).all()
 
 

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.contracts.building import build_method
-from tagmask.contracts.head import part_with
 from tagmask.errors import RecipeError
 from tagmask.functional import visual_words
 from tagmask.methods.cam.head import GapHead
 from tagmask.methods.visual_words.head import VisualWordsHead, word_similarity
+from tagmask.registry.validation import build_method
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
@@ -217,7 +216,7 @@ def test_it_goes_around_heads_and_heads_go_around_it() -> None:
     head = build_method("head", {"name": "visual_words", "inner": {"name": "hspp", "gamma": 1.0}}, where="", base=None)  # type: ignore[arg-type]
     assert [part.name for part in head.parts()] == ["visual_words", "hspp"]
     assert head.offers() >= {"codebook", "word_weights"}
-    assert part_with(head.build(6, 3), "codebook").codebook.shape == (256, 6)
+    assert head.build(6, 3).part_with("codebook").codebook.shape == (256, 6)
 
 
 def test_words_of_words_are_refused() -> None:

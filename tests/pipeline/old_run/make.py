@@ -22,12 +22,12 @@ from typing import Any
 from tagmask.interfaces import ClassList, DataSource
 from tagmask.planning import plan
 from tagmask.recipe import _read_yaml, load_recipe
-from tagmask.registry import entries
 from tagmask.segment.presets import PRESETS
 
 import tagmask
 from tagmask.data.partsworld import PartsWorldSource, write_partsworld
 from tagmask.errors import TagmaskError
+from tagmask.registry import entries
 
 HERE = Path(__file__).resolve().parent
 PLACE = Path("/tmp/old_run")

@@ -19,17 +19,19 @@ from tagmask.data.loading import ImageLoader
 from tagmask.errors import InputError
 from tagmask.methods.cam.localizer import Cam
 from tagmask.methods.class_conditional.localizer import full_size_maps
+from tagmask.methods.class_conditional.preparation import SplitUnite
 from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles, whole_or_cut
 from tagmask.ops.transforms import normalise
 from tagmask.ops.views import Views
 from tagmask.runs.context import Context
+from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings
 from tagmask.settings.loading import load_recipe
-from tagmask.stages.classify.cuts import training_cuts
-from tagmask.stages.classify.stage import TagSet, run, trained_classifier
+from tagmask.stages.classify.preparations import Prepared, prepare
+from tagmask.stages.classify.stage import TagSet, run
 from tagmask.storage.images import read_image
 from tagmask.storage.records import read_json
-from tagmask.types import Sample
+from tagmask.types import Problem, Sample
 
 MakeContext = Callable[..., Context]
 
@@ -38,6 +40,13 @@ MakeContext = Callable[..., Context]
 def recut(tiny: dict[str, Any]) -> dict[str, Any]:
     """The tiny recipe with a second training on cuts."""
     return {**tiny, "segment": None, "retrain": [{"epochs": 1, "split_unite": True}]}
+
+
+def training_cuts(context: Context, stage: str, previous: Any) -> tuple[dict[str, list[Rectangle]], list[Problem]]:
+    """Cuts by image id, and what was amiss."""
+    prepared = prepare(context, stage, [SplitUnite()], previous)
+    ((_, record),) = prepared.records
+    return {name: [Rectangle(*cut) for cut in cuts] for name, cuts in record["images"].items()}, prepared.problems
 
 
 def test_the_image_and_each_cut_are_equally_likely() -> None:
@@ -99,7 +108,7 @@ def test_a_training_item_shows_one_cut(tmp_path: Path) -> None:
     whole = dataset.item(0, np.random.default_rng(0))
     assert isinstance(whole, dict)
     assert float(whole["image"].std((1, 2)).max()) > 0.5
-    dataset.cuts = {"a": corners}
+    dataset.prepared = Prepared(records=[(SplitUnite(), {"images": {"a": corners}})])
     plain = 0
     for seed in range(20):
         item = dataset.item(0, np.random.default_rng(seed))
@@ -107,7 +116,7 @@ def test_a_training_item_shows_one_cut(tmp_path: Path) -> None:
         assert item["tags"].tolist() == [1, 0]
         plain += float(item["image"].std((1, 2)).max()) < 0.01
     assert 8 < plain < 20
-    dataset.cuts = {}  # an image without cuts stays whole
+    dataset.prepared = Prepared(records=[(SplitUnite(), {"images": {}})])  # an image without cuts stays whole
     item = dataset.item(0, np.random.default_rng(1))
     assert isinstance(item, dict)
     assert item["image"].shape == normalise(image[:16, :16]).shape

@@ -15,7 +15,7 @@ from tagmask.errors import InputError, RunError, UnreadableMaskError
 from tagmask.runs.context import Context
 from tagmask.runs.image_counts import read_split_counts
 from tagmask.runs.workspace import Workspace
-from tagmask.stages.evaluate.stage import run
+from tagmask.stages.evaluate.stage import measure as run
 from tagmask.storage.pictures import save_mask
 from tagmask.storage.records import write_json
 from tagmask.types import ActivationMaps, ClassList, DataSource, Sample

@@ -21,7 +21,7 @@ from tagmask.report.summary import summary_rows
 from tagmask.runs.context import Context
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
-from tagmask.stages.evaluate.stage import run as evaluate
+from tagmask.stages.evaluate.stage import measure as evaluate
 from tagmask.types import ActivationMaps, Box, ClassList, DataSource, Sample
 
 
@@ -94,14 +94,14 @@ def test_a_recipe_that_ends_at_its_maps_trains_no_network(short: dict[str, Any])
 
 def test_settings_of_later_leave_old_fingerprints_alone(short: dict[str, Any]) -> None:
     recipe = load_recipe(short)
-    stated = recipe.stated()
+    values = recipe.fingerprint_values()
     for key in ("size", "ranking", "bias"):
-        assert key not in stated["localize"]
-    assert "neck" not in stated["classify"]
-    assert "nesterov" not in stated["classify"]["optimizer"]
-    assert "bias" not in stated["classify"]["head"]
+        assert key not in values["localize"]
+    assert "neck" not in values["classify"]
+    assert "nesterov" not in values["classify"]["optimizer"]
+    assert "bias" not in values["classify"]["head"]
     changed = load_recipe({**short, "localize": {**short["localize"], "size": 40}})
-    assert changed.stated()["localize"]["size"] == 40
+    assert changed.fingerprint_values()["localize"]["size"] == 40
     source = recipe.data.open()
     prints = [{step.name: step.fingerprint for step in plan(one, source, "float32")} for one in (recipe, changed)]
     assert prints[0]["classify"] == prints[1]["classify"]

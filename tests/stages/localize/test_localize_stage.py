@@ -12,11 +12,11 @@ import pytest
 from golden_net import GoldenNet
 from tagmask.errors import InputError
 from tagmask.runs.context import Context
+from tagmask.runs.trained import trained_classifier
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
 from tagmask.settings.localize import LocalizeSettings
-from tagmask.stages.classify.stage import trained_classifier
-from tagmask.stages.localize.stage import activation_maps, run
+from tagmask.stages.localize.stage import activation_maps, make_maps
 from tagmask.storage.records import read_json
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
@@ -73,9 +73,9 @@ def test_only_missing_images_are_computed(
     ready = context.samples("train")[:10]
     for sample in ready:
         context.workspace.save_maps(sample.id, Workspace(finished).load_maps(sample.id))
-    assert not [problem for problem in run(context, model) if problem.left_out]
+    assert not [problem for problem in make_maps(context, model) if problem.left_out]
     assert seen == [2] * 2 * 6  # six images, two scales, each with its mirror
-    assert not [problem for problem in run(context, model) if problem.left_out]
+    assert not [problem for problem in make_maps(context, model) if problem.left_out]
     assert len(seen) == 12
 
 
@@ -96,12 +96,12 @@ def test_localizers_learn_from_the_listed_images_alone(
     context = context_of(recipe, root=tmp_path / "run")
     model = trained_classifier(context_of(tiny, root=finished))
     with pytest.raises(InputError, match=r"list\.txt: no such list\. localize\.study_list holds"):
-        run(context, model)
+        make_maps(context, model)
     listed.write_text("nobody\n")
     with pytest.raises(InputError, match="names none of the"):
-        run(context, model)
+        make_maps(context, model)
     chosen = [sample.id for sample in context.samples("train") if sample.tags][:3]
     listed.write_text("".join(f"./{name}.jpg 1\r\n" for name in chosen))  # as tools write them
-    run(context, model)
+    make_maps(context, model)
     shown = read_json(tmp_path / "run" / "localize" / "lpcam.json")["groups"]
     assert {patch["id"] for group in shown for patch in group["patches"]} <= set(chosen)

@@ -19,6 +19,8 @@ import torch
 import yaml
 
 from progress_recorder import ProgressRecorder
+from requests_of import refine_request
+from tagmask.contracts.refiner import RefineRequest
 from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.methods.irnet.refiner import IRNet
@@ -76,7 +78,7 @@ def test_it_learns_and_refines(located: Callable[..., Context]) -> None:
     sample = context.source.split("val")[1]
     stored, image = context.workspace.load_maps(sample.id), read_image(sample.image_path)
     (walk, learnt), _ = fitted_chain(context, context.recipe.refine.chain[:-1], [])
-    maps = learnt.refine(image, walk.refine(image, torch.from_numpy(stored.maps)))
+    maps = learnt.refine(refine_request(image, walk.refine(refine_request(image, torch.from_numpy(stored.maps)))))
     kept = context.workspace.load_maps(sample.id, stage="refine")
     np.testing.assert_allclose(kept.maps, maps.numpy(), atol=1e-3)
     labels = load_mask(folder / "2-irnet" / "labels" / "train_00004.png")
@@ -185,8 +187,8 @@ class Planes(IRNet):
     targets_are = "planes"
     finished: ClassVar[list[int]] = []
 
-    def targets(self, image: Any, maps: torch.Tensor, classes: torch.Tensor) -> Any:
-        return np.stack([super().targets(image, maps, classes)] * (1 + len(classes)))
+    def targets(self, request: RefineRequest) -> Any:
+        return np.stack([super().targets(request)] * (1 + len(request.classes)))
 
     def item(self, image: Any, targets: Any, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         return super().item(image, targets[-1], rng)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask.contracts import registry
+from tagmask import registry
 from tagmask.errors import RunError, UnknownNameError
 from tagmask.functional import colour_walk, maps_to_labels, upsample_maps
 from tagmask.runs.context import Context

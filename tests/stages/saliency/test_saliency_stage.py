@@ -18,7 +18,8 @@ from tagmask.methods.saliency_function.saliency import FunctionSaliency
 from tagmask.pipeline.execute import run, status
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
-from tagmask.stages.segment.guides import check_saliency, saliency_reader, weights_reader
+from tagmask.stages.planes import planes_of
+from tagmask.stages.segment.guides import check_saliency, weights_reader
 from tagmask.stages.segment.stage import MaskSet
 from tagmask.storage.pictures import load_mask, save_grey
 
@@ -178,7 +179,8 @@ def test_padding_and_missing_maps_are_not_valid(context_of: Any, salient: dict[s
     )
     dataset = MaskSet(
         "segment", samples, settings, lambda s: np.ones((48, 48), np.uint8), max_pixels=10**6,
-        read_saliency=saliency_reader(workspace), read_weights=lambda s: np.full((48, 48), 0.5, np.float32),
+        planes={"saliency"}, read_planes=lambda s: planes_of(workspace, {"saliency"}, s),
+        read_weights=lambda s: np.full((48, 48), 0.5, np.float32),
     )  # fmt: skip
     first, second = (dataset.item(index, np.random.default_rng(index)) for index in range(2))
     assert isinstance(first, dict)

@@ -18,7 +18,8 @@ import tagmask
 from tagmask.errors import InputError, RecipeError
 from tagmask.functional import constrain_to_tags
 from tagmask.pipeline.execute import run, status
-from tagmask.runs.workspace import Workspace, is_stage
+from tagmask.runs.stage_names import is_stage
+from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
 from tagmask.stages.segment.guides import weights_reader
 from tagmask.stages.segment.self_training import labels_within_tags

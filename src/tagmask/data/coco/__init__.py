@@ -1,6 +1,6 @@
 """COCO: instances JSON, its masks, tags from both."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

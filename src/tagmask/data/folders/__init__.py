@@ -1,5 +1,5 @@
 """One folder per class."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (Declaration("data", "folders", "source:FoldersSource", "one folder per class", page="own-data.md"),)

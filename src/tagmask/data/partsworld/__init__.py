@@ -1,6 +1,6 @@
 """The embedded procedural data set."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

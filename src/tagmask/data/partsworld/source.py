@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from tagmask.contracts.source import Source
 from tagmask.data.files import without_suffix
 from tagmask.data.partsworld.draw import PART_NAMES, Rendered, render
 from tagmask.data.partsworld.scene import CLASS_NAMES, CONTEXT_OF_LABEL, SPLITS, SceneSettings, Split
@@ -52,7 +53,7 @@ _JPEG_QUALITY = 95
 Progress = Callable[[int, int], None]
 
 
-class PartsWorldSource(SceneSettings):
+class PartsWorldSource(SceneSettings, Source):
     """Settings of the embedded data set; :meth:`open` generates it once and reuses it.
 
     ``cache_dir`` is where generated sets are kept, one folder per settings; null: the user's cache folder

@@ -1,6 +1,6 @@
 """The PASCAL VOC layout."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

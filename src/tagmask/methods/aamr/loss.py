@@ -22,42 +22,21 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.loss import SALIENCY, Loss, Targets
-from tagmask.ops.losses import Outputs, bilinear_to, listed, nearest_to, summed_cross_entropy, weighted_sum
-from tagmask.types import BACKGROUND, IGNORE_INDEX
+from tagmask.contracts.loss import Loss, Targets
+from tagmask.contracts.planes import SALIENCY
+from tagmask.ops.losses import (
+    Outputs,
+    Tau,
+    bilinear_to,
+    conflict_temperature,
+    listed,
+    nearest_to,
+    summed_cross_entropy,
+    weighted_sum,
+)
+from tagmask.types import BACKGROUND
 
-Tau = Literal["image", "batch"]
 BackgroundRule = Literal["softmax", "sigmoid"]
-
-
-def conflict_temperature(
-    labels: Tensor, saliency: Tensor, valid: Tensor | None = None, *, tau: Tau = "image"
-) -> Tensor:
-    """Agreement of pseudo masks with saliency, the tau of Eq. 4: the mean IoU of their backgrounds and foregrounds.
-
-    Args:
-        labels: int [B, H, W]; the background is 0, 255 does not count.
-        saliency: float [B, H, W]; the background is below 0.5.
-        valid: bool [B, H, W], pixels that count; all by default.
-        tau: per image, or one value for the batch from pooled counts.
-
-    Returns:
-        float32 [B] in [0, 1], without gradient; 1 where no pixel counts.
-    """
-    with torch.no_grad():
-        counted = labels != IGNORE_INDEX
-        if valid is not None:
-            counted = counted & valid
-        masks = ((labels == BACKGROUND, saliency < 0.5), (labels != BACKGROUND, saliency >= 0.5))
-        both = torch.stack([(a & b & counted).flatten(1).sum(1) for a, b in masks]).float()
-        either = torch.stack([((a | b) & counted).flatten(1).sum(1) for a, b in masks]).float()
-        if tau == "batch":
-            both, either = (counts.sum(1, keepdim=True).expand_as(counts) for counts in (both, either))
-        # A side that neither mask has agrees about nothing; as IoU 1 it would lift tau, as 0 lower it.
-        occurs = either > 0
-        ious = both / either.clamp(min=1)
-        mean = ious.sum(0) / occurs.sum(0).clamp(min=1)
-        return torch.where(occurs.any(0), mean, torch.ones_like(mean))
 
 
 def background_loss(
@@ -137,7 +116,7 @@ def aamr_loss(
         ValueError: labels, saliency or valid differ in shape.
     """
     loss = Aamr(alpha=alpha, tau=tau, background=background)
-    return loss.terms(logits, Targets(pseudo_labels, saliency=saliency, valid=valid))["loss"]
+    return loss.terms(logits, Targets(pseudo_labels, planes={SALIENCY: saliency}, valid=valid))["loss"]
 
 
 def _checked(labels: Tensor, saliency: Tensor | None, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -161,7 +140,7 @@ class SaliencyBce(Loss):
     def terms(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """See :class:`~tagmask.contracts.loss.Loss`; 'segmentation' and 'saliency' are the two terms, unweighted."""
         labels, factors = targets.labels, targets.factors
-        saliency, valid = _checked(labels, targets.saliency, targets.valid)
+        saliency, valid = _checked(labels, targets.planes.get(SALIENCY), targets.valid)
         logits = listed(outputs)
         plain = summed_cross_entropy(logits, labels, targets.weights, factors)
         each = _summed_background_loss(logits, saliency, valid, self.background, factors)

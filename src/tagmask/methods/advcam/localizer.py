@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.localizer import Localizer, Trained
-from tagmask.contracts.method import Method
+from tagmask.contracts.localizer import ImageMaps, Localizer, Trained
 from tagmask.methods.cam.localizer import LinearView
 from tagmask.ops.views import Views, strided_size, sum_scales
+from tagmask.registry.field import MethodOf, by_name
+from tagmask.registry.method import Method
 from tagmask.types import UInt8Array
 
 _EPS = 1e-12
@@ -172,23 +172,23 @@ def steps_and_factors(scales: tuple[float, ...], steps: int, *, compensate: bool
 
 
 class AdvCam(Localizer, Climbing):
-    """Driver: climbs with the weights of ``seed``, a view method that is linear in the features."""
+    """Driver: climbs with the weights of ``inner``, a view method that is linear in the features."""
 
     name: ClassVar[str] = "advcam"
-    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    inner: Annotated[LinearView, MethodOf("localizer", Localizer)] = by_name("cam", formerly="seed")
     steps: Annotated[int, Field(ge=1)] = 27
     compensate: bool = False
     classes_at_once: Annotated[int, Field(ge=1)] = 4
 
-    @field_validator("seed")
+    @field_validator("inner")
     @classmethod
-    def _linear(cls, seed: Any) -> Any:
-        if not isinstance(seed, LinearView):
-            msg = f"advcam climbs the response of a linear view method, such as cam or recam; '{seed.name}' is not one"
+    def _linear(cls, inner: Localizer) -> Localizer:
+        if not isinstance(inner, LinearView):
+            msg = f"advcam climbs the response of a linear view method, such as cam or recam; '{inner.name}' is not one"
             raise ValueError(msg)
-        return seed
+        return inner
 
-    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> Tensor:
+    def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """See :meth:`Localizer.image_maps`."""
         ascending = Views(tuple(sorted(views.scales)), views.flip)
         plan = steps_and_factors(ascending.scales, self.steps, compensate=self.compensate)
@@ -198,12 +198,12 @@ class AdvCam(Localizer, Climbing):
         half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
         autocast = torch.is_autocast_enabled(device) and not half
         with torch.inference_mode(False), torch.autocast(device, enabled=autocast):
-            weights = self.seed.weights(trained.classifier).detach().clone()
+            weights = self.inner.weights(trained.classifier).detach().clone()
             per_scale = [
                 factor * self._scale(trained, pair.to(trained.device), weights, channels.clone(), steps)
                 for pair, (steps, factor) in zip(ascending.of(image), plan, strict=True)
             ]
-            return sum_scales(per_scale, strided_size((image.shape[0], image.shape[1])))
+            return ImageMaps(sum_scales(per_scale, strided_size((image.shape[0], image.shape[1]))))
 
     def _scale(self, trained: Trained, pair: Tensor, weights: Tensor, channels: Tensor, steps: int) -> Tensor:
         """[K, h, w] of one scale, a few classes at a time: each keeps every layer's activations for its gradient."""

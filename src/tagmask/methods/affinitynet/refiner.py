@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from tagmask.backbones.build import Backbone
 from tagmask.contracts.optimizer import OptimizerSettings
-from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.contracts.refiner import RefineRequest
+from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.methods.affinitynet.losses import (
     affinity_labels,
     affinity_loss,
@@ -91,14 +92,14 @@ class AffinityNet(TrainableRefiner):
         """The backbone, which learns too, and what joins its stages."""
         return AffinityNetwork(backbone, freeze=self.freeze)
 
-    def targets(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> UInt8Array:
+    def targets(self, request: RefineRequest) -> UInt8Array:
         """Probabilities of two CRFs in 1/255: uint8 [2 (K + 1), H, W], those with ``alpha_low`` first.
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
+        image, maps = request.image, request.maps
         check_maps(image, maps)
-        del classes  # pairs are drawn within an image: the planes' numbers do
         small = resize_image(image, self.working_size(image, 1.0))
         full = upsample_maps(maps, (small.shape[0], small.shape[1])).cpu().clamp(0, 1) ** self.power
         highest = full.amax(dim=0, keepdim=True) if len(full) else full.new_zeros((1, *full.shape[1:]))
@@ -138,7 +139,7 @@ class AffinityNet(TrainableRefiner):
         return TrainedAffinityNet(self, network, device)
 
 
-class TrainedAffinityNet:
+class TrainedAffinityNet(TrainedRefiner):
     """AffinityNet's inference on one image: affinities, then the walk of background and maps over them."""
 
     def __init__(self, settings: AffinityNet, network: AffinityNetwork, device: torch.device | str = "cpu") -> None:
@@ -169,12 +170,13 @@ class TrainedAffinityNet:
         cut = padded[..., : size[0], : size[1]]
         return functional.adaptive_avg_pool2d(cut, (maps.shape[1], maps.shape[2]))[0]
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+    def refine(self, request: RefineRequest) -> Tensor:
         """Refined maps: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> the same shape in [0, 1].
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
+        image, maps = request.image, request.maps
         check_maps(image, maps)
         if not maps.any():
             return maps.clone()

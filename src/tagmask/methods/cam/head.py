@@ -6,6 +6,7 @@ property class activation maps rely on (docs/methods/cam.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.backbones.neck import xavier
-from tagmask.contracts.head import Head
-from tagmask.contracts.method import LATER
+from tagmask.contracts.head import Head, HeadModule
+from tagmask.registry.method import LATER
 
 
 class GapHead(Head):
@@ -35,7 +36,7 @@ class GapHead(Head):
         return GapClassifier(channels, n_classes, dropout=self.dropout, init_std=self.init_std, bias=self.bias)
 
 
-class GapClassifier(nn.Module):
+class GapClassifier(HeadModule):
     """features [B, D, h, w] -> logits [B, C]; ``class_weights`` is [C, D]."""
 
     def __init__(
@@ -73,7 +74,7 @@ class GapClassifier(nn.Module):
         dropped = functional.dropout(features, self.dropout, training=self.training)
         return self.weight(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1), {}
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Multi-label soft margin: mean over classes, then over the batch. ``tags`` is multi-hot [B, C]."""
         del extras
         return {"loss": functional.multilabel_soft_margin_loss(logits, tags)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.contracts.localizer import Trained, ViewLocalizer
-from tagmask.contracts.method import LATER
+from tagmask.registry.method import LATER
 from tagmask.types import ClassifierOutput
 
 

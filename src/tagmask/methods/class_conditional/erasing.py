@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.method import Method
+from tagmask.registry.method import Method
 
 MaskGeometry = Literal["correct", "reference"]
 

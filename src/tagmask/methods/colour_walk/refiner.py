@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.method import Method
+from tagmask.contracts.refiner import MapRefiner, RefineRequest
 from tagmask.ops.maps import check_maps, divide_by_peaks
 from tagmask.ops.pixel_pairs import stencil_offsets
 from tagmask.ops.random_walk import stencil_walk
@@ -101,22 +101,22 @@ def colour_walk(
     return divide_by_peaks(stencil_walk(maps**power, weights, radius=radius, steps=steps))
 
 
-class ColourWalk(Method):
+class ColourWalk(MapRefiner):
     """Refiner of maps: :func:`colour_walk` with these settings."""
 
     name: ClassVar[str] = "colour_walk"
-    makes: ClassVar[str] = "maps"
 
     radius: Annotated[int, Field(ge=2, le=20)] = 5
     sigma: Annotated[float, Field(gt=0, le=2)] = 0.03
     steps: Annotated[int, Field(ge=0, le=4096)] = 64
     power: Annotated[float, Field(gt=0, le=10)] = 1.0
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+    def refine(self, request: RefineRequest) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1].
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
+        image, maps = request.image, request.maps
         check_maps(image, maps)
         return colour_walk(maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power)

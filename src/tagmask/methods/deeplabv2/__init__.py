@@ -1,6 +1,6 @@
 """DeepLabV2 with its multi-scale head. Chen et al., TPAMI 2018."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

@@ -24,8 +24,7 @@ from torch.nn import functional
 from tagmask.backbones.build import classifier_backbone, create_timm, not_the_backbone
 from tagmask.backbones.installed import no_package
 from tagmask.contracts.encoder_network import Weights
-from tagmask.contracts.method import Method
-from tagmask.contracts.network import Coarse, SegmentationModel
+from tagmask.contracts.network import Coarse, Network, SegmentationModel
 from tagmask.errors import InputError
 from tagmask.ops.transforms import MEAN, STD
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
@@ -202,7 +201,7 @@ def _smaller(images: Tensor, scale: float) -> Tensor:
     return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-class DeepLabV2(Method):
+class DeepLabV2(Network):
     """DeepLabV2 on ResNet-101 (``depth``: 14, 26 or 50 for less), maximum over the scales 1, 0.5 and 0.75.
 
     ``weights``: a local file with the published names (``layout: caffe``) or with torchvision's (``layout:
@@ -226,6 +225,11 @@ class DeepLabV2(Method):
             msg = f"weights: {self.weights} are made for layout: torchvision; Caffe's layout takes a local file"
             raise ValueError(msg)
         return self
+
+    @property
+    def starts_from_classifier(self) -> bool:
+        """See :class:`Network`."""
+        return self.weights == "classifier"
 
     def build(self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None) -> SegmentationModel:
         """The network with ``n_labels`` = C + 1 outputs; ``classifier`` is the file behind 'classifier'.

@@ -1,6 +1,6 @@
 """DeepLabV3+ on any timm encoder. Chen et al., ECCV 2018."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

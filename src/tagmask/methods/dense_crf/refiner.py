@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.method import Method
+from tagmask.contracts.refiner import MapRefiner, RefineRequest
 from tagmask.methods.dense_crf.mean_field import Backend, Pairwise, mean_field
 from tagmask.ops.maps import check_maps, upsample_maps
 from tagmask.ops.transforms import resize_image, scaled_size
@@ -198,7 +198,7 @@ def dense_crf_maps(
     return result
 
 
-class DenseCrf(Method):
+class DenseCrf(MapRefiner):
     """Refiner of maps: background beside the maps, :func:`dense_crf` on the image, averaged back to the maps' grid.
 
     The background plane is (1 - highest map) ^ alpha (``background: power``), or the constant ``level``
@@ -209,7 +209,6 @@ class DenseCrf(Method):
     """
 
     name: ClassVar[str] = "dense_crf"
-    makes: ClassVar[str] = "maps"
 
     preset: Literal["psa", "irn_labels", "deeplab"] | None = None
     power: Annotated[float, Field(gt=0, le=10)] = 1.0
@@ -253,12 +252,13 @@ class DenseCrf(Method):
         full = upsample_maps(maps, (small.shape[0], small.shape[1]))
         return dense_crf_maps(small, full, **background, **self.inference())
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+    def refine(self, request: RefineRequest) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> [K, h, w] in [0, 1].
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
+        image, maps = request.image, request.maps
         q = self.probabilities(image, maps)[1:]
         if not len(maps):
             return maps.clone()

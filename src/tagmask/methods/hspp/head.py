@@ -7,7 +7,7 @@ of the bins of several grids, and the plain mean: each part of the image has to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.contracts.head import Head
+from tagmask.contracts.head import Head, HeadModule
 
 
 def hspp(
@@ -95,7 +95,7 @@ class HsppHead(Head):
         return HsppClassifier(channels, n_classes, self)
 
 
-class HsppClassifier(nn.Module):
+class HsppClassifier(HeadModule):
     """features [B, D, h, w] -> logits [B, C]; ``class_weights`` is [C, D].
 
     HSPP only trains: maps are the class responses as everywhere, though their mean is no longer the logit.
@@ -122,7 +122,7 @@ class HsppClassifier(nn.Module):
         dropped = functional.dropout(pooled, settings.dropout, training=self.training)
         return self.weight(dropped[:, :, None, None]).flatten(1), {}
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Multi-label soft margin: mean over classes, then over the batch. ``tags`` is multi-hot [B, C]."""
         del extras
         return {"loss": functional.multilabel_soft_margin_loss(logits, tags)}

@@ -10,36 +10,17 @@ pairs of class and centroid that cannot exceed the background are not stretched 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tagmask.contracts.refiner import Instance, Instances
 from tagmask.ops.maps import upsample_maps
-from tagmask.types import BACKGROUND, UInt8Array
+from tagmask.types import BACKGROUND
 
 MOST = 254  # ids of an 8-bit mask
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One object: its number in the mask, mask label, highest refined map value, pixels, box (y0, x0, y1, x1)."""
-
-    id: int
-    label: int
-    score: float
-    area: int
-    box: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Instances:
-    """Objects of one image by falling score; ``ids`` uint8 [H, W] holds their numbers, 0 elsewhere."""
-
-    ids: UInt8Array
-    found: tuple[Instance, ...]
 
 
 def find_centroids(displacement: Tensor, *, iterations: int = 300) -> Tensor:

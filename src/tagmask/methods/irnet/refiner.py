@@ -25,9 +25,10 @@ from torch.nn import functional
 
 from tagmask.backbones.build import Backbone
 from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
-from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.contracts.refiner import Instances, RefineRequest
+from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.methods.dense_crf.refiner import dense_crf_labels
-from tagmask.methods.irnet.instances import Instances, cluster_centroids, find_centroids, instance_masks, split_maps
+from tagmask.methods.irnet.instances import cluster_centroids, find_centroids, instance_masks, split_maps
 from tagmask.methods.irnet.labels import ir_labels
 from tagmask.methods.irnet.losses import boundary_probability, irnet_losses, labels_on_grid
 from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
@@ -84,8 +85,9 @@ class IRNet(TrainableRefiner):
         """The backbone, which stays as it is, and the branches."""
         return IRNetwork(backbone, displacement=self.displacement or self.instances)
 
-    def targets(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> UInt8Array:
+    def targets(self, request: RefineRequest) -> UInt8Array:
         """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
+        image, maps, classes = request.image, request.maps, request.classes
         check_image(image)
         size = image.shape[0], image.shape[1]
         small = resize_image(image, scaled_size(size, min(1.0, (self.crf_max_pixels / (size[0] * size[1])) ** 0.5)))
@@ -139,7 +141,7 @@ def _field(network: IRNetwork, pixels: Tensor) -> Tensor:
     return field
 
 
-class TrainedIRNet:
+class TrainedIRNet(TrainedRefiner):
     """IRNet's inference on one image: boundaries, then the walk of the maps inside them."""
 
     def __init__(self, settings: IRNet, network: IRNetwork, device: torch.device | str = "cpu") -> None:
@@ -161,7 +163,7 @@ class TrainedIRNet:
         boundary = boundary_probability(edge[0, 0].float(), mirrored[0, 0].float(), size)
         return boundary, None if field is None else field[0, :, : size[0], : size[1]].float()
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+    def refine(self, request: RefineRequest) -> Tensor:
         """Refined maps: uint8 [H, W, 3] and [K, h, w] in [0, 1] -> the same shape in [0, 1].
 
         All maps are divided by their common maximum. Boundaries are stretched to another grid than the network's.
@@ -169,6 +171,7 @@ class TrainedIRNet:
         Raises:
             ValueError: not a uint8 RGB image, or maps that cannot be its or are not finite.
         """
+        image, maps = request.image, request.maps
         check_maps(image, maps)
         if not maps.any():
             return maps.clone()
@@ -178,12 +181,13 @@ class TrainedIRNet:
         peak = walked.max()
         return walked / torch.where(peak > 0, peak, 1)
 
-    def instances(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> Instances:
+    def instances(self, request: RefineRequest) -> Instances:
         """Objects of one image: uint8 [H, W, 3], [K, h, w] in [0, 1], int64 [K] mask labels.
 
         Raises:
             ValueError: as :meth:`refine`, or the displacement branch was not trained.
         """
+        image, maps, classes = request.image, request.maps, request.classes
         check_maps(image, maps)
         size = image.shape[0], image.shape[1]
         edge, field = self.predictions(image)

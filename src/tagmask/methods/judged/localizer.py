@@ -8,17 +8,16 @@ second method's maps, so that the class of a pixel is the second one's choice. W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer
+from tagmask.contracts.localizer import Localizer, Trained, ViewLocalizer, ViewLocalizerField
 from tagmask.contracts.polisher import resize
 from tagmask.ops.views import normalize_maps
+from tagmask.registry.field import by_name
 from tagmask.types import ClassifierOutput
 
 
@@ -44,16 +43,16 @@ def judged_maps(maps: Tensor, judges: Tensor) -> Tensor:
 
 
 class Judged(ViewLocalizer):
-    """Settings: ``seed`` finds the objects, ``judge`` decides between the classes; both are view methods."""
+    """Settings: ``inner`` finds the objects, ``judge`` decides between the classes; both are view methods."""
 
     name: ClassVar[str] = "judged"
     classwise: ClassVar[bool] = False  # that is the point
-    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
-    judge: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    inner: ViewLocalizerField = by_name("cam", formerly="seed")
+    judge: ViewLocalizerField = by_name("cam")
 
-    @field_validator("seed", "judge")
+    @field_validator("inner", "judge")
     @classmethod
-    def _view_methods(cls, part: Any) -> Any:
+    def _view_methods(cls, part: Localizer) -> Localizer:
         if not isinstance(part, ViewLocalizer):
             msg = f"judged takes view methods, such as cam, ssa or lpcam; '{part.name}' is not one"
             raise ValueError(msg)
@@ -63,27 +62,22 @@ class Judged(ViewLocalizer):
     def _learn_once(self) -> Judged:
         """What a localizer learns is kept by its name."""
         learners = {part.name: part for part in self.judge.parts() if part.learns}
-        for part in self.seed.parts():
+        for part in self.inner.parts():
             if part.learns and learners.get(part.name, part) != part:
-                msg = f"judged: '{part.name}' stands in seed and judge, and their settings differ; it learns only once"
+                msg = f"judged: '{part.name}' stands in inner and judge, and their settings differ; it learns only once"
                 raise ValueError(msg)
         return self
-
-    def parts(self) -> Iterator[Localizer]:
-        """This localizer and those it works on, outermost first."""
-        yield from super().parts()
-        yield from self.judge.parts()
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.view_maps`."""
         return judged_maps(
-            self.seed.view_maps(trained, output, channels).float(),
+            self.inner.view_maps(trained, output, channels).float(),
             self.judge.view_maps(trained, output, channels).float(),
         )
 
     def scale_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.scale_maps`: each part merges the flips as it does alone."""
         return judged_maps(
-            self.seed.scale_maps(trained, output, channels).float(),
+            self.inner.scale_maps(trained, output, channels).float(),
             self.judge.scale_maps(trained, output, channels).float(),
         )

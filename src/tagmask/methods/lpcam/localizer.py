@@ -8,19 +8,19 @@ their cluster centres are the prototypes. They come down to one vector per class
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from tagmask.contracts.building import AS_METHOD, method_of
 from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir, Sample
-from tagmask.contracts.localizer import Choice, Localizer, Trained, ViewLocalizer
+from tagmask.contracts.localizer import Choice, Localizer, Trained, ViewLocalizer, ViewLocalizerField
 from tagmask.methods.lpcam.prototypes import Posterior, class_vector, kept, prototype_scores, split_positions
 from tagmask.ops.kmeans import Centre, cosine_kmeans, unit
 from tagmask.ops.views import Views, image_and_mirror, merge_scales
+from tagmask.registry.field import by_name
 from tagmask.types import ClassifierOutput, UInt8Array
 
 #: Seed of the published draw of COCO images.
@@ -65,18 +65,18 @@ class Lpcam(ViewLocalizer):
     tolerance: Annotated[float, Field(gt=0)] = 5.0
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     features_per_class: Annotated[int, Field(ge=1)] = 4096
-    seed: Annotated[Any, method_of("localizer"), AS_METHOD] = Field("cam", validate_default=True)
+    inner: ViewLocalizerField = by_name("cam", formerly="seed")
 
-    @field_validator("seed")
+    @field_validator("inner")
     @classmethod
-    def _makes_masks(cls, seed: Localizer) -> Localizer:
-        if not isinstance(seed, ViewLocalizer):
-            msg = f"lpcam learns from the maps of a view method, such as cam; '{seed.name}' is none"
+    def _makes_masks(cls, inner: Localizer) -> Localizer:
+        if not isinstance(inner, ViewLocalizer):
+            msg = f"lpcam learns from the maps of a view method, such as cam; '{inner.name}' is none"
             raise ValueError(msg)
-        if any(part.name == cls.name for part in seed.parts()):
+        if any(part.name == cls.name for part in inner.parts()):
             msg = "lpcam cannot learn from the maps of another lpcam: a run keeps the prototypes of one"
             raise ValueError(msg)
-        return seed
+        return inner
 
     @model_validator(mode="after")
     def _has_room(self) -> Lpcam:
@@ -100,7 +100,7 @@ class Lpcam(ViewLocalizer):
         with torch.autocast(merged.device.type, enabled=False):  # a small difference of large cosines
             maps = torch.einsum("dhw,kd->khw", unit(merged, dim=0), vectors).relu()
         if not bool(has_vector.all()):
-            plain = self.seed.scale_maps(trained, output, channels).float()
+            plain = self.inner.scale_maps(trained, output, channels).float()
             maps = torch.where(has_vector[:, None, None], maps, plain)
         # The sum belongs to both views; each frame gets it, so whoever merges views finds them as usual.
         return maps[None] if len(features) == 1 else torch.stack([maps, maps.flip(-1)])
@@ -132,7 +132,7 @@ class Lpcam(ViewLocalizer):
         features: Tensor | None = None
         for scale, pair in zip(views.scales, views.of(image), strict=True):
             output = trained.look(pair)
-            per_scale.append(self.seed.scale_maps(trained, output, channels).float())
+            per_scale.append(self.inner.scale_maps(trained, output, channels).float())
             if scale == 1:
                 features = output.features[0]
         if features is None:
@@ -186,7 +186,7 @@ class Lpcam(ViewLocalizer):
             if around is not None and len(around.keys)
             else f"no training image gave a feature with a map above tau {self.tau} for it"
         )
-        return f"{name} has no prototypes, because {why}; its maps are those of {self.seed.name}"
+        return f"{name} has no prototypes, because {why}; its maps are those of {self.inner.name}"
 
     def _centres(
         self, held: Sample, group: int, seed: int, what: str, name: str, notes: list[tuple[str, str]]

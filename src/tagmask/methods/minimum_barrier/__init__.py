@@ -1,6 +1,6 @@
 """Minimum barrier saliency. Zhang et al., ICCV 2015."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

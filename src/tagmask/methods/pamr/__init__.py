@@ -1,6 +1,6 @@
 """PAMR: pixel-adaptive mask refinement. Araslanov & Roth, CVPR 2020."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

@@ -17,10 +17,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.method import Method
+from tagmask.contracts.refiner import MapRefiner, RefineRequest
 from tagmask.ops.maps import check_maps, divide_by_peaks
 from tagmask.ops.transforms import reduced_to
-from tagmask.types import UInt8Array
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 _TILE = 1 << 17  # values of the sum that a CPU's cache keeps over all neighbours
@@ -129,7 +128,7 @@ def pamr(image: Tensor, masks: Tensor, *, iterations: int = 10, dilations: Seque
     return resized.to(masks.dtype)
 
 
-class Pamr(Method):
+class Pamr(MapRefiner):
     """Refiner of maps: :func:`pamr` on the image, averaged back over the cells of the maps' grid.
 
     A larger image is first reduced to ``max_side`` (or to the maps' grid, where that is larger): memory and time
@@ -137,18 +136,18 @@ class Pamr(Method):
     """
 
     name: ClassVar[str] = "pamr"
-    makes: ClassVar[str] = "maps"
 
     iterations: Annotated[int, Field(ge=0, le=1000)] = 10
     dilations: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] = DILATIONS
     max_side: Annotated[int, Field(ge=16, le=4096)] = 512
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
+    def refine(self, request: RefineRequest) -> Tensor:
         """Refined maps of one image: uint8 [H, W, 3] and [K, h, w] -> [K, h, w] in [0, 1], each divided by its maximum.
 
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
+        image, maps = request.image, request.maps
         check_maps(image, maps)
         if not len(maps):
             return maps.clone()

@@ -1,6 +1,6 @@
 """ReCAM: class re-activation by a second, softmax classifier. Chen et al., CVPR 2022."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

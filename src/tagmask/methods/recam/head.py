@@ -11,15 +11,15 @@ label, and lets a second classifier tell the classes apart by softmax cross entr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.head import Head
+from tagmask.contracts.head import Head, HeadField, HeadModule
+from tagmask.registry.field import by_name
 
 
 def positive_channels(tags: Tensor) -> Tensor:
@@ -129,15 +129,15 @@ class RecamHead(Head):
 
     name: ClassVar[str] = "recam"
     provides: ClassVar[frozenset[str]] = frozenset({"second_weights"})
-    inner: Annotated[Any, method_of("head"), AS_METHOD] = Field("gap", validate_default=True)
+    inner: HeadField = by_name("gap")
     weight: Annotated[float, Field(ge=0)] = 1.0
     detach_masks: bool = False
     init_std: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("inner")
     @classmethod
-    def _is_a_head(cls, value: Any) -> Any:
-        if isinstance(value, Head) and any(part.name == cls.name for part in value.parts()):
+    def _is_a_head(cls, value: Head) -> Head:
+        if any(part.name == cls.name for part in value.parts()):
             msg = "recam cannot go around another recam"
             raise ValueError(msg)
         return value
@@ -150,12 +150,14 @@ class RecamHead(Head):
         )
 
 
-class RecamClassifier(nn.Module):
+class RecamClassifier(HeadModule):
     """The inner head and a second 1x1 convolution, which is in use while training only."""
+
+    provides: ClassVar[frozenset[str]] = RecamHead.provides
 
     def __init__(
         self,
-        inner: Any,
+        inner: HeadModule,
         channels: int,
         n_classes: int,
         *,
@@ -180,6 +182,10 @@ class RecamClassifier(nn.Module):
     def second_weights(self) -> Tensor:
         """Weights w' [C, D] of the second classifier."""
         return self.second.weight.flatten(1)
+
+    def wrapped(self) -> HeadModule:
+        """The inner head."""
+        return self.inner
 
     def forward(self, features: Tensor, tags: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The inner head's logits; in training, extras with the second logits of the positive classes.

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from tagmask.contracts.head import part_with
 from tagmask.methods.cam.localizer import LinearView
 
 Weights = Literal["w", "w2", "sum", "product", "agreement"]
@@ -59,5 +58,5 @@ class Recam(LinearView):
 
     def weights(self, classifier: Any) -> Tensor:
         """w, w' or what they are combined to, float32 [C, D]."""
-        part = part_with(classifier.head, "second_weights")
+        part = classifier.head.part_with("second_weights")
         return reactivation_weights(part.class_weights.float(), part.second_weights.float(), self.class_weights)

@@ -1,6 +1,6 @@
 """Saliency maps of another program, read from a folder."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

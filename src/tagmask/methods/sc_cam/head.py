@@ -2,22 +2,23 @@
 
 Chang, Wang, Hung, Piramuthu, Tsai, Yang, "Weakly-Supervised Semantic Segmentation via Sub-category Exploration",
 CVPR 2020; docs/methods/sc-cam.md. What tells dogs from cats is a muzzle; what tells one kind of dogs from another is
-the rest of the dog. The sub-labels come with the images, see ``subcategories``.
+the rest of the dog. The sub-labels come with the images, see ``preparation``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.head import Head
+from tagmask.contracts.head import Head, HeadField, HeadModule
+from tagmask.contracts.preparation import Preparation
 from tagmask.errors import RecipeError
-
-SUBCATEGORIES = "subcategories"
+from tagmask.methods.sc_cam.preparation import SUBCATEGORIES, Subcategories
+from tagmask.registry.field import by_name
 
 
 class SubcategoryHead(Head):
@@ -25,8 +26,7 @@ class SubcategoryHead(Head):
 
     name: ClassVar[str] = "subcategory"
     provides: ClassVar[frozenset[str]] = frozenset({"subcategory_weights"})
-    needs: ClassVar[frozenset[str]] = frozenset({SUBCATEGORIES})
-    inner: Annotated[Any, method_of("head"), AS_METHOD] = Field("gap", validate_default=True)
+    inner: HeadField = by_name("gap")
     clusters: Annotated[int, Field(ge=1)] = 10
     weight: Annotated[float, Field(ge=0)] = 5.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -34,19 +34,25 @@ class SubcategoryHead(Head):
 
     @field_validator("inner")
     @classmethod
-    def _is_a_head(cls, value: Any) -> Any:
-        if isinstance(value, Head) and any(part.name == cls.name for part in value.parts()):
+    def _is_a_head(cls, value: Head) -> Head:
+        if any(part.name == cls.name for part in value.parts()):
             msg = "subcategory cannot go around another subcategory"
             raise ValueError(msg)
         return value
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """Clusters of the features of the classifier trained before."""
+        return (Subcategories(self.clusters),)
 
     def build(self, channels: int, n_classes: int) -> SubcategoryClassifier:
         """The head's module for D = ``channels`` and C = ``n_classes``."""
         return SubcategoryClassifier(channels, n_classes, self)
 
 
-class SubcategoryClassifier(nn.Module):
+class SubcategoryClassifier(HeadModule):
     """features [B, D, h, w] -> logits [B, C] of the inner head; in training also those of C * k sub-categories."""
+
+    provides: ClassVar[frozenset[str]] = SubcategoryHead.provides
 
     def __init__(self, channels: int, n_classes: int, settings: SubcategoryHead) -> None:
         super().__init__()
@@ -67,6 +73,10 @@ class SubcategoryClassifier(nn.Module):
         """Weights [C * k, D]; rows k * c to k * c + k - 1 are those of class c."""
         return self.subcategory.weight.flatten(1)
 
+    def wrapped(self) -> HeadModule:
+        """The inner head."""
+        return self.inner
+
     def forward(self, features: Tensor, tags: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits [B, C]; in training also ``subcategory_logits`` [B, C * k]."""
         logits, extras = self.inner(features, tags)
@@ -77,7 +87,7 @@ class SubcategoryClassifier(nn.Module):
         found = self.subcategory(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1)
         return logits, {**extras, "subcategory_logits": found}
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inner head's loss (``parent``) + weight * multi-label soft margin of the sub-categories.
 
         ``extras['subcategories']`` is multi-hot [B, C * k].

@@ -6,6 +6,7 @@ target (docs/methods/recam.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -53,7 +54,7 @@ class SoftmaxCeClassifier(GapClassifier):
 
     only_single = False
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :func:`softmax_tag_loss`; ``tags`` is multi-hot [B, C]."""
         del extras
         return {"loss": softmax_tag_loss(logits, tags, only_single=self.only_single)}

@@ -11,6 +11,7 @@ image with several tags counts the mean over them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -82,7 +83,7 @@ class RestrictedClassifier(GapClassifier):
         class_maps = self.weight(functional.dropout(features, self.dropout, training=True))
         return class_maps.mean(dim=(2, 3)), {CLASS_MAPS: class_maps}
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Softmax cross entropy, and the restricted activation once it has begun; ``tags`` is multi-hot [B, C]."""
         classes = softmax_tag_loss(logits, tags)
         if self.training:

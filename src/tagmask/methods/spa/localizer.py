@@ -36,7 +36,7 @@ class Scg(Polisher):
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.view_maps`; each map is in [0, 1]."""
-        seeds, stages = self.seeds_and_features(trained, output, channels)
+        seeds, stages = self.inner_maps_and_features(trained, output, channels)
         views = [self._polished(maps, [features[view] for features in stages]) for view, maps in enumerate(seeds)]
         return torch.stack(views)
 

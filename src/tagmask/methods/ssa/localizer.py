@@ -92,7 +92,7 @@ def guided(seeds: Tensor, stages: Sequence[Polish], guidance: Guidance, spread: 
 
 
 class Ssa(Polisher):
-    """Settings of SSA; ``seed`` and ``stages`` are those of every polisher."""
+    """Settings of SSA; ``inner`` and ``stages`` are those of every polisher."""
 
     name: ClassVar[str] = "ssa"
     blocks: Blocks = 2
@@ -122,7 +122,7 @@ class Ssa(Polisher):
         self, trained: Trained, output: ClassifierOutput, channels: Tensor
     ) -> tuple[Tensor, list[Polish]]:
         """Seeds [B, K, h, w], and what polishes such maps by each stage."""
-        seeds, features = self.seeds_and_features(trained, output, channels)
+        seeds, features = self.inner_maps_and_features(trained, output, channels)
         return seeds, [self._polisher(own) for own in features]
 
     def _polisher(self, features: Tensor) -> Polish:

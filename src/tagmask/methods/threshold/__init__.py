@@ -1,6 +1,6 @@
 """Background thresholds, fixed or chosen without masks."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

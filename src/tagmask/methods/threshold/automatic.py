@@ -26,7 +26,7 @@ of images agree to the bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -176,6 +176,45 @@ def outline_guide(maps: Tensor, image: UInt8Array) -> Tensor:
     Sigma and length of the walk are the middle of what held on MSRC and PartsWorld (docs/methods/threshold.md).
     """
     return colour_walk(maps, image, sigma=0.02, steps=128)
+
+
+class MapStatistic:
+    """What the refine stage chooses a threshold with: :class:`AutoThreshold` on maps at their own size.
+
+    ``outlined``: refiners have drawn the maps to the outlines. Others need a guide that is, see the module.
+    """
+
+    _TITLES: ClassVar[dict[str, str]] = {
+        "variance": "variance explained by colour",
+        "information": "colour mutual information",
+    }
+
+    def __init__(self, *, outlined: bool) -> None:
+        self.outlined, self.statistic = outlined, AutoThreshold()
+
+    def update(self, image: UInt8Array, maps: Tensor) -> None:
+        """Count one image, uint8 [h, w, 3] on the grid of its maps [K, h, w] in [0, 1].
+
+        Raises:
+            DataError, ValueError: maps that are not finite or do not fit.
+        """
+        self.statistic.update(image, maps, guide=None if self.outlined else outline_guide(maps, image))
+
+    def merge(self, other: MapStatistic) -> None:
+        """Count what another process counted."""
+        self.statistic.merge(other.statistic)
+
+    def choose(self) -> float:
+        """See :meth:`AutoThreshold.choose`."""
+        return self.statistic.choose()
+
+    def record(self) -> dict[str, Any]:
+        """Kind and curve of the statistic, as JSON values."""
+        curve = {
+            "thresholds": [float(t) for t in self.statistic.thresholds],
+            "statistic": [round(float(v), 6) for v in self.statistic.curve()],
+        }
+        return {"statistic": self._TITLES[self.statistic.statistic], "curve": curve}
 
 
 def colour_bins(image: UInt8Array, levels: int) -> NDArray[np.int64]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from tagmask.contracts.method import Method
+from tagmask.contracts.labeller import Labeller, LabelRequest
 from tagmask.errors import DataError
+from tagmask.methods.threshold.automatic import MapStatistic
 from tagmask.ops.maps import maps_to_labels, upsample_maps
 from tagmask.types import UInt8Array
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Threshold(Method):
+class Threshold(Labeller):
     """A pixel is foreground iff a map exceeds its threshold; ``auto`` chooses it without masks.
 
     ``per_class`` gives classes, by name, thresholds of their own in place of ``value``. ``band`` makes pixels whose
@@ -26,7 +26,6 @@ class Threshold(Method):
     """
 
     name: ClassVar[str] = "threshold"
-    makes: ClassVar[str] = "labels"
 
     value: Fraction | Literal["auto"] = "auto"
     band: Annotated[float, Field(ge=0, lt=0.5)] | tuple[Fraction, Fraction] = 0.0
@@ -37,28 +36,28 @@ class Threshold(Method):
         """How far the band reaches below and above the threshold."""
         return self.band if isinstance(self.band, tuple) else (self.band, self.band)
 
-    def labels(
-        self, maps: Tensor, classes: Tensor, size: tuple[int, int], threshold: float | Sequence[float]
-    ) -> UInt8Array:
-        """Pseudo mask of one image.
+    @property
+    def background(self) -> float | Literal["auto"]:
+        """See :class:`Labeller`."""
+        return self.value
 
-        Args:
-            maps: [K, h, w] in [0, 1].
-            classes: int64 [K] mask labels (1..C).
-            size: (H, W) of the image.
-            threshold: the fixed or chosen value, or one for each map.
+    @property
+    def class_values(self) -> Mapping[str, float]:
+        """See :class:`Labeller`."""
+        return self.per_class
 
-        Returns:
-            uint8 [H, W]: 0, labels of ``classes``, 255 inside the band.
+    def statistic(self, *, outlined: bool) -> MapStatistic:
+        """See :class:`Labeller`."""
+        return MapStatistic(outlined=outlined)
 
-        Raises:
-            DataError: maps that are not finite, or shapes that do not fit.
-        """
-        if not torch.isfinite(maps).all():
+    def labels(self, request: LabelRequest) -> UInt8Array:
+        """See :meth:`Labeller.labels`."""
+        if not torch.isfinite(request.maps).all():
             msg = "threshold: maps must be finite, got NaN or infinity"
             raise DataError(msg)
-        full, level = upsample_maps(maps, size), torch.as_tensor(threshold, dtype=torch.float32).numpy()
+        full = upsample_maps(request.maps, request.size)
+        level = torch.as_tensor(request.threshold, dtype=torch.float32).numpy()
         below, above = self.margins
         if not below and not above:
-            return maps_to_labels(full, classes, level)
-        return maps_to_labels(full, classes, ((level - below).clip(0, 1), (level + above).clip(0, 1)))
+            return maps_to_labels(full, request.classes, level)
+        return maps_to_labels(full, request.classes, ((level - below).clip(0, 1), (level + above).clip(0, 1)))

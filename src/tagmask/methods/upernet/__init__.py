@@ -1,6 +1,6 @@
 """UPerNet on Swin or any timm encoder. Xiao et al., ECCV 2018."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

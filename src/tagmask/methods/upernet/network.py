@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.contracts.encoder_network import EncoderNetwork
-from tagmask.contracts.network import SegmentationModel
+from tagmask.contracts.network import Coarse, SegmentationModel, smp_coarse
 
 
 class UPerNet(EncoderNetwork):
@@ -86,3 +86,7 @@ class _Pyramid(nn.Module):
             return logits
         beside = functional.interpolate(self.auxiliary(third), size=images.shape[-2:], mode="bilinear")
         return logits, beside
+
+    def coarse(self, images: Tensor) -> Coarse | None:
+        """See :class:`~tagmask.contracts.network.GivesCoarse`."""
+        return smp_coarse(self, images)

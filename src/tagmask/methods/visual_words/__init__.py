@@ -1,6 +1,6 @@
 """Visual word encoder (VWE). Ru et al., IJCAI 2021."""
 
-from tagmask.contracts.declaration import Declaration
+from tagmask.registry.declaration import Declaration
 
 METHODS = (
     Declaration(

@@ -7,15 +7,16 @@ must tell from the image which words occur in it: to do that it has to keep deta
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.contracts.building import AS_METHOD, method_of
-from tagmask.contracts.head import Head
+from tagmask.contracts.head import Head, HeadField, HeadModule
+from tagmask.registry.field import by_name
 
 
 def word_similarity(features: Tensor, codebook: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class VisualWordsHead(Head):
 
     name: ClassVar[str] = "visual_words"
     provides: ClassVar[frozenset[str]] = frozenset({"codebook", "word_weights"})
-    inner: Annotated[Any, method_of("head"), AS_METHOD] = Field("gap", validate_default=True)
+    inner: HeadField = by_name("gap")
     words: Annotated[int, Field(ge=2)] = 256
     frequency: Literal["mean", "sum"] = "sum"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -73,10 +74,7 @@ class VisualWordsHead(Head):
 
     @field_validator("inner")
     @classmethod
-    def _a_head_without_words(cls, inner: Any) -> Any:
-        if not isinstance(inner, Head):
-            msg = f"inner must be a head of tagmask, not {type(inner).__name__}"
-            raise ValueError(msg)
+    def _a_head_without_words(cls, inner: Head) -> Head:
         if cls.provides & inner.offers():
             msg = f"inner '{inner.name}' has visual words already"
             raise ValueError(msg)
@@ -87,12 +85,14 @@ class VisualWordsHead(Head):
         return VisualWordsClassifier(channels, n_classes, self)
 
 
-class VisualWordsClassifier(nn.Module):
+class VisualWordsClassifier(HeadModule):
     """features [B, D, h, w] -> logits [B, C] of the inner head; the words take part in training only.
 
     ``codebook`` [K, D]; ``word_weights`` [C, K] turn word frequencies into class logits; ``positions``: h * w of the
     last training view, which a response summed over positions is to be compared with.
     """
+
+    provides: ClassVar[frozenset[str]] = VisualWordsHead.provides
 
     positions: Tensor
 
@@ -126,6 +126,10 @@ class VisualWordsClassifier(nn.Module):
         """Soft assignment float32 [B, K, h, w] of the positions to the words."""
         return visual_words(features, self.codebook, temperature=self.settings.temperature)[0]
 
+    def wrapped(self) -> HeadModule:
+        """The inner head."""
+        return self.inner
+
     def forward(self, features: Tensor, tags: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits [B, C]; in training also what the losses of the words need."""
         logits, extras = self.inner(features, tags)
@@ -146,7 +150,7 @@ class VisualWordsClassifier(nn.Module):
         }
         return logits, {**extras, **words}
 
-    def losses(self, logits: Tensor, tags: Tensor, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inner head's loss and two soft margins: ``image`` trains the backbone and the inner head, ``word`` (which
         words occur) the backbone and its own weights, ``word_to_image`` (classes from word frequencies) the codebook
         and its own weights. ``tags`` is multi-hot [B, C]."""

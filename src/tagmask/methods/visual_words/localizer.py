@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tagmask.contracts.head import part_with
 from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir
 from tagmask.contracts.localizer import Choice, Trained, ViewLocalizer
 from tagmask.methods.cam.localizer import cam
@@ -65,7 +64,7 @@ class VisualWords(ViewLocalizer):
         return torch.maximum(image, words)
 
     def _word_maps(self, trained: Trained, features: Tensor, channels: Tensor) -> Tensor:
-        part = part_with(trained.classifier.head, "codebook")
+        part = trained.classifier.head.part_with("codebook")
         scale = part.word_scale if self.word_scale is None else self.word_scale
         return scale * word_branch(part.assignment(features), part.word_weights.index_select(0, channels))
 
@@ -90,7 +89,7 @@ class VisualWords(ViewLocalizer):
     ) -> dict[int, Candidates]:
         """Of each word that occurs, the position most like it. The key is minus the cosine, the vector [1 + C] the
         share of the image's positions that the word has, and the image's tags."""
-        part = part_with(trained.classifier.head, "codebook")
+        part = trained.classifier.head.part_with("codebook")
         features = trained.look(image_and_mirror(image, 1.0, flip=False)).features
         similarity = word_similarity(features, part.codebook)[0].cpu()
         size = (similarity.shape[1], similarity.shape[2])
@@ -111,7 +110,7 @@ class VisualWords(ViewLocalizer):
 
     def learn(self, trained: Trained, sample: Reservoir, class_names: Sequence[str], seed: int) -> Learnt:
         """How often each word occurs and with which tags; the words that say most about the tags, with patches."""
-        part = part_with(trained.classifier.head, "codebook")
+        part = trained.classifier.head.part_with("codebook")
         n_words, n_classes = part.codebook.shape[0], part.word_weights.shape[0]
         positions, tagged = torch.zeros(n_words), torch.zeros(n_words, n_classes)
         for number in sample.groups():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ from torchmetrics.functional.classification import binary_average_precision
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.training import train
-from tagmask.errors import InputError, RunError
-from tagmask.methods.class_conditional.split_unite import Rectangle, whole_or_cut
-from tagmask.methods.sc_cam.head import SUBCATEGORIES
-from tagmask.models.classifier import Classifier, build_classifier, load_classifier
+from tagmask.errors import InputError
+from tagmask.models.classifier import Classifier, build_classifier
 from tagmask.ops.transforms import augment_image, normalise
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import CLASSIFY
+from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
-from tagmask.stages.classify.cuts import training_cuts
-from tagmask.stages.classify.subcategories import subcategories
+from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.storage.weights import load_tensors, save_weights
 from tagmask.types import Problem, Sample
 
-STAGE = "classify"
+STAGE = CLASSIFY
 
 
 def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
@@ -37,7 +36,7 @@ def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
 
 
 class TagSet:
-    """Augmented images and multi-hot tags; ``given``: what else a head learns from, by key and image id."""
+    """Augmented images and multi-hot tags, and what was prepared for this training."""
 
     def __init__(
         self,
@@ -45,29 +44,27 @@ class TagSet:
         n_classes: int,
         samples: list[Sample],
         loader: ImageLoader,
-        given: Mapping[str, Mapping[str, Tensor]] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         self.samples, self.loader = samples, loader
         self.augment, self.n_classes = settings.augment, n_classes
-        self.given = given or {}
-        self.cuts: Mapping[str, Sequence[Rectangle]] | None = None  # by image id, where cuts take the place of images
+        self.prepared = prepared or Prepared()
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
-        """One training view: image [3, crop, crop], tags [C], and what is given."""
+        """One training view: image [3, crop, crop], tags [C], and the prepared extras."""
         sample = self.samples[index]
         image = self.loader.load(sample)
         if isinstance(image, Problem):
             return image
-        if self.cuts is not None:
-            image = whole_or_cut(image, self.cuts.get(sample.id, ()), rng)
+        image = self.prepared.view(sample, image, rng)
         options = self.augment.model_dump()
         return {
             "image": augment_image(image, rng=rng, **options),
             "tags": multi_hot(sample.tags, self.n_classes),
-            **{key: values[sample.id] for key, values in self.given.items()},
+            **{key: values[sample.id] for key, values in self.prepared.extras.items()},
         }
 
 
@@ -80,12 +77,14 @@ class TagTask:
         model: Classifier,
         stage: str = STAGE,
         carried: Set[str] = frozenset(),
-        given: Mapping[str, Mapping[str, Tensor]] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         self.context, self.model, self.carried = context, model, carried
         self.settings = settings = context.recipe.trainings[stage]
         loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels)
-        self.dataset = TagSet(settings, len(context.source.classes.foreground), context.samples(TRAIN), loader, given)
+        self.dataset = TagSet(
+            settings, len(context.source.classes.foreground), context.samples(TRAIN), loader, prepared
+        )
         self.loader = loader
         self.problems: list[Problem] = []
         self.warned = False
@@ -176,20 +175,18 @@ class TagTask:
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
     """Train and save ``classify/model.safetensors``, or a retraining's; returns the inputs left out."""
     settings, engine = context.recipe.trainings[stage], context.engine
-    given, noted = _given(context, stage)
-    cuts, no_centre = _cuts(context, stage)
-    # Behind cuts and clusters: a resumed training reads those from its folder, and must still start from the same
+    prepared = _prepared(context, stage)
+    # Behind the preparations: a resumed training reads those from its folder, and must still start from the same
     # weights.
     torch.manual_seed(context.recipe.seed)
     carried: set[str] = set()
     if isinstance(settings, RetrainSettings) and settings.start == "previous":
         model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
-        carried = _carry_over(_model_path(context, _before(context, stage)), model)
+        carried = _carry_over(context.workspace.model_path(_before(context, stage)), model)
     else:
         model = build_classifier(settings, len(context.source.classes.foreground))
     model.train()
-    task = TagTask(context, model, stage, carried, given)
-    task.dataset.cuts = cuts
+    task = TagTask(context, model, stage, carried, prepared)
     folder = context.workspace.stage(stage)
     problems = train(
         engine,
@@ -207,49 +204,17 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
             "classes": list(context.source.classes.names),
             "settings": settings.model_dump(mode="json"),
         }
-        save_weights(folder / "model.safetensors", model, description)
+        save_weights(context.workspace.model_path(stage), model, description)
     engine.barrier()
-    return [*noted, *no_centre, *problems]
+    return [*prepared.problems, *problems]
 
 
-def _cuts(context: Context, stage: str) -> tuple[Mapping[str, Sequence[Rectangle]] | None, list[Problem]]:
-    """Where a training is to see cuts of the images: these, and what was amiss with them."""
-    settings = context.recipe.trainings[stage]
-    if not (isinstance(settings, RetrainSettings) and settings.split_unite):
-        return None, []
-    return training_cuts(context, stage, trained_classifier(context, _before(context, stage)))
-
-
-def _given(context: Context, stage: str) -> tuple[dict[str, dict[str, Tensor]], list[Problem]]:
-    """What the head of a training learns from besides the tags, by key and image id; and what fell short of it."""
-    given: dict[str, dict[str, Tensor]] = {}
-    problems: list[Problem] = []
-    for part in context.recipe.trainings[stage].head.parts():
-        if SUBCATEGORIES in part.needs:
-            model = trained_classifier(context, _before(context, stage))
-            given[SUBCATEGORIES], problems = subcategories(context, stage, part.clusters, model)
-    return given, problems
-
-
-def trained_classifier(context: Context, stage: str | None = None) -> Classifier:
-    """The classifier of one training (the last by default) on the engine's device, ready for inference.
-
-    Raises:
-        RunError: a weight is not finite.
-    """
-    stage = stage or list(context.recipe.trainings)[-1]
-    path = _model_path(context, stage)
-    model = load_classifier(path, context.recipe.trainings[stage], context.source.classes)
-    for name, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            msg = f"{path}: {name} is not finite. Lower classify.optimizer.lr and train again (delete its folder)."
-            raise RunError(msg)
-    context.engine.place(model)
-    return model
-
-
-def _model_path(context: Context, stage: str) -> Path:
-    return context.workspace.stage(stage) / "model.safetensors"
+def _prepared(context: Context, stage: str) -> Prepared:
+    """What the head and the settings of a training ask for, made with the classifier trained before."""
+    preparations = context.recipe.trainings[stage].preparations
+    if not preparations:
+        return Prepared()
+    return prepare(context, stage, preparations, trained_classifier(context, _before(context, stage)))
 
 
 def _before(context: Context, stage: str) -> str:

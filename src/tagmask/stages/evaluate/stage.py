@@ -18,6 +18,7 @@ from tagmask.metrics.segmentation import Average
 from tagmask.ops.maps import upsample_maps
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.image_counts import SplitCounts, write_split_counts
+from tagmask.runs.stage_names import EVALUATE, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.recipe import Recipe
 from tagmask.stages.evaluate.counting_images import count_each
@@ -115,7 +116,13 @@ class _SplitScores:
         return SplitCounts(names, data, measures)
 
 
-def run(context: Context, output: Workspace | None = None) -> list[Problem]:
+def run(context: Context, stage: str = EVALUATE) -> list[Problem]:
+    """Write metrics.json and each image's counts on the first rank, see :func:`measure`."""
+    del stage
+    return measure(context) if context.engine.is_main else []
+
+
+def measure(context: Context, output: Workspace | None = None) -> list[Problem]:
     """Write metrics.json and each image's counts, to the run or another folder.
 
     Returns:
@@ -180,7 +187,7 @@ def _made(recipe: Recipe) -> dict[str, str]:
         made |= {f"segmentation_{number}": stage for number, stage in enumerate(before, start=1)}
         made["segmentation"] = last
     if supervision in ("full", "both"):
-        made["segmentation_full"] = "segment/full"
+        made["segmentation_full"] = SEGMENT_FULL
     return made
 
 

@@ -24,6 +24,8 @@ from tagmask.errors import InputError, RunError
 from tagmask.ops.transforms import reduced_to
 from tagmask.ops.views import Views, strided_size
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import LOCALIZE
+from tagmask.runs.trained import trained_classifier
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.ranking import at_size, class_ranking
 from tagmask.storage.arrays import SCHEMA
@@ -31,7 +33,7 @@ from tagmask.storage.records import read_json, write_json
 from tagmask.storage.weights import load_tensors, save_tensors
 from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
 
-STAGE = "localize"
+STAGE = LOCALIZE
 
 
 def activation_maps(
@@ -66,12 +68,12 @@ def activation_maps(
     size = strided_size((image.shape[0], image.shape[1]))
     if labels:
         seen = seen_of(image, settings)
-        merged: Tensor = settings.method.image_maps(trained, seen, channels, views_of(settings)).float().cpu()
+        own = settings.method.image_maps(trained, seen, channels, views_of(settings))
         # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
         # knows one grid.
-        merged = resize(merged, size)
+        merged, notes = resize(own.maps.float().cpu(), size), own.notes
     else:
-        merged = torch.zeros(0, *size)
+        merged, notes = torch.zeros(0, *size), ()
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
     return ActivationMaps(
         classes=(channels.cpu() + 1).numpy(),
@@ -79,7 +81,7 @@ def activation_maps(
         maps=(merged / (peak[:, None, None] + 1e-5)).numpy(),
         peak=peak.numpy(),
         image_size=(image.shape[0], image.shape[1]),
-        notes=tuple((channel + 1, text) for channel, text in trained.notes),
+        notes=tuple((channel + 1, text) for channel, text in notes),
         ranking=ranking,
     )
 
@@ -95,7 +97,13 @@ def views_of(settings: LocalizeSettings) -> Views:
     return Views(settings.scales, settings.flip)
 
 
-def run(context: Context, model: nn.Module) -> list[Problem]:
+def run(context: Context, stage: str = STAGE) -> list[Problem]:
+    """Write the maps of the run's last classifier, see :func:`make_maps`."""
+    del stage
+    return make_maps(context, trained_classifier(context))
+
+
+def make_maps(context: Context, model: nn.Module) -> list[Problem]:
     """Write ``localize/maps/ID.npz`` for train and val; returns the images left out and what was amiss."""
     settings, workspace, engine = context.recipe.localize, context.workspace, context.engine
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)

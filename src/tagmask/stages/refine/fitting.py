@@ -7,6 +7,7 @@ from the maps that come to it through the refiners before it, on the train split
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.backbones.build import Backbone, BackboneSettings, take_classifier_backbone
+from tagmask.backbones.build import Backbone, take_classifier_backbone
 from tagmask.contracts.optimizer import build_optimizer, rate_factor
-from tagmask.contracts.refiner import MapRefiner, TrainableRefiner
+from tagmask.contracts.refiner import Instances, MapRefiner, Refiner, RefineRequest, RefinesMaps
+from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.engine import Engine
 from tagmask.engine.image_loop import process_images
@@ -24,13 +26,15 @@ from tagmask.engine.training import train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.maps import check_maps
 from tagmask.runs.context import TRAIN, Context
+from tagmask.runs.stage_names import MODEL, REFINE
+from tagmask.stages.planes import planes_of
 from tagmask.storage.arrays import load_planes, save_planes
 from tagmask.storage.files import artifact_name
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.weights import load_tensors, load_weights, save_weights
 from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
 
-STAGE, TRAINING = "refine", "refine (training)"
+STAGE, TRAINING = REFINE, f"{REFINE} (training)"
 
 
 def left_out(sample: Sample, error: Exception, stage: str = STAGE) -> Problem:
@@ -39,9 +43,9 @@ def left_out(sample: Sample, error: Exception, stage: str = STAGE) -> Problem:
 
 
 def through_chain(
-    context: Context, chain: Sequence[MapRefiner], sample: Sample, image: UInt8Array
-) -> tuple[ActivationMaps, Tensor]:
-    """An image's activation maps, and what the refiners make of them in order; without maps there is nothing to do.
+    context: Context, chain: Sequence[RefinesMaps], sample: Sample, image: UInt8Array
+) -> tuple[ActivationMaps, RefineRequest]:
+    """An image's activation maps, and the request with what the refiners make of them in order.
 
     Raises:
         DataError: the image has another size than when its maps were made.
@@ -57,13 +61,21 @@ def through_chain(
         raise DataError(msg)
     maps = torch.from_numpy(stored.maps)
     check_maps(image, maps)
-    maps = maps.to(context.engine.device)
-    for refiner in chain if len(maps) else ():
-        maps = refiner.refine(image, maps)
-    return stored, maps
+    request = RefineRequest(
+        image=image,
+        maps=maps.to(context.engine.device),
+        classes=torch.from_numpy(stored.classes),
+        id=sample.id,
+        planes=planes_of(context.workspace, context.recipe.refine.needs, sample),
+    )
+    for refiner in chain if len(maps) else ():  # without maps there is nothing to do
+        request = replace(request, maps=refiner.refine(request))
+    return stored, request
 
 
-def fitted_chain(context: Context, refiners: Sequence[Any], samples: list[Sample]) -> tuple[list[Any], list[Problem]]:
+def fitted_chain(
+    context: Context, refiners: Sequence[Refiner], samples: list[Sample]
+) -> tuple[list[RefinesMaps], list[Problem]]:
     """The refiners, those that learn trained (or loaded, if they were); and the inputs that had to be left out.
 
     Args:
@@ -71,12 +83,13 @@ def fitted_chain(context: Context, refiners: Sequence[Any], samples: list[Sample
         refiners: the chain without the one that makes labels.
         samples: images with activation maps.
     """
-    ready: list[Any] = []
+    ready: list[RefinesMaps] = []
     problems: list[Problem] = []
     for position, refiner in enumerate(refiners, start=1):
-        if not isinstance(refiner, TrainableRefiner):
+        if isinstance(refiner, MapRefiner):
             ready.append(refiner)
             continue
+        assert isinstance(refiner, TrainableRefiner)
         fitting = _Fitting(context, position, refiner, ready)
         # model.safetensors is written last, so where it is everything before it is whole; only what was left out must
         # be read back to be reported again.
@@ -88,21 +101,21 @@ def fitted_chain(context: Context, refiners: Sequence[Any], samples: list[Sample
     return ready, problems
 
 
-class _Fitted:
+class _Fitted(TrainedRefiner):
     """A trained refiner at the engine's precision."""
 
-    def __init__(self, refiner: MapRefiner, engine: Engine) -> None:
+    def __init__(self, refiner: TrainedRefiner, engine: Engine) -> None:
         self.refiner, self.engine = refiner, engine
 
-    def refine(self, image: UInt8Array, maps: Tensor) -> Tensor:
-        """See MapRefiner."""
+    def refine(self, request: RefineRequest) -> Tensor:
+        """See :class:`TrainedRefiner`."""
         with self.engine.autocast(), torch.no_grad():
-            return self.refiner.refine(image, maps)
+            return self.refiner.refine(request)
 
-    def instances(self, image: UInt8Array, maps: Tensor, classes: Tensor) -> Any:
-        """Instances of a refiner that makes them."""
+    def instances(self, request: RefineRequest) -> Instances:
+        """See :class:`TrainedRefiner`."""
         with self.engine.autocast(), torch.no_grad():
-            return self.refiner.instances(image, maps, classes)  # type: ignore[attr-defined]
+            return self.refiner.instances(request)
 
 
 class _Targets:
@@ -156,10 +169,12 @@ class _FittingTask:
 class _Fitting:
     """One refiner's training inside the refine stage."""
 
-    def __init__(self, context: Context, position: int, refiner: TrainableRefiner, before: Sequence[Any]) -> None:
+    def __init__(
+        self, context: Context, position: int, refiner: TrainableRefiner, before: Sequence[RefinesMaps]
+    ) -> None:
         self.context, self.refiner, self.before = context, refiner, list(before)
         self.folder = context.workspace.stage(STAGE) / f"{position}-{refiner.name}"
-        self.path = self.folder / "model.safetensors"
+        self.path = self.folder / MODEL
 
     def train(self, samples: list[Sample], earlier: list[Problem]) -> list[Problem]:
         """Leave model.safetensors, and before it the list of inputs left out; returns them behind the ``earlier``."""
@@ -195,7 +210,7 @@ class _Fitting:
         engine.barrier()
         return [*earlier, *problems]
 
-    def trained(self) -> MapRefiner:
+    def trained(self) -> TrainedRefiner:
         """The refiner with its stored network on the engine's device."""
         model = self.refiner.build(self._backbone(pretrained=False))
         load_weights(self.path, model)
@@ -216,8 +231,8 @@ class _Fitting:
             if isinstance(image, Problem):
                 return image
             try:
-                stored, maps = through_chain(context, self.before, sample, image)
-                targets = self.refiner.targets(image, maps.float(), torch.from_numpy(stored.classes))
+                _, request = through_chain(context, self.before, sample, image)
+                targets = self.refiner.targets(replace(request, maps=request.maps.float()))
             except (DataError, ValueError) as error:
                 return left_out(sample, error, TRAINING)
             save(self.target_path(sample), targets)
@@ -242,8 +257,7 @@ class _Fitting:
     def _backbone(self, *, pretrained: bool) -> Backbone:
         """As the refiner or else ``classify`` says."""
         recipe, from_classifier = self.context.recipe, self.refiner.init == "classifier"
-        keys = BackboneSettings.model_fields
-        settings = self.refiner.backbone or BackboneSettings(**{key: getattr(recipe.classify, key) for key in keys})
+        settings = self.refiner.backbone or recipe.classify.backbone_settings
         if pretrained and not from_classifier and settings.weights is None:
             self.context.progress.warning(
                 f"{self.refiner.name}: its backbone starts from random weights; with "
@@ -251,6 +265,6 @@ class _Fitting:
             )
         backbone = settings.build(pretrained=pretrained and not from_classifier)
         if pretrained and from_classifier:
-            path = self.context.workspace.stage(list(recipe.trainings)[-1]) / "model.safetensors"
+            path = self.context.workspace.model_path(recipe.last_training)
             take_classifier_backbone(backbone, load_tensors(path), path)
         return backbone

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from tagmask.contracts.refiner import RefinesMaps
+from tagmask.contracts.trainable import TrainedRefiner
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
@@ -27,16 +26,18 @@ def instance_paths(context: Context, sample_id: str) -> tuple[Path, Path]:
     return base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.json")
 
 
-def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample]) -> list[Problem]:
-    """Instances of the last refiner of ``chain``, from the maps that the ones before it make; returns what failed.
+def write_instances(
+    context: Context, refiner: TrainedRefiner, before: Sequence[RefinesMaps], samples: list[Sample]
+) -> list[Problem]:
+    """Instances of a refiner, from the maps that the ones before it make; returns what failed.
 
     Args:
         context: of the refine stage.
-        chain: refiners ready for use; the last one has ``instances(image, maps, classes)``.
+        refiner: with its network.
+        before: the links of the chain before it, ready for use.
         samples: images with activation maps.
     """
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
-    *before, refiner = chain
     names = context.source.classes.names
 
     def work(sample: Sample) -> Problem | None:
@@ -44,8 +45,8 @@ def write_instances(context: Context, chain: Sequence[Any], samples: list[Sample
         if isinstance(image, Problem):
             return image
         try:
-            stored, maps = through_chain(context, before, sample, image)
-            instances = refiner.instances(image, maps, torch.from_numpy(stored.classes))
+            _, request = through_chain(context, before, sample, image)
+            instances = refiner.instances(request)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         mask, listing = instance_paths(context, sample.id)

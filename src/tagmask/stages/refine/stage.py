@@ -6,17 +6,21 @@ All but the last refiner turn maps into maps (kept in refine/maps), those that l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tagmask.contracts.refiner import TrainableRefiner
+from tagmask.contracts.labeller import LabelRequest
+from tagmask.contracts.planes import IMAGE
+from tagmask.contracts.refiner import RefinesMaps
+from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.stages.planes import planes_of
 from tagmask.stages.refine.fitting import STAGE, fitted_chain, left_out, through_chain
 from tagmask.stages.refine.instance_masks import write_instances
 from tagmask.stages.refine.thresholds import choose_thresholds, own_thresholds
@@ -39,29 +43,44 @@ def refined_map_path(context: Context, sample_id: str) -> Path:
     return context.workspace.map_path(sample_id, stage=map_stage(context))
 
 
-def run(context: Context) -> list[Problem]:
+def run(context: Context, stage: str = STAGE) -> list[Problem]:
     """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
+    del stage
     own_thresholds(context)  # a class that does not exist is better known before anything is refined
     samples = located(context, TRAIN, VAL)
-    refiners = context.recipe.refine.chain[:-1]
+    refiners = context.recipe.refine.refiners
     chain, problems = fitted_chain(context, refiners, samples)
     problems += _refine_maps(context, chain, samples) if chain else []
     # Instances are those of the last refiner that makes them; what refines behind it works on maps of classes.
     with_instances = [i for i, r in enumerate(refiners) if isinstance(r, TrainableRefiner) and r.makes_instances]
     if with_instances:
-        problems += write_instances(context, chain[: with_instances[-1] + 1], samples)
+        *before, refiner = chain[: with_instances[-1] + 1]
+        assert isinstance(refiner, TrainedRefiner)
+        problems += write_instances(context, refiner, before, samples)
 
     def refined(samples: list[Sample]) -> list[Sample]:
         return [sample for sample in samples if refined_map_path(context, sample.id).exists()]
 
     thresholds = choose_thresholds(context, refined(located(context, TRAIN)), lambda sample: _load(context, sample))
-    labeller, workspace = context.recipe.refine.chain[-1], context.workspace
+    labeller, workspace = context.recipe.refine.labeller, context.workspace
+    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:
         stored = _load(context, sample)
-        maps, classes = torch.from_numpy(stored.maps), torch.from_numpy(stored.classes)
+        image = loader.load(sample) if IMAGE in labeller.needs else None
+        if isinstance(image, Problem):
+            return image
+        request = LabelRequest(
+            maps=torch.from_numpy(stored.maps),
+            classes=torch.from_numpy(stored.classes),
+            size=stored.image_size,
+            threshold=thresholds.of(stored.classes.tolist()),
+            id=sample.id,
+            image=image,
+            planes=planes_of(workspace, labeller.needs, sample),
+        )
         try:
-            mask = labeller.labels(maps, classes, stored.image_size, thresholds.of(stored.classes.tolist()))
+            mask = labeller.labels(request)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         save_mask(workspace.mask_path(sample.id), mask)
@@ -81,7 +100,7 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
     return context.workspace.load_maps(sample.id, stage=map_stage(context))
 
 
-def _refine_maps(context: Context, chain: list[Any], samples: list[Sample]) -> list[Problem]:
+def _refine_maps(context: Context, chain: Sequence[RefinesMaps], samples: list[Sample]) -> list[Problem]:
     workspace = context.workspace
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
@@ -90,10 +109,10 @@ def _refine_maps(context: Context, chain: list[Any], samples: list[Sample]) -> l
         if isinstance(image, Problem):
             return image
         try:
-            stored, maps = through_chain(context, chain, sample, image)
+            stored, request = through_chain(context, chain, sample, image)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
-        workspace.save_maps(sample.id, replace(stored, maps=maps.float().cpu().numpy()), stage=STAGE)
+        workspace.save_maps(sample.id, replace(stored, maps=request.maps.float().cpu().numpy()), stage=STAGE)
         return None
 
     return process_images(

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tagmask.contracts.labeller import ThresholdStatistic
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
-from tagmask.methods.threshold.automatic import AutoThreshold, outline_guide
 from tagmask.ops.transforms import resize_image
 from tagmask.runs.context import Context
 from tagmask.storage.records import write_json
 from tagmask.types import ActivationMaps, Problem, Sample
 
 AUTO_IMAGES = 1000  # images the threshold is chosen on; the statistic is a mean, more change it by nothing
-STATISTICS = {"variance": "variance explained by colour", "information": "colour mutual information"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ def own_thresholds(context: Context) -> dict[int, float]:
     Raises:
         UnknownNameError: a class that the data does not have, with the nearest name.
     """
-    given: dict[str, float] = getattr(context.recipe.refine.chain[-1], "per_class", {})
-    names = context.source.classes
-    return {names.label(name, where="refine.threshold.per_class"): value for name, value in given.items()}
+    names, labeller = context.source.classes, context.recipe.refine.labeller
+    where = f"refine.{labeller.name}.per_class"
+    return {names.label(name, where=where): value for name, value in labeller.class_values.items()}
 
 
 def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> Thresholds:
@@ -58,24 +57,20 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
         RunError: a threshold is to be chosen, and no sample has tags.
         DataError: no image tells anything about the threshold.
     """
-    labeller, of_class = context.recipe.refine.chain[-1], own_thresholds(context)
-    value = labeller.value
-    if value != "auto":
+    labeller, of_class = context.recipe.refine.labeller, own_thresholds(context)
+    background = labeller.background
+    if background != "auto":
+        value = background
         record: dict[str, Any] = {"value": value, "rule": "fixed"}
     else:
         statistic = _automatic(context, [sample for sample in samples if sample.tags], load)
         value = statistic.choose()
-        curve = {
-            "thresholds": [float(t) for t in statistic.thresholds],
-            "statistic": [round(float(v), 6) for v in statistic.curve()],
-        }
-        record = {"value": value, "rule": "auto", "statistic": STATISTICS[statistic.statistic], "curve": curve}
+        record = {"value": value, "rule": "auto", **statistic.record()}
     if of_class:
         names = context.source.classes.names
         record["per_class"] = {names[label]: own for label, own in sorted(of_class.items())}
-    margins = getattr(labeller, "margins", (0.0, 0.0))
-    if any(margins):
-        record["band"] = list(margins)
+    if any(labeller.margins):
+        record["band"] = list(labeller.margins)
     if context.engine.is_main:
         write_json(context.workspace.stage("refine") / "thresholds.json", record)
         own = f", {len(of_class)} classes with their own" if of_class else ""
@@ -83,14 +78,15 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
     return Thresholds(float(value), of_class)
 
 
-def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> AutoThreshold:
+def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> ThresholdStatistic:
     if not samples:
         msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
         raise RunError(msg)
     # Drawn, not the first ones: ids are often sorted by class.
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
     loader = ImageLoader("refine", max_pixels=context.source.max_pixels, cache_bytes=0)
-    statistic, refined = AutoThreshold(), context.recipe.refine.makes_maps
+    refine = context.recipe.refine
+    statistic = refine.labeller.statistic(outlined=refine.makes_maps)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
@@ -100,8 +96,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         # On the maps' grid: outlines are no finer than the maps, and a sixteenth of the pixels is counted.
         small = resize_image(image, (maps.shape[1], maps.shape[2]))
         try:
-            # Maps that no refiner has drawn to the outlines need a guide that is.
-            statistic.update(small, maps, guide=None if refined else outline_guide(maps, small))
+            statistic.update(small, maps)
         except (DataError, ValueError) as error:  # maps that are not finite; the labeller lists them
             return Problem("refine", sample.id, str(sample.image_path), str(error))
         return None
@@ -115,6 +110,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         description="choose the threshold",
         at_once=1,  # the statistic is one object, and its sums have one order
     )
+    merged: ThresholdStatistic
     merged, *others = context.engine.gather(statistic)
     for other in others:
         merged.merge(other)

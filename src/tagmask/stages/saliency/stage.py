@@ -5,24 +5,30 @@ from __future__ import annotations
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import RunError, UnreadableImageError
-from tagmask.runs.context import TRAIN, Context
+from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import SALIENCY
 from tagmask.storage.pictures import save_grey
 from tagmask.types import Problem, Sample
 
-STAGE = "saliency"
+STAGE = SALIENCY
 
 
-def run(context: Context) -> list[Problem]:
-    """Write saliency/maps; an image without a map is listed, and trains by cross entropy alone.
+def run(context: Context, stage: str = STAGE) -> list[Problem]:
+    """Write saliency/maps of the training images, and of val where a refiner needs them.
+
+    An image without a map is listed; a loss that needs one trains by cross entropy alone on it.
 
     Raises:
         RunError: not a single map was found.
     """
+    del stage
     settings = context.recipe.segment
     if settings is None or settings.saliency is None:
         msg = "saliency: the recipe names no segment.saliency"
         raise RunError(msg)
-    source, workspace, samples = settings.saliency, context.workspace, context.samples(TRAIN)
+    source, workspace = settings.saliency, context.workspace
+    splits = (TRAIN, VAL) if SALIENCY in context.recipe.refine.needs else (TRAIN,)
+    samples = context.samples(*splits)
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
 
     def work(sample: Sample) -> Problem | None:

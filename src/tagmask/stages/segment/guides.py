@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from tagmask.errors import TagmaskError
-from tagmask.methods.aamr.loss import conflict_temperature
 from tagmask.ops.confidence import confidence_weights, relative_margin
+from tagmask.ops.losses import conflict_temperature
 from tagmask.ops.maps import upsample_maps
 from tagmask.runs.context import Context
-from tagmask.runs.workspace import Workspace
+from tagmask.runs.stage_names import LOCALIZE, REFINE, SEGMENT
 from tagmask.settings.segment import ConfidenceSettings
 from tagmask.storage.pictures import load_grey
 from tagmask.storage.records import read_json, write_json
@@ -23,20 +23,10 @@ CHECKED = 300  # images the saliency is compared with pseudo masks on
 _CLEARLY = 3  # maps that mark so many times more of the foreground than of the background are dark, but right
 
 
-def saliency_reader(workspace: Workspace) -> PlaneReader:
-    """Saliency of a sample, float32 [H, W], or None where it has none."""
-
-    def read(sample: Sample) -> FloatArray | None:
-        path = workspace.grey_path(sample.id, "saliency", "maps")
-        return load_grey(path) if path.exists() else None
-
-    return read
-
-
 def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -> PlaneReader:
     """Weights of a sample's pixels, float32 [H, W]: by the refined maps, or the margins of a round's relabelling."""
     workspace = context.workspace
-    if stage != "segment":
+    if stage != SEGMENT:
 
         def stored(sample: Sample) -> FloatArray:
             margin = torch.from_numpy(load_grey(workspace.grey_path(sample.id, stage, "margins")))
@@ -44,8 +34,8 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
 
         return stored
     # The maps and the threshold that made the masks: how sure a label is can be read off the scores it won against.
-    of = "refine" if context.recipe.refine.makes_maps else "localize"
-    chosen = read_json(workspace.stage("refine") / "thresholds.json")
+    of = REFINE if context.recipe.refine.makes_maps else LOCALIZE
+    chosen = read_json(workspace.stage(REFINE) / "thresholds.json")
     threshold, names = float(chosen["value"]), context.source.classes.names
     of_label = [float(chosen.get("per_class", {}).get(name, threshold)) for name in names]
 

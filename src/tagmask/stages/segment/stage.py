@@ -5,7 +5,7 @@ Further rounds (``segment/2``, ...) train on labels that the network before gave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,28 +17,31 @@ from tagmask.backbones.build import keep_statistics
 from tagmask.contracts.loss import Loss, Targets
 from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
+from tagmask.contracts.planes import SALIENCY
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
 from tagmask.errors import RunError, TagmaskError
-from tagmask.methods.cross_entropy.loss import CrossEntropy
 from tagmask.models.classifier import load_classifier
 from tagmask.models.inference import Inference
 from tagmask.models.segmenter import load_segmenter
 from tagmask.models.tag_gate import TagGated
 from tagmask.ops.transforms import View
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
-from tagmask.stages.segment.guides import PlaneReader, check_saliency, saliency_reader, weights_reader
+from tagmask.stages.planes import plane_of, planes_of
+from tagmask.stages.segment.guides import PlaneReader, check_saliency, weights_reader
 from tagmask.stages.segment.schedule import options, sampling_weights, scaled
 from tagmask.stages.segment.self_training import relabel
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.weights import save_weights
-from tagmask.types import Problem, Sample, UInt8Array
+from tagmask.types import FloatArray, Problem, Sample, UInt8Array
 
-WEAK, FULL = "segment", "segment/full"
+WEAK, FULL = SEGMENT, SEGMENT_FULL
 _TOLD = {WEAK: "", FULL: " on real masks"}
 
+PlanesReader = Callable[[Sample], Mapping[str, FloatArray]]
 MaskReader = Callable[[Sample], UInt8Array]
 
 
@@ -53,11 +56,12 @@ class MaskSet:
         read_mask: Callable[[Sample], UInt8Array],
         *,
         max_pixels: int,
-        read_saliency: PlaneReader | None = None,
+        planes: Iterable[str] = (),
+        read_planes: PlanesReader | None = None,
         read_weights: PlaneReader | None = None,
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
-        self.read_saliency, self.read_weights = read_saliency, read_weights
+        self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
         self.stage, self.augment = stage, settings.augment
         self.loader = ImageLoader(stage, max_pixels=max_pixels)
 
@@ -67,8 +71,8 @@ class MaskSet:
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor] | Problem:
         """One training pair: image [3, crop, crop], labels int64 [crop, crop], and what the loss needs beside them.
 
-        That is 'weights' [crop, crop]; 'saliency' [crop, crop] and 'valid', False outside the image and where the
-        image has no saliency map.
+        That is 'weights' [crop, crop], and the planes [crop, crop] by name with 'valid': False outside the image and
+        where the image lacks one of them.
         """
         sample = self.samples[index]
         image = self.loader.load(sample)
@@ -77,7 +81,7 @@ class MaskSet:
         try:
             mask = self.read_mask(sample)
             weights = self.read_weights(sample) if self.read_weights else None
-            saliency = self.read_saliency(sample) if self.read_saliency else None
+            planes = self.read_planes(sample) if self.read_planes else {}
         except TagmaskError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
         augment, size = self.augment, (image.shape[0], image.shape[1])
@@ -86,11 +90,12 @@ class MaskSet:
         item = {"image": view.pixels(image, augment.colour_jitter, rng), "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
             item["weights"] = view.plane(weights)
-        # An image without a map is trained, but not by saliency: no pixel of it is valid there.
-        if self.read_saliency:
+        # An image that lacks a plane is trained, but not by planes: no pixel of it is valid there.
+        if self.planes:
             inside = view.inside()
-            item["saliency"] = torch.zeros(inside.shape) if saliency is None else view.plane(saliency)
-            item["valid"] = torch.zeros_like(inside) if saliency is None else inside
+            for name in self.planes:
+                item[name] = view.plane(planes[name]) if name in planes else torch.zeros(inside.shape)
+            item["valid"] = inside if all(name in planes for name in self.planes) else torch.zeros_like(inside)
         return item
 
 
@@ -101,7 +106,7 @@ class SegmentationTask:
         self, settings: SegmentSettings, model: SegmentationModel, dataset: MaskSet, loss: Loss | None = None
     ) -> None:
         self.settings, self.model, self.dataset = settings, model, dataset
-        self.loss: Loss = loss or settings.loss
+        self.loss = loss or settings.loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Encoder at lr, everything else at head_lr."""
@@ -124,8 +129,14 @@ class SegmentationTask:
         if len(batch["image"]) == 1:  # batch norm behind the pooled branch has no variance over a single value
             batch = {name: torch.cat([value, value]) for name, value in batch.items()}
         outputs = model(batch["image"].contiguous(memory_format=torch.channels_last))
-        given = {name: batch.get(name) for name in ("weights", "saliency", "valid")}
-        return self.loss.terms(outputs, Targets(batch["labels"], factors=self.model.output_weights, **given))
+        targets = Targets(
+            labels=batch["labels"],
+            weights=batch.get("weights"),
+            planes={name: batch[name] for name in self.loss.needs},
+            valid=batch.get("valid"),
+            factors=self.model.output_weights,
+        )
+        return self.loss.terms(outputs, targets)
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Nothing: real masks are opened in evaluate only."""
@@ -141,9 +152,10 @@ def run(context: Context, stage: str = WEAK) -> list[Problem]:
         raise RunError(msg)
     workspace = context.workspace
     masks = _masks(context, settings, stage)
-    if stage != FULL and settings.needs_saliency:
-        check_saliency(context, masks[0], masks[1], saliency_reader(workspace), stage)
-    if not (workspace.stage(stage) / "model.safetensors").exists():
+    if stage != FULL and SALIENCY in settings.loss.needs:
+        samples, read_mask, _ = masks
+        check_saliency(context, samples, read_mask, lambda sample: plane_of(workspace, SALIENCY, sample), stage)
+    if not workspace.model_path(stage).exists():
         _train(context, settings, stage, *masks)
     context.engine.barrier()
     problems = [p for p in workspace.problems() if p.stage == f"{stage} (training)"]
@@ -159,11 +171,11 @@ def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[lis
     samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
     if stage == WEAK:
         return samples, lambda s: load_mask(workspace.mask_path(s.id)), []
-    before = workspace.stage(settings.stages[settings.stages.index(stage) - 1])
+    before = workspace.model_path(settings.stages[settings.stages.index(stage) - 1])
 
     # A function: the network is needed only while an image is without its new labels.
     def load() -> nn.Module:
-        return context.engine.place(load_segmenter(before / "model.safetensors", settings.network))
+        return context.engine.place(load_segmenter(before, settings.network))
 
     problems = relabel(context, settings, load, samples, stage)
     samples = [s for s in samples if workspace.mask_path(s.id, stage).exists()]
@@ -197,12 +209,13 @@ def _train(
         settings,
         read_mask,
         max_pixels=context.source.max_pixels,
-        read_saliency=saliency_reader(workspace) if weak and settings.needs_saliency else None,
+        planes=settings.loss.needs if weak else (),
+        read_planes=lambda sample: planes_of(workspace, settings.loss.needs, sample),
         read_weights=weights_reader(context, settings.confidence, stage) if weak and settings.confidence else None,
     )
     problems = train(
         context.engine,
-        SegmentationTask(settings, model, dataset, None if weak else CrossEntropy()),
+        SegmentationTask(settings, model, dataset, settings.loss if weak else settings.plain_loss),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         folder=workspace.stage(stage),
@@ -223,13 +236,13 @@ def _train(
         whole: nn.Module = model
         if weak and settings.tag_gate is not None:
             description["tag_gate"], whole = _gated(context, model, settings.tag_gate)
-        save_weights(workspace.stage(stage) / "model.safetensors", whole, description)
+        save_weights(workspace.model_path(stage), whole, description)
 
 
 def _gated(context: Context, model: SegmentationModel, threshold: float) -> tuple[dict[str, Any], TagGated]:
     """The network behind the gate of the run's classifier, and how to build that again."""
     name, settings = list(context.recipe.trainings.items())[-1]
-    path = context.workspace.stage(name) / "model.safetensors"
+    path = context.workspace.model_path(name)
     classifier = load_classifier(path, settings, context.source.classes)
     description = {"threshold": threshold, "classifier": settings.model_dump(mode="json")}
     return description, TagGated(model, classifier, threshold)
@@ -239,7 +252,7 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
     """A network at its first weights, the same for every training of a run."""
     # At each training: rounds and full supervision start from the very weights that the first did.
     torch.manual_seed(context.recipe.seed)
-    classifier = context.workspace.stage(list(context.recipe.trainings)[-1]) / "model.safetensors"
+    classifier = context.workspace.model_path(context.recipe.last_training)
     n_labels = len(context.source.classes.names)
     model: SegmentationModel = settings.network.build(n_labels, classifier=classifier if classifier.exists() else None)
     model.train()
@@ -250,7 +263,7 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
 
 def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Problem]:
     engine, workspace = context.engine, context.workspace
-    model = load_segmenter(workspace.stage(stage) / "model.safetensors", settings.network)
+    model = load_segmenter(workspace.model_path(stage), settings.network)
     engine.place(model)
     loader = ImageLoader(stage, max_pixels=context.source.max_pixels, cache_bytes=0)
     n_labels = len(context.source.classes.names)

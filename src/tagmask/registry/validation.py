@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import typing
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from tagmask.contracts import registry
-from tagmask.contracts.declaration import Kind
-from tagmask.contracts.method import Method
+from tagmask import registry
 from tagmask.errors import RecipeError, nearest
+from tagmask.registry.declaration import Kind
+from tagmask.registry.method import Method, former_name
+
+
+class RenamedKey(UserWarning):
+    """A recipe uses the old name of a setting."""
 
 
 class AnchoredText(str):
@@ -50,28 +55,19 @@ def build_method(kind: Kind, value: Any, *, where: str, base: Path) -> Any:
     return validate_settings(registry.get(kind, str(value["name"]), where=where), settings, base, where, "")
 
 
-def method_of(kind: Kind) -> BeforeValidator:
-    """Validator of a settings field that holds a method: a name, a mapping with ``name``, or the method itself.
-
-    Such a field is ``Annotated[Any, method_of(kind), AS_METHOD]``. Any: a plugin's class is as good as ours; the
-    validator makes sure that it is a registered one.
-    """
-
-    def built(value: Any) -> Any:
-        return build_method(kind, value, where=kind, base=Path())
-
-    return BeforeValidator(built)
-
-
-def _dumped(value: Any) -> Any:
-    return value.dump() if isinstance(value, Method) else value.model_dump(mode="json")
-
-
-AS_METHOD = PlainSerializer(_dumped)
+def renamed_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str = "") -> dict[str, Any]:
+    """``values`` with old names of settings replaced by today's; each is told once, as a warning of one line."""
+    names = {old: key for key in model.model_fields if (old := former_name(model, key))}
+    current = {key: value for key, value in values.items() if key not in names}
+    for old in values.keys() & names.keys():
+        warnings.warn(f"{where}: '{prefix}{old}' is called '{prefix}{names[old]}' now", RenamedKey, stacklevel=2)
+        current[names[old]] = values[old]
+    return current
 
 
 def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str, prefix: str) -> Any:
     """Build ``model`` from recipe values; unknown keys and wrong values are RecipeErrors with the full key."""
+    values = renamed_keys(values, model, where, prefix)
     # Before pydantic, whose message for an unknown key offers no other; and a typo often makes a required key missing,
     # which would be told first.
     check_keys(values, model, where, prefix)
@@ -97,8 +93,9 @@ def check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, pr
 
 
 def _settings_type(annotation: Any) -> type[BaseModel] | None:
+    """The block of settings behind an annotation; not a method, whose keys only its own class knows."""
     for option in (annotation, *typing.get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
+        if isinstance(option, type) and issubclass(option, BaseModel) and not issubclass(option, Method):
             return option
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -21,18 +21,37 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar[str]
 
+    def settings_of(self, kind: type[Any]) -> Iterator[Any]:
+        """The settings of this method that are methods of a kind themselves, in the order they are declared."""
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            if isinstance(value, kind):
+                yield value
+
     def dump(self) -> dict[str, Any]:
         """The method as it stands in a recipe: its name first, then every setting."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
 
-def stated(settings: BaseModel, dumped: Mapping[str, Any]) -> dict[str, Any]:
-    """``dumped`` (the settings as plain values) without what is marked :data:`LATER` and at its default."""
-    kept = dict(dumped)
+def former_name(settings: type[BaseModel], key: str) -> str:
+    """The name that a setting had when runs were made before it was renamed; empty for most."""
+    extra = settings.model_fields[key].json_schema_extra
+    return str(extra.get("formerly", "")) if isinstance(extra, dict) else ""
+
+
+def fingerprint_values(settings: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``values`` (the settings as plain values) a stage's fingerprint is made of.
+
+    That is all but what is marked :data:`LATER` and at its default, each under the name it had first, so that runs
+    stay up to date when settings are added or renamed.
+    """
+    kept = dict(values)
     for key, field in type(settings).model_fields.items():
         value, extra = getattr(settings, key), field.json_schema_extra
         if isinstance(extra, dict) and extra.get("later") and value == field.get_default(call_default_factory=True):
             kept.pop(key, None)
         elif isinstance(value, BaseModel) and isinstance(kept.get(key), Mapping):
-            kept[key] = stated(value, kept[key])
+            kept[key] = fingerprint_values(value, kept[key])
+        if key in kept and (first := former_name(type(settings), key)):
+            kept[first] = kept.pop(key)
     return kept

@@ -14,8 +14,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, get_args
 
-from tagmask.contracts.declaration import Declaration, Kind
 from tagmask.errors import UnknownNameError
+from tagmask.registry.declaration import Declaration, Kind
 
 #: Packages whose folders declare methods. By name: they stand on higher floors, which import this one.
 _HOMES = ("tagmask.data", "tagmask.methods")
