@@ -12,10 +12,10 @@ import timm
 import torch
 from torch import Tensor
 
+from tagmask import registry
 from tagmask.backbones import installed
 from tagmask.backbones.build import BackboneSettings, build_backbone
 from tagmask.backbones.installed import DEFAULT, PACKAGES, Package, installed_package, load_installed, timm_names
-from tagmask.contracts import registry
 from tagmask.errors import InputError
 from tagmask.models.classifier import build_classifier
 from tagmask.settings.classify import ClassifySettings

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tagmask import registry
 from tagmask.errors import UnknownNameError
-from tagmask.registry.declaration import Kind
+from tagmask.registry import Kind
 from tagmask.registry.validation import build_method
 
 ALL: list[tuple[Kind, str]] = [

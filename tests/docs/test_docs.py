@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tagmask import cli, registry
 from tagmask.cli.recipes import find_recipe
-from tagmask.registry.declaration import Kind
+from tagmask.registry import Kind
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.engine import EngineSettings

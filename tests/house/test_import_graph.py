@@ -85,7 +85,7 @@ def test_no_cycle() -> None:
 
 def test_every_registered_name_leads_to_something() -> None:
     from tagmask import registry
-    from tagmask.registry.declaration import Kind
+    from tagmask.registry import Kind
 
     for kind in get_args(Kind):
         for name, entry in registry.entries(kind).items():

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from tagmask.contracts import registry
+from tagmask import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, TESTS = ROOT / "src" / "tagmask", ROOT / "tests"

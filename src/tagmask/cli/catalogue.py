@@ -17,7 +17,7 @@ def methods(
     """List all methods, with their papers."""
     from tagmask import registry
     from tagmask.cli.terminal import print_table
-    from tagmask.registry.declaration import Kind
+    from tagmask.registry import Kind
 
     kinds = get_args(Kind)
     if kind is not None and kind not in kinds:

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from tagmask import registry
 from tagmask.errors import RecipeError, nearest
-from tagmask.registry.declaration import Kind
-from tagmask.registry.validation import absolute, anchor, build_method, validate_settings
+from tagmask.registry import Kind
+from tagmask.registry.validation import absolute, anchor, build_method, renamed_keys, validate_settings
 from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.localize import LocalizeSettings
@@ -209,7 +209,7 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
             if isinstance(method, dict):
                 method = {"name": settings.model_fields[key].default, **method}
             if section == "localize":
-                _check_localize(method, where)
+                method = _checked_localizer(method, where)
             values[section] = {**block, key: build_method(kind, method, where=f"{where}: {prefix}", base=base)}
     if "refine" in values:
         values["refine"] = {
@@ -261,16 +261,18 @@ def _split_method(value: Any, settings: type[Settings], key: str) -> dict[str, A
     return {key: {name: item for name, item in value.items() if name not in stage}, **stage}
 
 
-def _check_localize(method: Any, where: str) -> None:
-    """In this section the method's keys and the stage's stand side by side, so a typo may be one of either."""
+def _checked_localizer(method: Any, where: str) -> Any:
+    """The method under today's names; its keys and the stage's stand side by side, so a typo may be one of either."""
     if not isinstance(method, dict) or not isinstance(method["name"], str):
-        return
-    known = {*registry.get("localizer", method["name"], where=f"{where}: localize").model_fields}
-    known |= {*LocalizeSettings.model_fields} - {"method"}
+        return method
+    own: type[BaseModel] = registry.get("localizer", method["name"], where=f"{where}: localize")
+    method = renamed_keys(method, own, where, "localize.")
+    known = {*own.model_fields} | {*LocalizeSettings.model_fields} - {"method"}
     for key in method:
         if key not in known and key != "name":
             msg = f"{where}: unknown key 'localize.{key}'. {nearest(str(key), known)}"
             raise RecipeError(msg)
+    return method
 
 
 def _build_data(value: Any, base: Path, where: str) -> Any:

@@ -1,6 +1,6 @@
 """COCO: instances JSON, its masks, tags from both."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,5 +1,5 @@
 """One folder per class."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (Declaration("data", "folders", "source:FoldersSource", "one folder per class", page="own-data.md"),)

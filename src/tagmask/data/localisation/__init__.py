@@ -1,6 +1,6 @@
 """Data sets of object localisation, with boxes: CUB, ILSVRC, the lists of wsolevaluation."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

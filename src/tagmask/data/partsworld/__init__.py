@@ -1,6 +1,6 @@
 """The embedded procedural data set."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

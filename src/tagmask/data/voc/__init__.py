@@ -1,6 +1,6 @@
 """The PASCAL VOC layout."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

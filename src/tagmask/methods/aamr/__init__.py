@@ -1,6 +1,6 @@
 """Activation-aware mask refinement: a loss that lets saliency teach the background. Sun et al., WACV 2022."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

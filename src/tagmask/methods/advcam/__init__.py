@@ -1,6 +1,6 @@
 """AdvCAM: maps summed while the image climbs in favour of a class. Lee et al., CVPR 2021."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """AffinityNet: a random walk over pixels that a network learns to be alike. Ahn & Kwak, CVPR 2018."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

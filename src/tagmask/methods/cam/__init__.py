@@ -1,6 +1,6 @@
 """Class activation maps: the plain head and the plain localizer. Zhou et al., CVPR 2016."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """Class-conditional inference (InferCam): split & unite, iterative inference. Sun et al., WACV 2022."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

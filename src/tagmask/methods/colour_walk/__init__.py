@@ -1,6 +1,6 @@
 """Colour walk: a random walk of the maps over colour affinities. Ours."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

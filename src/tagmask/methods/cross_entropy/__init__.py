@@ -1,6 +1,6 @@
 """The plain loss of segmentation networks."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

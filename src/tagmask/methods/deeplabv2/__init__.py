@@ -1,6 +1,6 @@
 """DeepLabV2 with its multi-scale head. Chen et al., TPAMI 2018."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """DeepLabV3+ on any timm encoder. Chen et al., ECCV 2018."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """The fully connected CRF: mean field over a permutohedral lattice. Krähenbühl & Koltun, NIPS 2011."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """Hybrid spatial pyramid pooling. Ru et al., IJCAI 2021."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """IRNet: boundaries and displacements from inter-pixel relations. Ahn et al., CVPR 2019."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

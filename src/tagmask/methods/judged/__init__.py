@@ -1,6 +1,6 @@
 """Judged maps: one method finds objects, another their classes. Ours."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

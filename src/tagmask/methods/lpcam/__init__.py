@@ -1,6 +1,6 @@
 """LPCAM: similarity to local prototypes of the class and of its context. Chen & Sun, CVPR 2023."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

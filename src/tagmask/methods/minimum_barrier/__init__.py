@@ -1,6 +1,6 @@
 """Minimum barrier saliency. Zhang et al., ICCV 2015."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

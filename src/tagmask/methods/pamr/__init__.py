@@ -1,6 +1,6 @@
 """PAMR: pixel-adaptive mask refinement. Araslanov & Roth, CVPR 2020."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """ReCAM: class re-activation by a second, softmax classifier. Chen et al., CVPR 2022."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """Saliency maps of another program, read from a folder."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """Saliency maps of a function of yours."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """SC-CAM: sub-categories found by clustering. Chang et al., CVPR 2020."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """SegFormer, the light option. Xie et al., NeurIPS 2021."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

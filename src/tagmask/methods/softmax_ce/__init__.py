@@ -1,6 +1,6 @@
 """The softmax classifier of ReCAM's ablation. Chen et al., CVPR 2022."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """SPA: structure-preserving activation, the restricted head and self-correlation maps. Pan et al., CVPR 2021."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """SSA: semantic structure aware inference. Sun & Li, arXiv 2021."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

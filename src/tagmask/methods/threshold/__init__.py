@@ -1,6 +1,6 @@
 """Background thresholds, fixed or chosen without masks."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(

@@ -1,6 +1,6 @@
 """UPerNet on Swin or any timm encoder. Xiao et al., ECCV 2018."""
 
-from tagmask.registry.declaration import Declaration
+from tagmask.registry import Declaration
 
 METHODS = (
     Declaration(
