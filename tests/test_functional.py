@@ -67,7 +67,7 @@ paired_bootstrap(first, second)
 #: Packages and files of version 0.1 that went elsewhere; nothing was released, so nothing stands in for them.
 GONE = """
 batch building classify comparison context crf_folder doctor evaluate grid image_scores in_order interfaces localize
-memory method moving_average optim pairing planning predictor processes recipe refine registry rescore saliency segment
+memory method moving_average optim pairing planning predictor processes recipe refine rescore saliency segment
 state_dict street submission terminal training weights workspace classify.model evaluate.scores localize.cam
 localize.multi_scale refine.random_walk refine.dense_crf saliency.folder segment.losses data.transforms data.images
 data.voc_layout data.partsworld_scene report.figures report.scores report.html cli.figures

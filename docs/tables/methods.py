@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from tagmask.contracts import registry
-from tagmask.contracts.declaration import Kind
+from tagmask import registry
+from tagmask.registry.declaration import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 README, SITE = ROOT / "README.md", ROOT / "mkdocs.yml"

@@ -30,7 +30,7 @@ PUBLISHED = {
 #: Files that tagmask writes into run directories, sweeps and comparisons.
 WRITTEN = {"recipe.yaml", "table.md", "pair.md"}
 #: The reader's own files in examples.
-EXAMPLES = {"shop.yaml", "mine.yaml", "other.yaml"}
+EXAMPLES = {"data.yaml", "shop.yaml", "mine.yaml", "other.yaml"}
 
 # Neither in the middle of a longer path or a link, nor with a wildcard or a placeholder in it.
 FILE = re.compile(r"(?<![\w./\-*{}<>])(?:[\w.\-]+/)*[\w\-]+\.(?:md|py|yaml)\b(?![\w(])")

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from scripts import load_script
-from tagmask.contracts import registry
+from tagmask import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "docs/tables/methods.py"

@@ -12,8 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagmask import cli
 from tagmask.errors import InputError, RecipeError, TagmaskError, UnknownNameError
 from tagmask.pipeline.plan import plan
+from tagmask.registry.validation import RenamedKey
 from tagmask.settings.loading import Recipe, load_recipe
 
 # 'own' finds the format in the user's folder and cannot be loaded without one: tests/cli/test_recipes.py has it.
@@ -396,3 +398,19 @@ def test_recipe_errors_are_the_users() -> None:
     with pytest.raises(RecipeError) as raised:
         load_recipe({"clasify": 3})
     assert raised.value.exit_code == 2
+
+
+def test_a_localizers_old_key_is_read_with_a_hint(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text("localize: {name: ssa, seed: {name: lpcam, seed: recam}}\nclassify: {head: recam}\nseed: 3\n")
+    with pytest.warns(RenamedKey, match="'localize.seed' is called 'localize.inner' now"):
+        recipe = load_recipe(path)
+    assert [part.name for part in recipe.localize.method.parts()] == ["ssa", "lpcam", "recam"]
+    assert recipe.seed == 3
+    assert "inner:" in recipe.to_yaml()
+    assert recipe.fingerprint_values()["localize"]["seed"]["seed"]["name"] == "recam"
+    with pytest.raises(SystemExit):
+        cli.main(["recipe", "validate", str(path)])
+    hints = [line for line in capsys.readouterr().err.splitlines() if "is called" in line]
+    assert len(hints) == 2
+    assert all(line.startswith("note: ") for line in hints)

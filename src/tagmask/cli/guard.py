@@ -6,8 +6,9 @@ import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import typer
 
@@ -24,6 +25,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        warnings.showwarning = _show_warning
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -45,6 +47,17 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             _part_ranks()
 
     return call
+
+
+_show_any = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A hint of ours in one line, without the place in the code; those of libraries as Python shows them."""
+    if category.__module__.startswith("tagmask"):
+        _say(f"note: {message}")
+    else:
+        _show_any(message, category, *place, **more)
 
 
 def _part_ranks() -> None:
