@@ -127,3 +127,15 @@ def test_public_names() -> None:
         assert getattr(tagmask, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = tagmask.lode  # type: ignore[attr-defined]
+
+
+def test_no_stage_knows_a_method() -> None:
+    """What a stage needs of a method it is told by the contracts."""
+    known = [
+        f"{module} -> {target}"
+        for module, targets in graph().items()
+        if room(module) == "stages"
+        for target in sorted(inside(targets))
+        if room(target) == "methods"
+    ]
+    assert known == []

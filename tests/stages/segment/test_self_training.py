@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 import tagmask
 from tagmask.errors import InputError, RecipeError
 from tagmask.functional import constrain_to_tags
+from tagmask.models.labels_within_tags import labels_within_tags
 from tagmask.pipeline.execute import run, status
 from tagmask.runs.stage_names import is_stage
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
 from tagmask.stages.segment.guides import weights_reader
-from tagmask.stages.segment.self_training import labels_within_tags
 from tagmask.storage.pictures import load_mask, save_grey
 
 

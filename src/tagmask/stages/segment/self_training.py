@@ -7,51 +7,19 @@ label, or nearly undecided, pixels can be ignored (the CRF's own probabilities a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
-from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
-from tagmask.models.probabilities import constrain_to_tags, predict_probabilities
-from tagmask.ops.confidence import margin_of
+from tagmask.models.labels_within_tags import labels_within_tags
+from tagmask.models.probabilities import predict_probabilities
 from tagmask.runs.context import Context
 from tagmask.settings.segment import SegmentSettings
 from tagmask.storage.pictures import save_grey, save_mask
-from tagmask.types import BACKGROUND, IGNORE_INDEX, Problem, Sample, UInt8Array
-
-
-def labels_within_tags(
-    image: UInt8Array, probabilities: Tensor, tags: Sequence[int], *, crf: str | None = "deeplab", ignore: float = 0.0
-) -> tuple[UInt8Array, Tensor]:
-    """The label of an image's pixels when its tags are known, and by how much it won.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        probabilities: [C + 1, H, W] of a segmentation network.
-        tags: labels 1..C of the image.
-        crf: kernels of a dense CRF (its ``PRESETS``) over the background and the tags; None:
-            no CRF.
-        ignore: pixels whose margin is smaller become 255.
-
-    Returns:
-        uint8 [H, W]: 0, labels of ``tags``, 255; and float32 [H, W] in [0, 1], the margin: 1 - highest other / own
-        probability within the tags, before the CRF; 0 where the CRF overruled the network.
-    """
-    allowed = [BACKGROUND, *sorted(tags)]
-    kept = constrain_to_tags(probabilities, tags)[allowed]
-    drawn = kept
-    if crf is not None and len(allowed) > 1:
-        drawn = dense_crf(image, kept, **PRESETS[crf])  # type: ignore[arg-type]
-    chosen = drawn.argmax(0)
-    # Of the network's own probabilities: after ten rounds of a CRF nearly every pixel is sure.
-    margin = margin_of(kept, chosen)
-    labels: UInt8Array = np.asarray(allowed, np.uint8)[chosen.numpy()]
-    labels[(margin < ignore).numpy()] = IGNORE_INDEX
-    return labels, margin
+from tagmask.types import Problem, Sample
 
 
 def relabel(
