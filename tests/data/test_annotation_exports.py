@@ -107,7 +107,7 @@ def test_labelme(photos: Path) -> None:
     (problem,) = source.problems
     assert problem.id == "c"
     (photos / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file of LabelMe"):
+    with pytest.raises(DataError, match="holds no LabelMe"):
         opened(photos, tags_file="empty")
 
 

@@ -41,8 +41,11 @@ def test_what_fits_nothing_says_what_would(tmp_path: Path, draw: Any) -> None:
     draw(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"only images.*labels\.csv"):
         detect_format(tmp_path)
-    with pytest.raises(DataError, match=r"is a file\. Name its folder.*data\.tags_file=a\.jpg"):
+    with pytest.raises(DataError, match=r"a\.jpg: is an image\. Name the folder"):
         detect_format(tmp_path / "a.jpg")
+    (tmp_path / "t.csv").write_text("image,tags\na,cow\n")
+    with pytest.raises(DataError, match=r"is a file\. Name its folder: data\.root=.* data\.tags_file=t\.csv"):
+        detect_format(tmp_path / "t.csv")
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=r"does not exist. Did you mean 'photos'"):
         detect_format(tmp_path / "fotos")

@@ -13,6 +13,8 @@ from tagmask.data.folders.source import FoldersSource
 from tagmask.data.health.check import check
 from tagmask.data.health.report import HealthReport
 from tagmask.data.table.source import TableSource
+from tagmask.data.tags import joined_names
+from tagmask.errors import DataError
 
 
 @pytest.fixture
@@ -112,3 +114,50 @@ def test_msrc_is_in_order(shared: Path) -> None:
     assert made.sizes is not None
     assert (made.sizes.width[2], made.sizes.height[2]) == (320, 320)
     assert any("horse (2)" in text for text in made.warnings)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["cow,dog", "cow"], ("cow,dog", ",")),
+        (["cow;dog"], ("cow;dog", ";")),
+        (["cow|dog"], ("cow|dog", "|")),
+        (["cow", "dog", "cow dog"], ("cow dog", " ")),
+        (["cow", "cow/dog", "dog/sheep"], ("cow/dog", "/")),
+        (["haze primary", "clear primary road", "clear road"], ("haze primary", " ")),
+        (["cow + dog", "dog"], None),
+        (["traffic light", "traffic sign", "car"], None),
+        (["traffic light", "light"], None),
+        (["red car", "blue car", "red bus", "blue bus"], None),
+        (["cow", "dog"], None),
+        ([], None),
+    ],
+)
+def test_joined_names(names: list[str], expected: tuple[str, str] | None) -> None:
+    joined = joined_names(names)
+    assert (joined is None) == (expected is None)
+    if expected is not None:
+        assert joined is not None
+        assert joined[1] == expected[1]
+
+
+@pytest.mark.parametrize("separator", [",", " ", ";", "/"])
+def test_joined_tags_are_noticed_with_the_setting_that_splits_them(table_set: Path, separator: str) -> None:
+    rows = [("a", ("cow",)), ("b", ("cow", "dog")), ("c", ("dog",)), ("d", ())]
+    text = "".join(f'{name},"{separator.join(tags)}"\n' for name, tags in rows)
+    (table_set / "labels.csv").write_text(f"image,tags\n{text}")
+    source = TableSource(root=table_set, val_fraction=0).open()
+    (note,) = source.problems
+    assert f"data.separator='{separator}'" in note.reason
+    assert not note.left_out
+    assert any(f"data.separator='{separator}'" in warning for warning in check(source).warnings)
+    split = TableSource(root=table_set, val_fraction=0, separator=separator).open()
+    assert split.classes.foreground == ("cow", "dog")
+    assert split.problems == ()
+
+
+def test_joined_tags_that_are_too_many_classes_name_the_setting(table_set: Path, draw: Any) -> None:
+    text = "".join(f'"x{n}","tag {n},tag {n + 1}"\n' for n in range(300))
+    (table_set / "labels.csv").write_text(f"image,tags\n{text}")
+    with pytest.raises(DataError, match=r"do not fit an 8-bit mask.*data\.separator=','"):
+        TableSource(root=table_set).open()

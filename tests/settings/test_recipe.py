@@ -414,3 +414,8 @@ def test_a_localizers_old_key_is_read_with_a_hint(capsys: pytest.CaptureFixture[
     hints = [line for line in capsys.readouterr().err.splitlines() if "is called" in line]
     assert len(hints) == 2
     assert all(line.startswith("note: ") for line in hints)
+
+@pytest.mark.parametrize("sign", [" ", ",", "|", ";", "-", "/", ">", "#"])
+def test_a_separator_may_be_any_one_sign(tmp_path: Path, sign: str) -> None:
+    recipe = load_recipe({"data": {"format": "table", "root": str(tmp_path)}}, [f"data.separator={sign}"])
+    assert recipe.data.separator == sign

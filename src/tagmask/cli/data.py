@@ -17,14 +17,20 @@ def check(
         str, typer.Argument(metavar="SOURCE|RECIPE", help="Folder or table of data, a recipe, or a run.")
     ],
     overrides: OverrideArguments = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All findings as JSON.")] = False,
 ) -> None:
     """Report on the health of a data source.
 
     Images and tags per class, sizes, duplicates, what cannot be read."""
     from tagmask.data.health import check as health
+    from tagmask.storage.records import json_text
 
     source_data = data_settings(source, overrides or ()).open()
-    for line in health.check(source_data, max_pixels=source_data.max_pixels).lines():
+    report = health.check(source_data, max_pixels=source_data.max_pixels)
+    if as_json:
+        typer.echo(json_text(report.to_dict(), indent=1))
+        return
+    for line in report.lines():
         typer.echo(line)
 
 
@@ -52,10 +58,15 @@ def make_partsworld(
 
 def data_settings(source: str, overrides: Sequence[str] = ()) -> Any:
     """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source."""
+    from tagmask.data.table.per_image import YOLO_FILES
+    from tagmask.data.table.read import TABLE_FILES
     from tagmask.settings.loading import load_recipe
 
     path = Path(source)
-    is_data = path.suffix.lower() in {".csv", ".parquet"} or (path.is_dir() and not (path / "recipe.yaml").exists())
-    if is_data:
+    if path.is_file() and (path.suffix.lower() not in {".yaml", ".yml"} or path.name.lower() in YOLO_FILES):
+        from tagmask.data.detect import file_settings
+
+        return load_recipe({"data": file_settings(path)}, overrides).data
+    if path.suffix.lower() in TABLE_FILES or (path.is_dir() and not (path / "recipe.yaml").exists()):
         return load_recipe({"data": {"root": source}}, overrides).data
     return load_recipe(find_recipe(source).path, overrides).data

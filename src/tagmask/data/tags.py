@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,45 @@ def read_classes(path: Path) -> ClassList:
     """
     lines = read_lines(path, remedy="Correct data.classes, or write one class name per line there.")
     return make_classes([line for _, line in lines], str(path))
+
+
+def joined_names(names: Collection[str]) -> tuple[str, str] | None:
+    """A class name that seems to be several tags, and the separator between them; None where all names look single.
+
+    Commas, semicolons and bars are taken for separators wherever they stand; blanks, slashes and the like only where
+    the parts are tags themselves or come back in other names ('cow dog' beside 'dog', but not 'traffic light').
+    """
+    for separator in ",;|":
+        for name in names:
+            if len(_parts(name, separator)) > 1:
+                return name, separator
+    for separator in "/+& ":
+        by_name = {name: _parts(name, separator) for name in names}
+        times = Counter(part for parts in by_name.values() for part in set(parts))
+        lengths = {len(parts) for parts in by_name.values() if len(parts) > 1}
+        joined = [name for name, parts in by_name.items() if len(parts) > 1]
+        fitting = [
+            name
+            for name in joined
+            if all(times[part] > 1 for part in by_name[name])
+            and (len(lengths) > 1 or any(part in by_name for part in by_name[name]))
+        ]
+        if fitting and 2 * len(fitting) >= len(joined):
+            return fitting[0], separator
+    return None
+
+
+def _parts(name: str, separator: str) -> list[str]:
+    return [part.strip() for part in name.split(separator) if part.strip()]
+
+
+def joined_hint(names: Collection[str]) -> str:
+    """One line with the setting that splits tags which stand joined; empty where none do."""
+    example = joined_names(names)
+    if example is None:
+        return ""
+    name, separator = example
+    return f"class name '{name}' looks like several tags: is data.separator right? Try data.separator='{separator}'"
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ from tagmask.storage.arrays import SCHEMA
 from tagmask.storage.files import atomic_write
 from tagmask.types import DataSource
 
+_MOST_NOTES = 5  # of how the data was read; all are in problems.jsonl
+
 
 def run(
     recipe: Recipe | str | Path | Mapping[str, Any],
@@ -110,8 +112,11 @@ def _walk(
     if engine.is_main:
         _open_manifest(recipe, workspace, engine, source)
         workspace.write_problems("data", source.problems)
-        if source.problems:
-            voice.warning(f"data: {len(source.problems)} entries were left out or repaired; problems.jsonl lists them")
+        missing = [problem for problem in source.problems if problem.left_out]
+        if missing:
+            voice.warning(f"data: {len(missing)} entries were left out; problems.jsonl lists them")
+        for note in [problem for problem in source.problems if not problem.left_out][:_MOST_NOTES]:
+            voice.warning(f"data: {Path(note.path).name}: {note.reason}")
     fresh = _report_is_newer(workspace)
     for step in steps:
         reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None

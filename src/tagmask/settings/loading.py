@@ -129,7 +129,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         msg = f"'{override}' is not an override; write key=value, such as classify.epochs=3"
         raise RecipeError(msg)
     try:
-        value = yaml.safe_load(text) if text.strip() else None
+        # One sign alone is meant as it is (data.separator=' '); to YAML a blank is nothing and '|' an empty text.
+        is_sign = len(text) == 1 and not text.isalnum() and text != "~"
+        value = text if is_sign else yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError:
         value = text
     value = anchor(value, Path.cwd())
@@ -290,5 +292,5 @@ def _build_data(value: Any, base: Path, where: str) -> Any:
         if root is None:
             msg = f"{where}: data.root is missing; name the folder of your images, or data.format=partsworld"
             raise RecipeError(msg)
-        chosen = detect_format(absolute(root, base))
+        chosen = detect_format(absolute(root, base), settings)
     return build_method("data", {"name": chosen, **settings}, where=f"{where}: data", base=base)

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.folders.layout import refuse_no_classes
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.tags import TagResolver, is_background, make_classes
 from tagmask.errors import DataError
@@ -27,7 +28,7 @@ class FoldersSource(SourceSettings):
         """Load the samples; no image is opened.
 
         Raises:
-            DataError: no class folder, or no image in any.
+            DataError: no class folder, no image in any, or folders of another layout (images/, masks/).
             UnknownNameError: not one folder is a class of the given class list.
         """
         root = self.folder()
@@ -44,7 +45,10 @@ class FoldersSource(SourceSettings):
         if not names:
             msg = f"{root}: no class folder with images. Expected {root.name}/CLASS/IMAGE.jpg."
             raise DataError(msg)
-        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(root))
+        classes = self.chosen_classes([root / "classes.txt"])
+        if classes is None:
+            refuse_no_classes(root, {name for _, name, _ in placed}, [file for _, _, file in placed])
+            classes = make_classes(names, str(root))
         resolver = TagResolver(classes, str(root), collector.problems)
         masks = ImageFolder(root / self.masks, MASK_SUFFIXES) if self.masks else None
         for split, name, file in placed:

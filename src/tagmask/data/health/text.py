@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tagmask.types import DataSource
+from tagmask.data.tags import joined_hint
+from tagmask.types import DataSource, Problem
 
 if TYPE_CHECKING:
     from tagmask.data.health.report import HealthReport
@@ -63,9 +65,9 @@ def _inseparable(report: HealthReport) -> Iterator[str]:
 
 
 def _suspicious_names(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if any(mark in name for mark in ",;|"):
-            yield f"class name '{name}' looks like several tags: is data.separator right?"
+    hint = joined_hint(names)
+    if hint:
+        yield f"{hint}."
     by_fold: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         by_fold[" ".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
@@ -102,12 +104,17 @@ def health_lines(report: HealthReport) -> list[str]:
     if pairs:
         lines += ["", "tags that appear together", *(f"  {text}" for text in pairs)]
     for title, entries in (
-        ("left out or repaired while loading", report.problems),
+        ("left out while loading", [problem for problem in report.problems if problem.left_out]),
+        ("how it was read", [problem for problem in report.problems if not problem.left_out]),
         ("unreadable images", report.unreadable),
         ("unusable masks", report.broken_masks),
     ):
         if entries:
-            lines += ["", f"{title}: {len(entries)}", *(f"  {entry.id}: {entry.reason}" for entry in entries[:SHOWN])]
+            lines += [
+                "",
+                f"{title}: {len(entries)}",
+                *(f"  {_name(entry)}: {entry.reason}" for entry in entries[:SHOWN]),
+            ]
             lines += [f"  ... and {len(entries) - SHOWN} more"] * (len(entries) > SHOWN)
     if report.duplicates:
         lines += ["", f"exact copies: {len(report.duplicates)} groups"]
@@ -116,6 +123,11 @@ def health_lines(report: HealthReport) -> list[str]:
     if report.warnings:
         lines += ["", "warnings", *(f"  {text}" for text in report.warnings)]
     return lines
+
+
+def _name(problem: Problem) -> str:
+    """The image, or the file where the whole of it is spoken of."""
+    return problem.id or PurePath(problem.path).name
 
 
 def masks_line(report: HealthReport) -> str:

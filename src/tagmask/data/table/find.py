@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tagmask.data.table.exports import is_coco
 from tagmask.data.table.json_table import load_json
+from tagmask.data.table.per_image import YOLO_FILES, has_per_image_files
 from tagmask.data.table.read import OTHER_TABLES, TABLE_FILES
 from tagmask.errors import DataError
 
@@ -17,7 +18,7 @@ _LARGEST_JSON = 50 * 2**20
 
 
 def find_table(root: Path) -> Path:
-    """The table of a folder: the usual names first, else the only one.
+    """The table of a folder: the usual names first, else the only one; the folder itself for a file per image.
 
     Raises:
         DataError: none, or several to choose from.
@@ -34,9 +35,11 @@ def find_table(root: Path) -> Path:
         return tables[0]
     if not tables and (root / "train" / ROBOFLOW).is_file():
         return root / "train" / ROBOFLOW
+    if not tables and has_per_image_files(root):
+        return root
     names = ", ".join(path.name for path in tables[:5])
     content = f"several tables ({names})" if tables else "no CSV, Excel, Parquet or JSON table"
-    others = [path for path in _files(root) if path.suffix.lower() in OTHER_TABLES]
+    others = [path for path in files_in(root) if path.suffix.lower() in OTHER_TABLES]
     if not tables and others:
         content += f" ({others[0].name} is not read: save it as .xlsx or as CSV)"
     name = tables[0].name if tables else "NAME"
@@ -44,9 +47,18 @@ def find_table(root: Path) -> Path:
     raise DataError(msg)
 
 
+def has_table(root: Path) -> bool:
+    """Whether :func:`find_table` finds one, or several to choose from."""
+    return bool(tables_in(root)) or (root / "train" / ROBOFLOW).is_file() or has_per_image_files(root)
+
+
 def tables_in(root: Path) -> list[Path]:
     """Files of a folder that are tables: by their suffix, or (JSON, XML) by what they hold."""
-    return [path for path in _files(root) if path.suffix.lower() in TABLE_FILES or is_annotation_file(path)]
+    return [
+        path
+        for path in files_in(root)
+        if path.suffix.lower() in TABLE_FILES or path.name.lower() in YOLO_FILES or is_annotation_file(path)
+    ]
 
 
 def is_annotation_file(path: Path) -> bool:
@@ -87,5 +99,6 @@ def _is_per_image(head: str) -> bool:
     return '"shapes"' in head and '"imagePath"' in head
 
 
-def _files(root: Path) -> list[Path]:
+def files_in(root: Path) -> list[Path]:
+    """Files of a folder by name; hidden ones and the locks of office programs are none."""
     return sorted(path for path in root.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))

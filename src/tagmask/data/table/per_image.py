@@ -1,10 +1,11 @@
-"""Annotations in a file per image, or in one XML: LabelMe, YOLO, CVAT. Read for their tags alone."""
+"""Annotations in a file per image, or in one XML: LabelMe, VOC, YOLO, CVAT. Read for their tags alone."""
 
 from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from tagmask.data.files import IMAGE_SUFFIXES
 from tagmask.data.table.columns import Columns
 from tagmask.data.table.exports import Row, columns_of
 from tagmask.data.table.names import tag_names
+from tagmask.data.table.usual_names import SPLIT_NAMES
 from tagmask.errors import DataError
 from tagmask.types import Problem
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_FILES_TO_JUDGE = 20
 
 
 def read_cvat(path: Path) -> Columns:
@@ -41,35 +44,73 @@ def read_cvat(path: Path) -> Columns:
     return columns_of(path, "CVAT", rows)
 
 
-def read_labelme(folder: Path) -> Columns:
-    """Outlines and flags of LabelMe's files, NAME.json per image; an image without a file is not annotated.
+def read_per_image(folder: Path) -> Columns:
+    """Tags from a file per image: LabelMe's NAME.json, or XML as VOC has it. An image without one is not annotated.
+
+    Where the uppermost folders are called as splits are, they are the splits.
 
     Raises:
         DataError: no such file.
     """
     rows: list[Row] = []
-    problems = []
-    for path in sorted(folder.rglob("*.json")):
+    splits, problems = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".json", ".xml")):
         try:
-            document = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(Problem("data", path.stem, str(path), f"cannot be read as JSON ({error}); image left out"))
+            row = _labelme(path) if path.suffix.lower() == ".json" else _voc_xml(path)
+        except DataError as error:
+            problems.append(Problem("data", path.stem, str(path), f"{error}; image left out"))
             continue
-        if is_labelme(document):
-            place = path.parent.relative_to(folder).as_posix()
-            image = str(document.get("imagePath") or f"{path.stem}.jpg").replace("\\", "/").rpartition("/")[2]
-            tags = [*tag_names(document["shapes"], ""), *tag_names(document.get("flags") or {}, "")]
-            rows.append((image if place == "." else f"{place}/{image}", tags))
+        if row is not None:
+            name, tags = row
+            place = path.parent.relative_to(folder)
+            rows.append(((place / name.replace("\\", "/").rpartition("/")[2]).as_posix(), tags))
+            splits.append(place.parts[0] if place.parts and place.parts[0].casefold() in SPLIT_NAMES else "")
     if not rows:
-        msg = f"{folder}: holds no file of LabelMe (JSON with 'shapes'). Name its folder: data.tags_file=FOLDER."
+        msg = (
+            f"{folder}: holds no LabelMe (JSON with 'shapes') and no VOC (XML) file. Name their folder: data.tags_file."
+        )
         raise DataError(msg)
     columns = columns_of(folder, "LabelMe", rows)
-    return Columns(folder, columns.values, columns.lines, (*problems, *columns.problems))
+    values = {**columns.values, "split": splits} if any(splits) else columns.values
+    return Columns(folder, values, columns.lines, (*problems, *columns.problems))
 
 
-def is_labelme(document: Any) -> bool:
-    """Whether a document is LabelMe's file of one image."""
-    return isinstance(document, Mapping) and isinstance(document.get("shapes"), list) and "imagePath" in document
+def has_per_image_files(folder: Path) -> bool:
+    """Whether a file of :func:`read_per_image` is among the first that lie beside images."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in (".json", ".xml"))
+    for path in islice(files, _FILES_TO_JUDGE):
+        if not any(path.with_suffix(suffix).is_file() for suffix in (".jpg", ".JPG", ".jpeg", ".png", ".bmp")):
+            continue
+        try:
+            if (_labelme(path) if path.suffix.lower() == ".json" else _voc_xml(path)) is not None:
+                return True
+        except DataError:
+            continue
+    return False
+
+
+def _labelme(path: Path) -> Row | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"cannot be read as JSON ({error})"
+        raise DataError(msg) from error
+    if not (isinstance(document, Mapping) and isinstance(document.get("shapes"), list) and "imagePath" in document):
+        return None
+    tags = [*tag_names(document["shapes"], ""), *tag_names(document.get("flags") or {}, "")]
+    return str(document["imagePath"] or f"{path.stem}.jpg"), tags
+
+
+def _voc_xml(path: Path) -> Row | None:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        msg = f"cannot be read as XML ({error})"
+        raise DataError(msg) from error
+    if root.tag != "annotation":
+        return None
+    names = [(item.findtext("name") or "").strip() for item in root.iter("object")]
+    return path.stem, [name for name in names if name]
 
 
 def read_yolo(path: Path) -> Columns:

@@ -8,7 +8,7 @@ from tagmask.data.files import has_image_suffix
 from tagmask.data.table.columns import Columns, IsImage
 from tagmask.data.table.json_table import read_json_lines, read_json_table
 from tagmask.data.table.parquet import read_parquet
-from tagmask.data.table.per_image import YOLO_FILES, read_cvat, read_labelme, read_yolo
+from tagmask.data.table.per_image import YOLO_FILES, read_cvat, read_per_image, read_yolo
 from tagmask.data.table.text import read_text_table
 from tagmask.data.table.workbook import read_workbook
 from tagmask.errors import DataError
@@ -24,14 +24,14 @@ def read_columns(path: Path, is_image: IsImage = has_image_suffix) -> Columns:
     """Read a table, whatever its kind.
 
     Args:
-        path: the table; for LabelMe the folder of its files.
+        path: the table; for annotations in a file per image their folder.
         is_image: whether a cell names an image; a first row with such a cell is no header.
 
     Raises:
         DataError: missing, empty, broken, or of a kind that is not read; names the line where there is one.
     """
     if path.is_dir():
-        return read_labelme(path)
+        return read_per_image(path)
     if not path.is_file():
         msg = f"{path}: no such table. Correct the name (data.tags_file) or put the file there."
         raise DataError(msg)

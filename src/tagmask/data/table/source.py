@@ -16,9 +16,9 @@ from tagmask.data.table.find import ROBOFLOW, find_table
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import TagRow, TagTable, group_rows, read_tag_table, united_tags
-from tagmask.data.tags import TagResolver, make_classes
+from tagmask.data.tags import TagResolver, joined_hint, make_classes
 from tagmask.errors import DataError, UnknownNameError
-from tagmask.types import DataSource
+from tagmask.types import ClassList, DataSource
 
 USUAL_IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img")
 
@@ -74,8 +74,8 @@ class TableSource(SourceSettings):
         names = list(dict.fromkeys(name for part in parts for name in part.table.names))
         if not parts[0].table.from_columns:
             names.sort()
-        classes = self.chosen_classes([root / "classes.txt"]) or make_classes(names, str(parts[0].path))
         collector = Collector(self, "table")
+        classes = self.chosen_classes([root / "classes.txt"]) or self._classes(names, parts[0], collector)
         resolver = TagResolver(classes, str(parts[0].path), collector.problems)
         for number, part in enumerate(parts):
             has_val = len(parts) > 1 or not {self._plain(name) for name in part.table.splits}.isdisjoint(self.val_names)
@@ -83,6 +83,18 @@ class TableSource(SourceSettings):
             self._collect(collector, resolver, part, masks, None if not number else VAL, has_val=has_val)
         resolver.check()
         return collector.finish(classes)
+
+    def _classes(self, names: Sequence[str], part: _Part, collector: Collector) -> ClassList:
+        """The tags of the table; where they look joined, that is said, for each pair of them would be a class."""
+        hint = "" if part.table.from_columns else joined_hint(names)
+        try:
+            classes = make_classes(names, str(part.path))
+        except DataError as error:
+            msg = f"{error}. {hint}" if hint else str(error)
+            raise DataError(msg) from error
+        if hint:
+            collector.note("", part.path, hint)
+        return classes
 
     def _paths(self, root: Path) -> list[Path]:
         """The table, and the one of the validation images where there is one."""
