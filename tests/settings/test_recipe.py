@@ -415,6 +415,7 @@ def test_a_localizers_old_key_is_read_with_a_hint(capsys: pytest.CaptureFixture[
     assert len(hints) == 2
     assert all(line.startswith("note: ") for line in hints)
 
+
 @pytest.mark.parametrize("sign", [" ", ",", "|", ";", "-", "/", ">", "#"])
 def test_a_separator_may_be_any_one_sign(tmp_path: Path, sign: str) -> None:
     recipe = load_recipe({"data": {"format": "table", "root": str(tmp_path)}}, [f"data.separator={sign}"])
