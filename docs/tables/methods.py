@@ -1,7 +1,5 @@
-"""Write the methods' table of README.md and their pages in mkdocs.yml from what methods declare.
-
-python docs/tables/methods.py
-"""
+"""Write the tables of methods in README.md and docs/recipes.md, and their pages in mkdocs.yml, from what they declare:
+python docs/tables/methods.py"""
 
 from __future__ import annotations
 
@@ -13,8 +11,6 @@ from tagmask import registry
 from tagmask.registry.declaration import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
-README, SITE = ROOT / "README.md", ROOT / "mkdocs.yml"
-BEGIN, END = "<!-- methods: python docs/tables/methods.py -->\n", "<!-- end of methods -->\n"
 KINDS = [kind for kind in get_args(Kind) if kind != "data"]
 
 
@@ -46,10 +42,22 @@ def title(page: str) -> str:
     return (ROOT / "docs" / page).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
+def between(text: str, what: str, content: str) -> str:
+    """A page with this content between its marks."""
+    begin, end = f"<!-- {what}: python docs/tables/methods.py -->\n", f"<!-- end of {what} -->\n"
+    before, _, rest = text.partition(begin)
+    return before + begin + content + end + rest.partition(end)[2]
+
+
 def readme(text: str) -> str:
     """README.md with today's table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return between(text, "methods", table())
+
+
+def recipes(text: str) -> str:
+    """docs/recipes.md with today's refiners."""
+    rows = [f"| [`{name}`]({entry.page}) | {entry.summary} |" for name, entry in ours("refiner").items()]
+    return between(text, "refiners", "\n".join(["| refiner | |", "|---|---|", *rows, ""]))
 
 
 def site(text: str) -> str:
@@ -58,6 +66,9 @@ def site(text: str) -> str:
     return re.sub(r"(  - Methods:\n)(?: {6}.*\n)*", lambda found: found[1] + lines, text)
 
 
+WRITTEN = {"README.md": readme, "docs/recipes.md": recipes, "mkdocs.yml": site}
+
 if __name__ == "__main__":
-    README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
-    SITE.write_text(site(SITE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, written in WRITTEN.items():
+        path = ROOT / name
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
