@@ -42,3 +42,29 @@ def test_shares_seeds_and_growth() -> None:
 def test_a_small_share_of_few_images_is_one_image() -> None:
     assert len(hold_out(samples_of([(1,)] * 4), 0.01, 0)) == 1
     assert hold_out(samples_of([(1,), (2,)]), 0.5, 0) == set()  # neither class can spare its only image
+
+
+@given(st.lists(TAGS, max_size=30), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_stratified_every_class_is_in_both_parts_where_one_can_be_spared(
+    tags: list[tuple[int, ...]], fraction: float, seed: int
+) -> None:
+    samples = samples_of(tags)
+    held = hold_out(samples, fraction, seed, stratified=True)
+    train = [sample for sample in samples if sample.id not in held]
+    left = [tag for sample in train for tag in sample.tags]
+    assert set(left) == {tag for sample in samples for tag in sample.tags}
+    missing = set(left) - {tag for sample in samples if sample.id in held for tag in sample.tags}
+    for sample in train:  # an image of a class without one could only be held out with the last one of another
+        if missing & set(sample.tags):
+            assert min(left.count(tag) for tag in sample.tags) == 1 or len(train) == 1
+    assert held == hold_out(samples[::-1], fraction, seed, stratified=True)
+
+
+def test_stratified_takes_no_more_than_the_share_where_classes_are_few() -> None:
+    samples = samples_of([(1,)] * 90 + [(2,)] * 6 + [(3,)] * 2 + [(4,)] * 2)
+    held = hold_out(samples, 0.2, 0, stratified=True)
+    assert len(held) == 20
+    assert {tag for sample in samples if sample.id in held for tag in sample.tags} == {1, 2, 3, 4}
+    chance = hold_out(samples, 0.2, 0)
+    assert {tag for sample in samples if sample.id in chance for tag in sample.tags} < {1, 2, 3, 4}
+    assert hold_out(samples, 0.0, 0, stratified=True) == set()

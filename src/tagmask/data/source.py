@@ -36,6 +36,7 @@ class SourceSettings(Source):
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2, description="share held out for validation where the data has no validation split"
     )
+    stratified: bool = Field(False, description="hold out an image of every class that can spare one")
     seed: int = Field(0, description="changes which images are held out")
     max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
 
@@ -62,10 +63,17 @@ class SourceSettings(Source):
         return next((read_classes(path) for path in candidates if path.is_file()), None)
 
 
-def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[str]:
+def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, stratified: bool = False) -> set[str]:
     """Ids for validation, chosen by hash: the same on every machine, and stable when images are added.
 
     At least one image is held out where ``fraction`` > 0, but never the last training image of a class.
+
+    Args:
+        samples: the images to divide.
+        fraction: share to hold out.
+        seed: changes which images these are.
+        stratified: first an image of every class that can spare one, the rarest classes first, then others up to
+            ``fraction``. For few images, of which chance leaves classes out; new images may then move old ones.
     """
     if fraction <= 0:
         return set()
@@ -73,14 +81,32 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int) -> set[str]:
     def place(sample: Sample) -> int:
         return int.from_bytes(hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()[:8], "big")
 
+    order = sorted(((place(sample), sample) for sample in samples), key=lambda pair: pair[0])
     remaining = Counter(tag for sample in samples for tag in sample.tags)
     validation: set[str] = set()
-    for position, sample in sorted(((place(sample), sample) for sample in samples), key=lambda pair: pair[0]):
-        if position >= fraction * 2**64 and validation:
-            break
-        if all(remaining[tag] > 1 for tag in sample.tags) and len(validation) + 1 < len(samples):
+
+    def take(sample: Sample) -> bool:
+        spare = all(remaining[tag] > 1 for tag in sample.tags) and len(validation) + 1 < len(samples)
+        if spare:
             validation.add(sample.id)
             remaining.subtract(sample.tags)
+        return spare
+
+    if not stratified:
+        for position, sample in order:
+            if position >= fraction * 2**64 and validation:
+                break
+            take(sample)
+        return validation
+    frequency = Counter(remaining)
+    for tag in sorted(frequency, key=lambda tag: (frequency[tag], tag)):
+        if remaining[tag] == frequency[tag]:  # none of its images has been taken with another class
+            any(take(sample) for _, sample in order if tag in sample.tags)
+    for _, sample in order:
+        if len(validation) >= max(1, round(fraction * len(samples))):
+            break
+        if sample.id not in validation:
+            take(sample)
     return validation
 
 
@@ -173,7 +199,9 @@ class Collector:
 
     def _divide(self) -> dict[str, tuple[Sample, ...]]:
         open_samples = [sample for split, sample, _ in self._rows if split is None]
-        validation = hold_out(open_samples, self.settings.val_fraction, self.settings.seed)
+        validation = hold_out(
+            open_samples, self.settings.val_fraction, self.settings.seed, stratified=self.settings.stratified
+        )
         if open_samples:
             log.info("no validation split in the data: %d of %d images held out", len(validation), len(open_samples))
         splits: dict[str, list[Sample]] = {TRAIN: [], VAL: []}
