@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tagmask import cli
+from tagmask import load as tagmask_load
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -92,6 +93,9 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tagmask: Tagmask, 
     assert "bad.jpg" in done.stderr
     with Image.open(tmp_path / "out" / "masks" / "good.png") as mask:
         assert (mask.mode, mask.size) == ("P", (50, 40))
+    names = (tmp_path / "out" / "classes.txt").read_text(encoding="utf-8").splitlines()
+    assert names == list(tagmask_load(run).classes)
+    assert names[0] == "background"
     none = tagmask("predict", run, images / "bad.jpg", "--output", tmp_path / "none")
     assert none.returncode == 2
 

@@ -34,7 +34,8 @@ def predict(
 ) -> None:
     """Predict the masks of images.
 
-    Writes DIR/masks/NAME.png (palette PNG, values = class numbers) and DIR/overlays/NAME.jpg.
+    Writes DIR/masks/NAME.png (palette PNG, values = class numbers), DIR/overlays/NAME.jpg and DIR/classes.txt, the
+    names of the classes: the background first, one a line.
     Images that cannot be read are left out, listed at the end and in DIR/problems.jsonl.
     The same command again does what is missing.
     """

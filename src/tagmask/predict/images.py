@@ -31,6 +31,7 @@ from tagmask.types import ClassList, Problem, UInt8Array
 
 STAGE = "predict"
 RECORD = "prediction.json"
+CLASSES = "classes.txt"
 
 
 def collect(patterns: Sequence[str]) -> dict[str, Path]:
@@ -116,7 +117,9 @@ def predict_images(
     tags: KnownTags | None = None,
     progress: Progress | None = None,
 ) -> list[Problem]:
-    """Write masks/NAME.png (palette PNG, values = class numbers) and overlays/NAME.jpg of every image.
+    """Write masks/NAME.png (palette PNG, values = class numbers) and overlays/NAME.jpg of every image, and classes.txt.
+
+    classes.txt says what the numbers mean: the name of class n in line n + 1, the background in the first.
 
     What an earlier call with the same model and settings finished is not done again, unless the image has changed
     since. On CPUs several images are worked on at a time.
@@ -133,6 +136,8 @@ def predict_images(
         Images that could not be read, and what else was amiss; they are also in problems.jsonl.
     """
     _same_as_before(predictor, targets, output, tags)
+    with atomic_write(output / CLASSES, "w") as stream:
+        stream.writelines(f"{name}\n" for name in predictor.classes)
     problems: list[Problem] = list(tags.problems) if tags else []
     n_table_problems, names = len(problems), list(targets)
 
