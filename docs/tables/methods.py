@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import get_args
 
 from tagmask import registry
-from tagmask.registry.declaration import Kind
+from tagmask.registry import Kind
+from tagmask.registry.method import Method
+from tagmask.settings.loading import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Folders of recipes that are made for a paper's data set.
+PUBLISHED = ("voc12", "coco14", "cub", "ilsvrc")
 KINDS = [kind for kind in get_args(Kind) if kind != "data"]
 
 
@@ -60,13 +64,48 @@ def recipes(text: str) -> str:
     return between(text, "refiners", "\n".join(["| refiner | |", "|---|---|", *rows, ""]))
 
 
+def users() -> dict[tuple[str, str], list[str]]:
+    """Shipped recipes that use a method, by kind and name, in all parts of a nest and every training."""
+    uses: dict[tuple[str, str], list[str]] = {}
+    for path in sorted((ROOT / "recipes").glob("*/*.yaml")):
+        if path.parent.name not in PUBLISHED:
+            continue
+        recipe = load_recipe(path)
+        methods: list[tuple[str, Method]] = [("localizer", part) for part in recipe.localize.method.parts()]
+        methods += [("head", part) for training in recipe.trainings.values() for part in training.head.parts()]
+        methods += [("refiner", refiner) for refiner in recipe.refine.chain]
+        if recipe.segment:
+            methods += [("network", recipe.segment.network), ("loss", recipe.segment.loss)]
+            methods += [("saliency", recipe.segment.saliency)] if recipe.segment.saliency else []
+        for kind, method in dict.fromkeys((kind, method.name) for kind, method in methods):
+            uses.setdefault((kind, method), []).append(f"{path.parent.name}/{path.stem}")
+    return uses
+
+
+def published(text: str) -> str:
+    """docs/reproduction.md with today's index: which method of which paper is in which recipe."""
+    uses = users()
+    rows = ["| paper | method | recipes |", "|---|---|---|"]
+    for kind in KINDS:
+        for name, entry in ours(kind).items():
+            if entry.paper:
+                recipes = ", ".join(f"`{recipe}`" for recipe in uses.get((kind, name), [])) or "none yet"
+                rows.append(f"| {entry.paper} | {kind} [`{name}`]({entry.page}) | {recipes} |")
+    return between(text, "published", "\n".join([*rows, ""]))
+
+
 def site(text: str) -> str:
     """mkdocs.yml with today's pages."""
     lines = "".join(f"      - {title(page)}: {page}\n" for page in pages())
     return re.sub(r"(  - Methods:\n)(?: {6}.*\n)*", lambda found: found[1] + lines, text)
 
 
-WRITTEN = {"README.md": readme, "docs/recipes.md": recipes, "mkdocs.yml": site}
+WRITTEN = {
+    "README.md": readme,
+    "docs/recipes.md": recipes,
+    "docs/reproduction.md": published,
+    "mkdocs.yml": site,
+}
 
 if __name__ == "__main__":
     for name, written in WRITTEN.items():
