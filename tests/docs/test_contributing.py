@@ -67,3 +67,10 @@ def test_an_installed_package_brings_its_methods(
     wrong = tagmask(installed, "run", str(run), "localize.shar=1", "--plain")
     assert wrong.returncode == 2
     assert "Did you mean 'share'" in wrong.stderr
+
+    polished = tagmask(installed, "run", str(run), "localize={name: ssa, inner: rival_cam}", "--until", "localize")
+    assert polished.returncode == 0, polished.stderr
+    assert "localize: changed: name rival_cam -> ssa" in polished.stderr
+    refused = tagmask(installed, "run", str(run), "localize={name: advcam, inner: rival_cam}")
+    assert refused.returncode == 2
+    assert "advcam climbs the response of a linear view method" in refused.stderr
