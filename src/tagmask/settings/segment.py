@@ -107,13 +107,14 @@ class SegmentSettings(Settings):
         Raises:
             ValueError: nobody does.
         """
+        settings = dict(self)
         for name in sorted(needs):
-            if name == SALIENCY and self.saliency is None:
-                sources = ", ".join(registry.entries("saliency"))
-                msg = f"{who} needs saliency maps; set {SOURCES[SALIENCY]} ({sources})"
-                raise ValueError(msg)
             if name not in SOURCES:
                 msg = f"{who} needs '{name}', which no stage makes (only {', '.join(SOURCES)})"
+                raise ValueError(msg)
+            if settings[name] is None:
+                choices = f" ({', '.join(registry.entries(SALIENCY))})" if name == SALIENCY else ""
+                msg = f"{who} needs {name} maps; set {SOURCES[name]}{choices}"
                 raise ValueError(msg)
 
     @model_validator(mode="before")
