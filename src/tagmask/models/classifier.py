@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, build_backbone, keep_statistics
@@ -81,10 +80,3 @@ def load_classifier(path: Path, settings: ClassifySettings, classes: ClassList) 
     model = build_classifier(settings, len(classes.foreground), pretrained=False)
     load_weights(path, model)
     return model.eval()
-
-
-def pooled_logits(model: Classifier, image: Tensor) -> Tensor:
-    """Logits [C] of one whole image [3, H, W]."""
-    with torch.no_grad():
-        output: ClassifierOutput = model(image[None])
-    return output.logits[0].float()
