@@ -21,6 +21,7 @@ from tagmask.report import write_report
 from tagmask.runs.context import Context
 from tagmask.runs.image_counts import SplitCounts, write_split_counts
 from tagmask.runs.run import Run, open_run
+from tagmask.runs.stage_names import EVALUATE
 from tagmask.runs.workspace import Workspace
 from tagmask.stages.evaluate import stage as evaluate
 from tagmask.storage.arrays import SCHEMA
@@ -57,9 +58,9 @@ def evaluate_again(path: Path | str, *, progress: Progress | None = None) -> Run
     with run.workspace.lock():
         if run.workspace.manifest().get("data", {}).get("fingerprint") != source.fingerprint:
             listener.warning("the data changed since this run; scoring its artifacts against the data as it is now")
-        listener.stage("evaluate", "asked for")
+        listener.stage(EVALUATE, "asked for")
         problems = evaluate.measure(Context(run.recipe, run.workspace, engine, source, listener))
-        run.workspace.write_problems("evaluate", problems)
+        run.workspace.write_problems(EVALUATE, problems)
         write_report(run.workspace, source)
     return run
 
@@ -99,7 +100,7 @@ def evaluate_images(
     engine = Engine(run.recipe.engine.model_copy(update={"devices": 1}), seed=run.recipe.seed)
     target, part = Workspace(output), replace(source, splits=splits)
     problems = evaluate.measure(Context(run.recipe, run.workspace, engine, part, listener), target)
-    target.write_problems("evaluate", problems)
+    target.write_problems(EVALUATE, problems)
     metrics: dict[str, Any] = read_json(output / "metrics.json")
     return metrics
 
@@ -146,7 +147,7 @@ def score_folder(
         try:
             return sample, count_mask(load_mask(path), source.read_mask(sample), len(names))
         except TagmaskError as error:
-            return sample, Problem("evaluate", sample.id, str(path), str(error))
+            return sample, Problem(EVALUATE, sample.id, str(path), str(error))
 
     def take(result: tuple[Sample, MaskCounts | Problem]) -> None:
         sample, counts = result

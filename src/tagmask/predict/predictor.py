@@ -18,6 +18,7 @@ from tagmask.models.inference import Inference
 from tagmask.models.probabilities import to_mask
 from tagmask.models.segmenter import load_segmenter
 from tagmask.registry.validation import build_method
+from tagmask.runs.stage_names import MODEL, SEGMENT, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.segment import SMALLEST_TILE
@@ -141,7 +142,7 @@ def load(
     tile: int | None = None,
     crf: str | None = None,
 ) -> Predictor:
-    """Load a predictor from a run directory or from a model.safetensors file.
+    """Load a predictor from a run directory or from the file of a trained network.
 
     Args:
         run_or_file: a run (its weakly supervised network, else the fully supervised one) or a file.
@@ -158,8 +159,8 @@ def load(
     path = Path(run_or_file)
     if not path.is_dir():
         return Predictor(path, device=device, **changes)
-    for folder in dict.fromkeys((Workspace(path).result_stage(), "segment", "segment/full")):
-        if (path / folder / "model.safetensors").exists():
-            return Predictor(path / folder / "model.safetensors", device=device, **changes)
+    for folder in dict.fromkeys((Workspace(path).result_stage(), SEGMENT, SEGMENT_FULL)):
+        if (path / folder / MODEL).exists():
+            return Predictor(path / folder / MODEL, device=device, **changes)
     msg = f"{path}: no trained segmentation model in this folder; run its recipe to the end first"
     raise InputError(msg)

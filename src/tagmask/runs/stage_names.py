@@ -14,11 +14,6 @@ MODEL = "model.safetensors"
 REPEATED = (CLASSIFY, SEGMENT)
 
 
-def repetition(stage: str, number: int) -> str:
-    """Name of the ``number``-th training of a stage: 'segment', 'segment/2', 'segment/3', ..."""
-    return stage if number == 1 else f"{stage}/{number}"
-
-
 def family(stage: str) -> str:
     """'classify' for 'classify/2'; every other stage is its own."""
     first, _, number = stage.partition("/")

@@ -10,6 +10,7 @@ from tagmask.report.metrics_file import MEASURES, dig, mapping, number, percent,
 from tagmask.report.run.facts import Facts, History, trainings
 from tagmask.report.run.headline import COLOURS, FURTHEST
 from tagmask.report.svg import Marker, Series, grouped_bars, heat_matrix, line_chart, smooth, thin
+from tagmask.runs.stage_names import CLASSIFY, SEGMENT, SEGMENT_FULL, family
 
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _OTHER_SPLIT = "var(--other)"
@@ -127,14 +128,14 @@ def _pairs(xs: Any, ys: Any) -> list[tuple[float, float]]:
 def training_charts(facts: Facts) -> list[Chart]:
     """Loss of every trained stage, and the classifier's validation mAP."""
     charts = []
-    colours = {"classify": "tags", "segment": "segmentation", "segment/full": "segmentation_full"}
+    colours = {CLASSIFY: "tags", SEGMENT: "segmentation", SEGMENT_FULL: "segmentation_full"}
     for stage, title in trainings(facts.manifest).items():
         history = facts.histories.get(stage, ())
         colour = COLOURS[colours.get(stage, "tags")]
         chart = _loss_chart(history, f"{title}: loss", colour)
         if chart is not None:
             charts.append(chart)
-        if stage.startswith("classify"):
+        if family(stage) == CLASSIFY:
             points = _points(history, "val_map")
             x, y = [step for step, _ in points], [100 * value for _, value in points]
             svg = line_chart(

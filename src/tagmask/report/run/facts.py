@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tagmask.errors import TagmaskError
 from tagmask.report.metrics_file import dig, mapping
+from tagmask.runs.stage_names import CLASSIFY, REFINE, SEGMENT, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json, read_jsonl
 from tagmask.types import DataSource
@@ -17,7 +18,7 @@ T = TypeVar("T")
 History = tuple[Mapping[str, Any], ...]
 
 #: Stage folders that keep a training history, with the name people know them by.
-TRAINED = {"classify": "Classifier", "segment": "Segmentation", "segment/full": "Full supervision"}
+TRAINED = {CLASSIFY: "Classifier", SEGMENT: "Segmentation", SEGMENT_FULL: "Full supervision"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
     empty: dict[str, Any] = {}
     manifest = mapping(attempt(workspace.manifest, empty))
     metrics_path, recipe_path = root / "metrics.json", root / "recipe.yaml"
-    thresholds_path = workspace.stage("refine") / "thresholds.json"
+    thresholds_path = workspace.stage(REFINE) / "thresholds.json"
     metrics = mapping(attempt(lambda: read_json(metrics_path), empty) if metrics_path.exists() else empty)
     recipe = attempt(lambda: recipe_path.read_text(encoding="utf-8"), "") if recipe_path.exists() else ""
     counts = {split: len(samples) for split, samples in source.splits.items()} if source else {}
@@ -86,9 +87,9 @@ def read_facts(workspace: Workspace, source: DataSource | None = None) -> Facts:
 
 def trainings(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Title of every training by its stage, in order; retrainings of the classifier stand behind the first."""
-    again = sorted(name for name in mapping(manifest.get("stages")) if name.startswith("classify/"))
-    later = {name: f"{TRAINED['classify']}, training {name.removeprefix('classify/')}" for name in again}
-    return {"classify": TRAINED["classify"], **later, **TRAINED}
+    again = sorted(name for name in mapping(manifest.get("stages")) if name.startswith(f"{CLASSIFY}/"))
+    later = {name: f"{TRAINED[CLASSIFY]}, training {name.removeprefix(f'{CLASSIFY}/')}" for name in again}
+    return {CLASSIFY: TRAINED[CLASSIFY], **later, **TRAINED}
 
 
 def _class_names(manifest: Mapping[str, Any], metrics: Mapping[str, Any], source: DataSource | None) -> tuple[str, ...]:

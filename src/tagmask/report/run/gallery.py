@@ -18,6 +18,7 @@ from tagmask.report.run.box_layers import box_masks
 from tagmask.report.run.layers import READ_ERRORS, Layer, image_iou, map_layers, result_stage, threshold_maps, visible
 from tagmask.report.thumbnails import mask_uri, photo_uri
 from tagmask.runs.image_counts import read_split_counts
+from tagmask.runs.stage_names import LOCALIZE, REFINE, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.pictures import load_mask
 from tagmask.types import DataSource, Sample, UInt8Array
@@ -181,7 +182,7 @@ def _mask_of_run(workspace: Workspace, sample: Sample, kind: str) -> UInt8Array 
     path = {
         "pseudo": workspace.mask_path(sample.id),
         "prediction": workspace.prediction_path(sample.id, result_stage(workspace)),
-        "full": workspace.prediction_path(sample.id, "segment/full"),
+        "full": workspace.prediction_path(sample.id, SEGMENT_FULL),
     }[kind]
     return load_mask(path) if path.exists() else None
 
@@ -236,8 +237,8 @@ def _draw(
         return None
     layers: list[Layer] = []
     map_kinds: tuple[tuple[str, Literal["activation", "refined"]], ...] = (
-        ("localize", "activation"),
-        ("refine", "refined"),
+        (LOCALIZE, "activation"),
+        (REFINE, "refined"),
     )
     for stage, map_kind in map_kinds:
         try:

@@ -14,6 +14,7 @@ from PIL import Image
 from tagmask.errors import TagmaskError
 from tagmask.metrics.image_counts import single_image_miou
 from tagmask.report.thumbnails import heat_uri
+from tagmask.runs.stage_names import LOCALIZE, SEGMENT
 from tagmask.runs.workspace import Workspace
 from tagmask.types import BACKGROUND, IGNORE_INDEX, DataSource, Sample, UInt8Array
 
@@ -63,7 +64,7 @@ def map_layers(
 
 
 def threshold_maps(
-    workspace: Workspace, sample: Sample, threshold: float | None, stage: str = "localize"
+    workspace: Workspace, sample: Sample, threshold: float | None, stage: str = LOCALIZE
 ) -> UInt8Array | None:
     """Labels of the strongest map where it exceeds the threshold, enlarged to the image's size."""
     if not workspace.map_path(sample.id, stage=stage).exists():
@@ -89,4 +90,4 @@ def result_stage(workspace: Workspace) -> str:
     try:
         return workspace.result_stage()
     except READ_ERRORS:
-        return "segment"
+        return SEGMENT

@@ -15,6 +15,7 @@ from PIL import Image
 from tagmask.report.metrics_file import mapping
 from tagmask.report.run.layers import READ_ERRORS
 from tagmask.report.thumbnails import data_uri, fit
+from tagmask.runs.stage_names import LOCALIZE
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.images import read_image
 from tagmask.storage.records import read_json
@@ -66,7 +67,7 @@ def localizer_patches(workspace: Workspace, source: DataSource, *, most: int = 3
     Returns:
         One entry for each ``localize/NAME.json`` with regions, by name; broken files and images are only noted.
     """
-    paths = sorted(workspace.stage("localize").glob("*.json"))
+    paths = sorted(workspace.stage(LOCALIZE).glob("*.json"))
     samples = {sample.id: sample for split in source.splits.values() for sample in split}
     result = []
     for path in paths:

@@ -10,6 +10,7 @@ from tagmask.progress.listeners import duration
 from tagmask.report.metrics_file import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 from tagmask.report.run.facts import TRAINED, Facts
 from tagmask.report.run.headline import COLOURS, FURTHEST
+from tagmask.runs.stage_names import CLASSIFY, family
 from tagmask.types import DataSource
 
 NEVER_LEARNT = 0.1
@@ -88,7 +89,7 @@ def tag_rows(facts: Facts, source: DataSource | None) -> list[TagRow]:
 
 def _last_ap(facts: Facts) -> Mapping[str, Any]:
     """The newest validation in the classifier's history, for a run that was not evaluated."""
-    *_, last = (history for stage, history in facts.histories.items() if stage.startswith("classify"))
+    *_, last = (history for stage, history in facts.histories.items() if family(stage) == CLASSIFY)
     tables = [line["val_ap"] for line in last if "val_ap" in line]
     return mapping(tables[-1]) if tables else {}
 

@@ -14,6 +14,7 @@ from tagmask.report.several.paired_table import CLASS_HEADER, IMAGE_HEADER, Pair
 from tagmask.report.several.score_table import Part
 from tagmask.report.svg import Marker, Series, line_chart
 from tagmask.report.thumbnails import mask_uri, photo_uri
+from tagmask.runs.stage_names import LOCALIZE, REFINE, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.pictures import load_mask
 from tagmask.types import DataSource, Sample, UInt8Array
@@ -157,11 +158,11 @@ def _mask_of(side: PairedSide, sample: Sample) -> UInt8Array | None:
     """The mask that was scored, None if it is not in the folder (the masks of other tools are not)."""
     space = Workspace(side.root)
     if side.measure in ("maps", "refined_maps"):
-        stage = "localize" if side.measure == "maps" else "refine"
+        stage = LOCALIZE if side.measure == "maps" else REFINE
         return threshold_maps(space, sample, side.threshold, stage)
     path = {
         "pseudo_masks": space.mask_path(sample.id),
         "segmentation": space.prediction_path(sample.id, result_stage(space)),
-        "segmentation_full": space.prediction_path(sample.id, "segment/full"),
+        "segmentation_full": space.prediction_path(sample.id, SEGMENT_FULL),
     }.get(side.measure)
     return load_mask(path) if path is not None and path.exists() else None

@@ -13,6 +13,7 @@ import yaml
 from tagmask.errors import InputError, nearest
 from tagmask.report.metrics_file import ERRORS as BOX_ERRORS
 from tagmask.report.metrics_file import dig, localization_of, mapping, miou, number, scores
+from tagmask.runs.stage_names import CLASSIFY, LOCALIZE, REFINE, SEGMENT, family
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json
 
@@ -44,8 +45,8 @@ class RunScores:
     @property
     def map_seconds(self) -> float | None:
         """Seconds of the classifier's trainings and of the maps together, None unless both are known."""
-        trained = [value for name, value in self.seconds.items() if name.partition("/")[0] == "classify"]
-        maps = self.seconds.get("localize")
+        trained = [value for name, value in self.seconds.items() if family(name) == CLASSIFY]
+        maps = self.seconds.get(LOCALIZE)
         return sum(trained) + maps if trained and maps is not None else None
 
 
@@ -134,7 +135,7 @@ def _seconds(name: str, read: Callable[[RunScores], float | None]) -> Column:
 
 
 def _training_seconds(run: RunScores) -> float | None:
-    seconds = [value for name, value in run.seconds.items() if name.partition("/")[0] == "classify"]
+    seconds = [value for name, value in run.seconds.items() if family(name) == CLASSIFY]
     return sum(seconds) if seconds else None
 
 
@@ -186,8 +187,8 @@ COLUMNS: tuple[Column, ...] = (
         for count in ("1 class", "2 classes", "3+ classes")
     ),
     _seconds("classify s", _training_seconds),
-    _seconds("localize s", lambda run: run.seconds.get("localize")),
-    _seconds("refine s", lambda run: run.seconds.get("refine")),
-    _seconds("segment s", lambda run: run.seconds.get("segment")),
+    _seconds("localize s", lambda run: run.seconds.get(LOCALIZE)),
+    _seconds("refine s", lambda run: run.seconds.get(REFINE)),
+    _seconds("segment s", lambda run: run.seconds.get(SEGMENT)),
     _seconds("until maps s", lambda run: run.map_seconds),
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from tagmask.report.metrics_file import ABSENT, RULES
 from tagmask.report.several.run_scores import BOXES, COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
+from tagmask.runs.stage_names import LOCALIZE
 
 _RULE_NAMES = {"void_ignored": "ignored", "void_background": "background", "": ""}
 _LOWER_IS_BETTER = ("FP", "FN")
@@ -257,7 +258,7 @@ def _relative_cost(baseline: dict[str, list[RunScores]]) -> list[Column]:
 
     return [
         column("ut", lambda run: run.map_seconds),
-        column("localize / CAM", lambda run: run.seconds.get("localize")),
+        column("localize / CAM", lambda run: run.seconds.get(LOCALIZE)),
     ]
 
 

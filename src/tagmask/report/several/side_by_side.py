@@ -10,6 +10,7 @@ from tagmask.report.run.gallery import find_samples
 from tagmask.report.run.layers import READ_ERRORS, Layer, image_iou, map_layers, threshold_maps, visible
 from tagmask.report.several.run_scores import RunScores
 from tagmask.report.thumbnails import fit, mask_uri, photo_uri
+from tagmask.runs.stage_names import LOCALIZE
 from tagmask.runs.workspace import Workspace
 from tagmask.types import DataSource, Sample
 
@@ -117,7 +118,7 @@ def _draw(
     for name, run in methods:
         space = Workspace(run.path)
         try:
-            layers = map_layers(space, source, sample, "localize", "activation", _MAP_SIDE)
+            layers = map_layers(space, source, sample, LOCALIZE, "activation", _MAP_SIDE)
             heat[name] = {layer.labels[0]: layer for layer in layers}
             label_mask = threshold_maps(
                 space, sample, number(scores(run.metrics, split, "maps", "void_ignored").get("threshold"))

@@ -15,6 +15,7 @@ from tagmask.report.run.charts import Chart
 from tagmask.report.several.run_scores import RunScores, read_run
 from tagmask.report.several.score_table import Cell, Group, ScoreTable, score_table
 from tagmask.report.svg import Marker, Series, line_chart
+from tagmask.runs.stage_names import REFINE, SEGMENT
 
 _SPLIT_COLOURS = {"train": "var(--train)", "val": "var(--val)"}
 _LINES = ("var(--seg)", "var(--pseudo)", "var(--maps)", "var(--tags)", "var(--refined)", "var(--full)")
@@ -22,7 +23,7 @@ _LOGARITHMIC_FROM = 30  # largest over smallest value
 _MOST_TICKS = 9
 _NO_NUMBERS = " "
 #: What a chart shows, by the stage that its key changes: the first measure that was scored.
-_MEASURES = {"refine": ("refined maps", "pseudo masks", "maps"), "segment": ("segmentation", "pseudo masks", "maps")}
+_MEASURES = {REFINE: ("refined maps", "pseudo masks", "maps"), SEGMENT: ("segmentation", "pseudo masks", "maps")}
 _USUAL = ("maps", "segmentation")
 
 
