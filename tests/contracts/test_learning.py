@@ -63,7 +63,7 @@ def test_memory_does_not_grow_with_the_images() -> None:
     reservoir = Reservoir(50)
     for image in range(0, 2000, 2):
         reservoir.add(image, offer(image, 20))
-        assert sum(len(sample.keys) for sample in reservoir._held[0]) <= 100 + 20
+        assert sum(len(sample.keys) for sample in reservoir._samples[0]) <= 100 + 20
 
 
 def test_random_keys_make_a_uniform_sample() -> None:

@@ -13,12 +13,12 @@ from torch.nn import functional
 from tagmask.models.upsampled_labels import upsampled_labels
 
 
-def is_torchs(logits: Tensor, size: tuple[int, int], *, align_corners: bool, shown: tuple[int, int]) -> None:
-    found = upsampled_labels(logits, size, align_corners=align_corners, shown=shown)
+def is_torchs(logits: Tensor, size: tuple[int, int], *, align_corners: bool, crop: tuple[int, int]) -> None:
+    found = upsampled_labels(logits, size, align_corners=align_corners, crop=crop)
     assert found.dtype == np.uint8
-    assert found.shape == shown
+    assert found.shape == crop
     enlarged = functional.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=align_corners)[0]
-    enlarged = enlarged[:, : shown[0], : shown[1]]
+    enlarged = enlarged[:, : crop[0], : crop[1]]
     reached = enlarged.gather(0, torch.from_numpy(found.astype(np.int64))[None])[0]
     assert bool((enlarged.amax(0) - reached <= 1e-5).all())
 
@@ -39,9 +39,9 @@ def test_labels_are_those_of_the_enlarged_logits(
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(1, n, *small, generator=generator).to(kind)
     smooth = functional.avg_pool2d(logits, 3, 1, 1)
-    shown = max(1, round(part * size[0])), size[1]
+    crop = max(1, round(part * size[0])), size[1]
     for each in (logits, smooth.contiguous(memory_format=torch.channels_last)):
-        is_torchs(each[0], size, align_corners=align, shown=shown)
+        is_torchs(each[0], size, align_corners=align, crop=crop)
 
 
 @pytest.mark.parametrize("align", [False, True])

@@ -11,7 +11,7 @@ import yaml
 from tagmask.contracts.optimizer import rate_factor
 from tagmask.errors import UnknownNameError
 from tagmask.settings.loading import load_recipe
-from tagmask.settings.presets import PRESETS, VOC, filled
+from tagmask.settings.presets import PRESETS, VOC, with_preset
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.segment.schedule import options, scaled
 
@@ -66,7 +66,7 @@ def test_settings_know_their_preset_without_a_recipe() -> None:
 
 def test_a_typo_gets_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'deeplabv2-voc'"):
-        filled({"preset": "deeplabv2-vo"})
+        with_preset({"preset": "deeplabv2-vo"})
 
 
 def test_a_preset_starts_the_block_afresh(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Learnt:
     """Result of a localizer's ``learn``: its tensors, what to show, and (class name, what was wrong) pairs."""
 
     tensors: Mapping[str, Tensor]
-    shown: tuple[PatchGroup, ...] = ()
+    patch_groups: tuple[PatchGroup, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
 
 
@@ -57,41 +57,41 @@ class Reservoir:
     """The candidates with the ``capacity`` smallest keys of each group."""
 
     capacity: int
-    _held: dict[int, list[Sample]] = field(default_factory=dict)
+    _samples: dict[int, list[Sample]] = field(default_factory=dict)
 
-    def add(self, image: int, offered: Mapping[int, Candidates]) -> None:
+    def add(self, image: int, candidates_by_group: Mapping[int, Candidates]) -> None:
         """Take what image number ``image`` offers to each group."""
-        for group, found in offered.items():
-            images = torch.full((len(found.keys),), image, dtype=torch.int64)
-            self._take(group, [Sample(found.keys, found.vectors, found.boxes, images)])
+        for group, candidates in candidates_by_group.items():
+            images = torch.full((len(candidates.keys),), image, dtype=torch.int64)
+            self._take(group, [Sample(candidates.keys, candidates.vectors, candidates.boxes, images)])
 
     def merge(self, others: Iterable[Reservoir]) -> None:
         """Take what other reservoirs hold."""
         for other in others:
-            for group, held in other._held.items():
-                self._take(group, held)
+            for group, samples in other._samples.items():
+                self._take(group, samples)
 
     def groups(self) -> list[int]:
         """Groups that were offered anything, ascending."""
-        return sorted(self._held)
+        return sorted(self._samples)
 
     def group(self, group: int) -> Sample | None:
         """The sample of a group, or None if nothing was ever offered."""
-        held = self._held.get(group)
-        return _smallest(held, self.capacity) if held else None
+        samples = self._samples.get(group)
+        return _smallest(samples, self.capacity) if samples else None
 
     def _take(self, group: int, samples: list[Sample]) -> None:
-        held = self._held.setdefault(group, [])
-        held.extend(sample for sample in samples if len(sample.keys))
+        sample_list = self._samples.setdefault(group, [])
+        sample_list.extend(sample for sample in samples if len(sample.keys))
         # At twice the capacity: sorting at every image would cost more than the images.
-        if sum(len(sample.keys) for sample in held) > 2 * self.capacity:
-            self._held[group] = [_smallest(held, self.capacity)]
+        if sum(len(sample.keys) for sample in sample_list) > 2 * self.capacity:
+            self._samples[group] = [_smallest(sample_list, self.capacity)]
 
 
-def _smallest(held: list[Sample], capacity: int) -> Sample:
-    keys, images = torch.cat([s.keys for s in held]), torch.cat([s.images for s in held])
+def _smallest(samples: list[Sample], capacity: int) -> Sample:
+    keys, images = torch.cat([s.keys for s in samples]), torch.cat([s.images for s in samples])
     # Equal keys go by image number, so that the order in which images came does not show.
     order = torch.argsort(images, stable=True)
     order = order[torch.argsort(keys[order], stable=True)][:capacity]
-    vectors, boxes = torch.cat([s.vectors for s in held]), torch.cat([s.boxes for s in held])
+    vectors, boxes = torch.cat([s.vectors for s in samples]), torch.cat([s.boxes for s in samples])
     return Sample(keys[order], vectors[order], boxes[order], images[order])

@@ -53,7 +53,7 @@ class Instances:
     """Objects of one image by falling score; ``ids`` uint8 [H, W] holds their numbers, 0 elsewhere."""
 
     ids: UInt8Array
-    found: tuple[Instance, ...]
+    instances: tuple[Instance, ...]
 
 
 class Refiner(Method):

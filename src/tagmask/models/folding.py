@@ -54,23 +54,23 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        taken = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        self.counts.update(taken)
+        ids = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        self.counts.update(ids)
         return func(*args, **(kwargs or {}))
 
 
 def _pairs(model: nn.Module, example: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]:
     """Batch norms, each with the convolution that it alone follows, as a run of the model shows."""
-    given: dict[nn.Conv2d, list[Tensor]] = {}  # kept until the end, so that no two have the same identity
-    taken: dict[nn.BatchNorm2d, list[Tensor]] = {}
+    results: dict[nn.Conv2d, list[Tensor]] = {}  # kept until the end, so that no two have the same identity
+    inputs_of: dict[nn.BatchNorm2d, list[Tensor]] = {}
     uses = _Uses()
 
     def convolved(module: nn.Module, _: Any, output: Tensor) -> None:
-        given.setdefault(module, []).append(output)  # type: ignore[arg-type]
+        results.setdefault(module, []).append(output)  # type: ignore[arg-type]
         uses.counts[id(output)] = 0  # what had this identity before is gone
 
     def normed(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        taken.setdefault(module, []).append(inputs[0])  # type: ignore[arg-type]
+        inputs_of.setdefault(module, []).append(inputs[0])  # type: ignore[arg-type]
 
     owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     with ExitStack() as stack:
@@ -88,16 +88,16 @@ def _pairs(model: nn.Module, example: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]
         stack.enter_context(uses)
         uses.counts.update(id(leaf) for leaf in tree_leaves(model(example)))
     # By identity: a batch norm follows a convolution if it is handed that very tensor, every time both are called.
-    source = {id(output): convolution for convolution, outputs in given.items() for output in outputs}
-    found = {}
-    for norm, inputs in taken.items():
+    source = {id(output): convolution for convolution, outputs in results.items() for output in outputs}
+    pairs = {}
+    for norm, inputs in inputs_of.items():
         convolution = source.get(id(inputs[0]))
-        if convolution is None or {id(tensor) for tensor in inputs} != {id(tensor) for tensor in given[convolution]}:
+        if convolution is None or {id(tensor) for tensor in inputs} != {id(tensor) for tensor in results[convolution]}:
             continue
         # Anybody else who reads the convolution's output (a shortcut, a returned feature) would get the folded one.
         if all(uses.counts[id(tensor)] == 1 for tensor in inputs):
-            found[norm] = convolution
-    return found
+            pairs[norm] = convolution
+    return pairs
 
 
 def _absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

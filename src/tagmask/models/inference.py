@@ -84,8 +84,8 @@ class Inference:
         device: torch.device | str,
     ) -> Iterator[Tensor]:
         def whole(part: UInt8Array) -> Tensor:
-            found = predict_probabilities(model, part, scales=self.scales, flip=self.flip, device=device)
-            return _within(part, found, tags, self.crf)
+            probabilities = predict_probabilities(model, part, scales=self.scales, flip=self.flip, device=device)
+            return _within(part, probabilities, tags, self.crf)
 
         if self.tile is None or not self._tiled(image):
             yield whole(image)
@@ -96,12 +96,12 @@ class Inference:
 def _within(image: UInt8Array, probabilities: Tensor, tags: Sequence[int] | None, crf: str | None) -> Tensor:
     """Probabilities kept to the tags, and refined by a CRF over what is left."""
     allowed = range(len(probabilities)) if tags is None else [BACKGROUND, *sorted(set(tags))]
-    kept = probabilities if tags is None else constrain_to_tags(probabilities, tags)
+    scores = probabilities if tags is None else constrain_to_tags(probabilities, tags)
     if crf is None or len(allowed) == 1:
-        return kept
+        return scores
     # Only the classes that are left take part: a CRF's time grows with them, and shut-out ones cannot win.
-    refined = torch.zeros_like(kept)
-    refined[list(allowed)] = dense_crf(np.ascontiguousarray(image), kept[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
+    refined = torch.zeros_like(scores)
+    refined[list(allowed)] = dense_crf(np.ascontiguousarray(image), scores[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
     return refined
 
 
@@ -111,24 +111,24 @@ def _labels_at_once(
     """The highest logit: what the softmax would say, without it."""
     allowed = None if tags is None else np.array([BACKGROUND, *sorted(set(tags))], dtype=np.uint8)
 
-    def kept(logits: Tensor) -> Tensor:
+    def select(logits: Tensor) -> Tensor:
         return logits if allowed is None else logits[torch.from_numpy(allowed.astype(np.int64)).to(logits.device)]
 
     with torch.inference_mode():
         view = normalise(image)[None].to(device, memory_format=torch.channels_last)
         on_cpu = view.device.type == "cpu"
         # On a CPU straight from the coarse logits: enlarged ones would be made only to be compared.
-        found = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None
-        if found is not None:
+        coarse = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None
+        if coarse is not None:
             from tagmask.models.upsampled_labels import upsampled_labels  # numba takes a second to import
 
-            shown = (image.shape[0], image.shape[1])
+            crop = (image.shape[0], image.shape[1])
             highest = upsampled_labels(
-                kept(found.logits[0]), found.size, align_corners=found.align_corners, shown=shown
+                select(coarse.logits[0]), coarse.size, align_corners=coarse.align_corners, crop=crop
             )
         elif on_cpu:  # channels last here: numpy is three times as fast as torch
-            highest = kept(model(view)[0]).float().permute(1, 2, 0).numpy().argmax(axis=-1).astype(np.uint8)
+            highest = select(model(view)[0]).float().permute(1, 2, 0).numpy().argmax(axis=-1).astype(np.uint8)
         else:
-            highest = kept(full_logits(model, view)[0]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+            highest = select(full_logits(model, view)[0]).argmax(dim=0).to(torch.uint8).cpu().numpy()
     labels: UInt8Array = highest if allowed is None else allowed[highest]
     return labels

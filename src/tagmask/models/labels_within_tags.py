@@ -30,13 +30,13 @@ def labels_within_tags(
         probability within the tags, before the CRF; 0 where the CRF overruled the network.
     """
     allowed = [BACKGROUND, *sorted(tags)]
-    kept = constrain_to_tags(probabilities, tags)[allowed]
-    drawn = kept
+    scores = constrain_to_tags(probabilities, tags)[allowed]
+    refined = scores
     if crf is not None and len(allowed) > 1:
-        drawn = dense_crf(image, kept, **PRESETS[crf])  # type: ignore[arg-type]
-    chosen = drawn.argmax(0)
+        refined = dense_crf(image, scores, **PRESETS[crf])  # type: ignore[arg-type]
+    winners = refined.argmax(0)
     # Of the network's own probabilities: after ten rounds of a CRF nearly every pixel is sure.
-    margin = margin_of(kept, chosen)
-    labels: UInt8Array = np.asarray(allowed, np.uint8)[chosen.numpy()]
+    margin = margin_of(scores, winners)
+    labels: UInt8Array = np.asarray(allowed, np.uint8)[winners.numpy()]
     labels[(margin < ignore).numpy()] = IGNORE_INDEX
     return labels, margin

@@ -61,12 +61,12 @@ def full_logits(model: nn.Module, views: Tensor) -> Tensor:
 
     A last enlargement is computed in float32 whatever the autocast: of logits in bfloat16 many would be equal.
     """
-    found = model.coarse(views) if isinstance(model, SegmentationModel) else None
-    if found is None:
+    coarse = model.coarse(views) if isinstance(model, SegmentationModel) else None
+    if coarse is None:
         logits: Tensor = model(views)
         return logits.float()
     enlarged = functional.interpolate(
-        found.logits.float(), size=found.size, mode="bilinear", align_corners=found.align_corners
+        coarse.logits.float(), size=coarse.size, mode="bilinear", align_corners=coarse.align_corners
     )
     return enlarged[..., : views.shape[-2], : views.shape[-1]]
 
@@ -87,10 +87,10 @@ def constrain_to_tags(probabilities: Tensor, tags: Sequence[int]) -> Tensor:
     """
     allowed = torch.zeros(len(probabilities), dtype=torch.bool, device=probabilities.device)
     allowed[[BACKGROUND, *tags]] = True
-    kept = torch.where(allowed[:, None, None], probabilities, 0.0)
-    total = kept.sum(0)
-    kept[BACKGROUND] = torch.where(total > 0, kept[BACKGROUND], 1.0)
-    return kept / torch.where(total > 0, total, 1.0)
+    result = torch.where(allowed[:, None, None], probabilities, 0.0)
+    total = result.sum(0)
+    result[BACKGROUND] = torch.where(total > 0, result[BACKGROUND], 1.0)
+    return result / torch.where(total > 0, total, 1.0)
 
 
 def to_mask(probabilities: Tensor) -> UInt8Array:

@@ -26,15 +26,15 @@ def gated_logits(logits: Tensor, tag_logits: Tensor, threshold: float) -> Tensor
     Returns:
         float32 [B, C + 1, H, W].
     """
-    logits, seen = logits.float(), tag_logits.float().sigmoid()
+    logits, tag_scores = logits.float(), tag_logits.float().sigmoid()
     # At least one class stays open: where none reaches the threshold the foreground must still be something.
-    is_open = (seen >= threshold) | (seen == seen.amax(1, keepdim=True))
+    is_open = (tag_scores >= threshold) | (tag_scores == tag_scores.amax(1, keepdim=True))
     foreground = logits[:, 1:]
-    kept = torch.where(is_open[:, :, None, None], foreground, foreground + _SHUT)
+    gated = torch.where(is_open[:, :, None, None], foreground, foreground + _SHUT)
     # The open classes get what the shut ones had, so foreground against background stays as the network has it: that is
     # what it knows better than the classifier.
-    moved = foreground.logsumexp(1, keepdim=True) - kept.logsumexp(1, keepdim=True)
-    return torch.cat([logits[:, :1], kept + moved], dim=1)
+    shift = foreground.logsumexp(1, keepdim=True) - gated.logsumexp(1, keepdim=True)
+    return torch.cat([logits[:, :1], gated + shift], dim=1)
 
 
 class TagGated(nn.Module):

@@ -18,7 +18,7 @@ from tagmask.types import UInt8Array
 
 
 def upsampled_labels(
-    logits: Tensor, size: tuple[int, int], *, align_corners: bool, shown: tuple[int, int] | None = None
+    logits: Tensor, size: tuple[int, int], *, align_corners: bool, crop: tuple[int, int] | None = None
 ) -> UInt8Array:
     """The highest channel of ``interpolate(logits.float(), size, mode="bilinear", align_corners=...)``.
 
@@ -29,13 +29,13 @@ def upsampled_labels(
         logits: float [C, h, w] of any precision on the CPU, 1 <= C <= 256; fastest with channels last in memory.
         size: (H, W) after the enlargement.
         align_corners: whether the outermost samples lie on the outermost pixels, or half a sample inside.
-        shown: the upper left (rows, columns) of the enlarged ones that are wanted; None: all.
+        crop: (rows, columns) of the upper left part of the enlarged ones that is labelled; None: all.
 
     Returns:
-        uint8, of ``shown`` or ``size``: numbers of channels, the first of equal ones.
+        uint8, of ``crop`` or ``size``: numbers of channels, the first of equal ones.
     """
     values = np.ascontiguousarray(logits.permute(1, 2, 0).float().numpy())
-    rows, columns = shown or size
+    rows, columns = crop or size
     labels = np.empty((rows, columns), np.uint8)
     _fill(
         values,
@@ -46,9 +46,9 @@ def upsampled_labels(
     return labels
 
 
-def _samples(n: int, enlarged: int, shown: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _samples(n: int, enlarged: int, count: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """First pixel at or behind each of ``n`` samples (n + 1 numbers), and the weight of the next sample per pixel."""
-    pixels = np.arange(shown)
+    pixels = np.arange(count)
     if align_corners:
         places = pixels * ((n - 1) / (enlarged - 1) if enlarged > 1 else 0.0)
     else:

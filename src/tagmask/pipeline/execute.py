@@ -1,4 +1,4 @@
-"""The street: plan the stages, fingerprint them, skip, resume or redo them, write the manifest."""
+"""A run: plan the stages, fingerprint them, skip, resume or redo them, write the manifest."""
 
 from __future__ import annotations
 

@@ -141,8 +141,8 @@ def _mask_fingerprint(source: DataSource) -> str:
                 digest.update(f"{sample.id} {sample.boxes}\n".encode("utf-8", "backslashreplace"))
         for path in (sample.mask_path for sample in samples if sample.mask_path is not None):
             try:
-                found = path.stat()
+                stat = path.stat()
             except OSError:
                 continue  # evaluate lists a mask that is gone
-            digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

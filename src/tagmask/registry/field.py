@@ -30,7 +30,7 @@ class MethodOf:
         del handler
         expected: type = self.base or source
 
-        def built(value: Any) -> Any:
+        def build(value: Any) -> Any:
             method = build_method(self.kind, value, where=self.kind, base=Path())
             if not isinstance(method, expected):
                 msg = f"{type(method).__name__} is no {self.kind}: it does not subclass {expected.__name__}"
@@ -38,7 +38,7 @@ class MethodOf:
             return method
 
         return core_schema.no_info_plain_validator_function(
-            built, serialization=core_schema.plain_serializer_function_ser_schema(_dump)
+            build, serialization=core_schema.plain_serializer_function_ser_schema(_dump)
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -45,13 +45,13 @@ def fingerprint_values(settings: BaseModel, values: Mapping[str, Any]) -> dict[s
     That is all but what is marked :data:`LATER` and at its default, each under the name it had first, so that runs
     stay up to date when settings are added or renamed.
     """
-    kept = dict(values)
+    result = dict(values)
     for key, field in type(settings).model_fields.items():
         value, extra = getattr(settings, key), field.json_schema_extra
         if isinstance(extra, dict) and extra.get("later") and value == field.get_default(call_default_factory=True):
-            kept.pop(key, None)
-        elif isinstance(value, BaseModel) and isinstance(kept.get(key), Mapping):
-            kept[key] = fingerprint_values(value, kept[key])
-        if key in kept and (first := former_name(type(settings), key)):
-            kept[first] = kept.pop(key)
-    return kept
+            result.pop(key, None)
+        elif isinstance(value, BaseModel) and isinstance(result.get(key), Mapping):
+            result[key] = fingerprint_values(value, result[key])
+        if key in result and (first := former_name(type(settings), key)):
+            result[first] = result.pop(key)
+    return result

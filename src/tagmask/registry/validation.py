@@ -76,8 +76,8 @@ def validate_settings(model: Any, values: dict[str, Any], base: Path, where: str
     except ValidationError as error:
         first = error.errors()[0]
         key = prefix + ".".join(str(part) for part in first["loc"] if str(part).isalnum() or str(part).isidentifier())
-        given = f" (got {first['input']!r})" if first["type"] not in ("missing", "value_error") else ""
-        msg = f"{where}: {key or 'recipe'}: {first['msg'].removeprefix('Value error, ')}{given}"
+        value_text = f" (got {first['input']!r})" if first["type"] not in ("missing", "value_error") else ""
+        msg = f"{where}: {key or 'recipe'}: {first['msg'].removeprefix('Value error, ')}{value_text}"
         raise RecipeError(msg) from error
 
 

@@ -26,11 +26,11 @@ class Context:
 
     def samples(self, *splits: str) -> list[Sample]:
         """Samples of the named splits that exist, each id once, in order."""
-        chosen: dict[str, Sample] = {}
+        by_id: dict[str, Sample] = {}
         for split in splits or tuple(self.source.splits):
             for sample in self.source.splits.get(split, ()):
-                chosen.setdefault(sample.id, sample)
-        return list(chosen.values())
+                by_id.setdefault(sample.id, sample)
+        return list(by_id.values())
 
     def report_skipped(self, stage: str, problems: Sequence[Problem]) -> None:
         """Say on the terminal how many inputs a stage left out, and how often a fallback was taken."""

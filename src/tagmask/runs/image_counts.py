@@ -41,7 +41,7 @@ def write_split_counts(workspace: Workspace, split: str, counts: SplitCounts) ->
         RunError: they cannot be written.
     """
     # Each id once, measures by number: ids are the longest part of the file.
-    ids = list(dict.fromkeys(name for found in counts.measures.values() for name in found.ids))
+    ids = list(dict.fromkeys(name for per_image in counts.measures.values() for name in per_image.ids))
     place = {name: index for index, name in enumerate(ids)}
     arrays: dict[str, Any] = {
         "schema": np.int64(SCHEMA),
@@ -50,17 +50,17 @@ def write_split_counts(workspace: Workspace, split: str, counts: SplitCounts) ->
         "ids": np.array(ids),
         "measures": np.array(list(counts.measures)),
     }
-    for measure, found in counts.measures.items():
-        arrays[f"{measure}.images"] = np.array([place[name] for name in found.ids], np.int64)
-        arrays |= {f"{measure}.{key}": value for key, value in found.arrays().items()}
+    for measure, per_image in counts.measures.items():
+        arrays[f"{measure}.images"] = np.array([place[name] for name in per_image.ids], np.int64)
+        arrays |= {f"{measure}.{key}": value for key, value in per_image.arrays().items()}
     path = workspace.image_counts_path(split)
     with atomic_write(path) as stream:
         np.savez_compressed(stream, **arrays)
     with atomic_write(path.with_suffix(".csv"), "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["measure", "id", "miou", "pixel_accuracy"])
-        for measure, found in counts.measures.items():
-            for name, *values in image_table(found):
+        for measure, per_image in counts.measures.items():
+            for name, *values in image_table(per_image):
                 writer.writerow([measure, name, *("" if value is None else f"{value:.6f}" for value in values)])
 
 

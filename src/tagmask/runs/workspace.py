@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from tagmask.errors import RunError
-from tagmask.runs.stage_names import MODEL, is_stage
+from tagmask.runs.stage_names import EVALUATE, LOCALIZE, MODEL, REFINE, SEGMENT, is_stage
 from tagmask.storage.arrays import SCHEMA, stored_arrays
 from tagmask.storage.files import TEMPORARY_PREFIX, artifact_name, atomic_write, link_or_copy, write_error
 from tagmask.storage.records import json_text, read_json, read_jsonl, write_json
@@ -50,11 +50,11 @@ class Workspace:
         """The trained network of a stage."""
         return self.stage(stage) / MODEL
 
-    def map_path(self, sample_id: str, *, stage: str = "localize") -> Path:
+    def map_path(self, sample_id: str, *, stage: str = LOCALIZE) -> Path:
         """Activation maps of one image ('localize'), or its refined maps ('refine')."""
         return self.root / stage / "maps" / f"{artifact_name(sample_id)}.npz"
 
-    def mask_path(self, sample_id: str, stage: str = "refine") -> Path:
+    def mask_path(self, sample_id: str, stage: str = REFINE) -> Path:
         """Pseudo mask of one image, or the one that a round of self-training ('segment/2', ...) learns from."""
         return self.root / stage / "masks" / f"{artifact_name(sample_id)}.png"
 
@@ -62,17 +62,17 @@ class Workspace:
         """A grey picture of one image: saliency ('saliency', 'maps') or margins ('segment/2', 'margins')."""
         return self.root / stage / kind / f"{artifact_name(sample_id)}.png"
 
-    def prediction_path(self, sample_id: str, stage: str = "segment") -> Path:
+    def prediction_path(self, sample_id: str, stage: str = SEGMENT) -> Path:
         """Predicted mask of one image; ``stage`` is 'segment', 'segment/full' or a round of self-training."""
         return self.root / stage / "predictions" / f"{artifact_name(sample_id)}.png"
 
     def image_counts_path(self, split: str) -> Path:
         """Confusion counts of every image of a split."""
-        return self.root / "evaluate" / f"{artifact_name(split)}-images.npz"
+        return self.root / EVALUATE / f"{artifact_name(split)}-images.npz"
 
     # -- maps and masks ----------------------------------------------------------------------------------
 
-    def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = "localize") -> None:
+    def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = LOCALIZE) -> None:
         """Store maps as float16 npz without pickle."""
         arrays: dict[str, Any] = {
             "schema": np.int64(SCHEMA),
@@ -89,7 +89,7 @@ class Workspace:
         with atomic_write(self.map_path(sample_id, stage=stage)) as stream:
             np.savez(stream, **arrays)
 
-    def load_maps(self, sample_id: str, *, stage: str = "localize") -> ActivationMaps:
+    def load_maps(self, sample_id: str, *, stage: str = LOCALIZE) -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
         with stored_arrays(self.map_path(sample_id, stage=stage)) as stored:
             height, width = (int(side) for side in stored["image_size"])
@@ -111,12 +111,12 @@ class Workspace:
 
     def count_files(self, stage: str) -> int:
         """Number of artifacts of a stage (a stage inside its folder, such as segment/full, counts for itself)."""
-        found = int(stage == "evaluate" and (self.root / "metrics.json").is_file())
+        count = int(stage == EVALUATE and (self.root / "metrics.json").is_file())
         for folder, folders, files in os.walk(self.stage(stage)):
             if Path(folder) == self.stage(stage):
                 folders[:] = [name for name in folders if not is_stage(stage, name)]
-            found += sum(name != "state.ckpt" and not name.startswith(TEMPORARY_PREFIX) for name in files)
-        return found
+            count += sum(name != "state.ckpt" and not name.startswith(TEMPORARY_PREFIX) for name in files)
+        return count
 
     def clear(self, stage: str) -> None:
         """Remove a stage's artifacts and what its training left out (a stage inside its folder, such as segment/full,
@@ -168,14 +168,14 @@ class Workspace:
 
     def result_stage(self) -> str:
         """The training on pseudo masks that is the run's result: 'segment', or its last round of self-training."""
-        return str(self.manifest().get("result_stage") or "segment")
+        return str(self.manifest().get("result_stage") or SEGMENT)
 
     def write_problems(self, stage: str, problems: Sequence[Problem]) -> None:
         """Replace one stage's lines in problems.jsonl (so that a resumed stage does not list twice)."""
         # A stage says all of its problems at its end; lines of an interrupted try must not stand beside them.
-        kept = [problem for problem in self.problems() if problem.stage != stage]
+        others = [problem for problem in self.problems() if problem.stage != stage]
         with atomic_write(self.root / "problems.jsonl", "w") as stream:
-            for problem in [*kept, *problems]:
+            for problem in [*others, *problems]:
                 stream.write(json_text(asdict(problem)) + "\n")
 
     def problems(self) -> list[Problem]:

@@ -21,7 +21,7 @@ from tagmask.registry.validation import absolute, anchor, build_method, renamed_
 from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.localize import LocalizeSettings
-from tagmask.settings.presets import filled
+from tagmask.settings.presets import with_preset
 from tagmask.settings.recipe import Recipe
 from tagmask.settings.refine import RefineSettings
 from tagmask.settings.segment import SegmentSettings
@@ -105,8 +105,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
             merged[key] = value
         elif key == "localize" and "name" in value:
             # Another method takes over the scales, but not the settings of the one it replaces.
-            kept = old if old.get("name") == value["name"] else _split_method(old, LocalizeSettings, "method")
-            merged[key] = _merge({name: item for name, item in kept.items() if name != "method"}, value)
+            section = old if old.get("name") == value["name"] else _split_method(old, LocalizeSettings, "method")
+            merged[key] = _merge({name: item for name, item in section.items() if name != "method"}, value)
         elif "name" in value and value["name"] != old.get("name", value["name"]):
             merged[key] = value
         elif key == "segment" and value.get("preset", old.get("preset")) != old.get("preset"):
@@ -118,8 +118,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _afresh(segment: Any) -> dict[str, Any]:
     """What stays of a segment block when a preset takes its place: what is no setting of the training."""
-    kept = ("supervision", "loss", "saliency", "confidence", "rounds", "relabel")
-    return {key: segment[key] for key in kept if key in segment} if isinstance(segment, dict) else {}
+    keys = ("supervision", "loss", "saliency", "confidence", "rounds", "relabel")
+    return {key: segment[key] for key in keys if key in segment} if isinstance(segment, dict) else {}
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -196,7 +196,7 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
         values["refine"] = {"chain": _as_list(values["refine"])}
     values |= _trainings(values, base, where)
     if isinstance(values.get("segment"), dict):
-        values["segment"] = filled(values["segment"])
+        values["segment"] = with_preset(values["segment"])
     kinds: tuple[tuple[str, str, Kind, type[Settings]], ...] = (
         ("localize", "method", "localizer", LocalizeSettings),
         ("segment", "network", "network", SegmentSettings),
@@ -284,13 +284,13 @@ def _build_data(value: Any, base: Path, where: str) -> Any:
         msg = f"{where}: data: expected the name of a format or a mapping with 'format', got {value!r}"
         raise RecipeError(msg)
     settings = {"format": value} if isinstance(value, str) else dict(value)
-    chosen = settings.pop("format", settings.pop("name", "auto"))
-    if chosen == "auto":
+    format_name = settings.pop("format", settings.pop("name", "auto"))
+    if format_name == "auto":
         from tagmask.data.detect import detect_format
 
         root = settings.get("root")
         if root is None:
             msg = f"{where}: data.root is missing; name the folder of your images, or data.format=partsworld"
             raise RecipeError(msg)
-        chosen = detect_format(absolute(root, base), settings)
-    return build_method("data", {"name": chosen, **settings}, where=f"{where}: data", base=base)
+        format_name = detect_format(absolute(root, base), settings)
+    return build_method("data", {"name": format_name, **settings}, where=f"{where}: data", base=base)

@@ -69,7 +69,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the segment stage with those of their preset below them; what is written wins.
 
     ``epochs`` alone takes the place of the preset's iterations; ``iterations`` alone is not scaled.

@@ -114,8 +114,8 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """'key old -> new' for every value in which two nested mappings differ, keys dotted."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*new, *(key for key in old if key not in new)]
-        found = [differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys]
-        return [change for part in found for change in part]
+        parts = [differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys]
+        return [change for part in parts for change in part]
     return [] if old == new else [f"{prefix.rstrip('.')} {old} -> {new}"]
 
 

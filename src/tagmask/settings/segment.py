@@ -17,7 +17,7 @@ from tagmask.registry.field import by_name
 from tagmask.registry.method import LATER
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.base import Fraction, Positive, Settings
-from tagmask.settings.presets import filled
+from tagmask.settings.presets import with_preset
 
 SMALLEST_TILE = 64
 
@@ -119,8 +119,8 @@ class SegmentSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, given: Any) -> Any:
-        return filled(given) if isinstance(given, Mapping) else given
+    def _fill_in_preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, Mapping) else values
 
     @field_validator("augment", "optimizer", mode="before")
     @classmethod

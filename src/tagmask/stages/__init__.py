@@ -1,1 +1,1 @@
-"""The stages of the street; each reads what the one before it left, and leaves its own."""
+"""The stages of a run; each reads what the one before it left, and leaves its own."""

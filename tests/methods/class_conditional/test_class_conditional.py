@@ -116,7 +116,7 @@ def test_every_round_of_every_cut_is_the_published_one(published: Stored) -> Non
         assert len(rounds) == published["expected_rounds_per_crop"][number - 1]
         for step, one in enumerate(rounds, start=1):
             close(one.maps, published[f"expected_round_map_crop{number}_round{step}"])
-            assert np.array_equal(one.kept, published[f"expected_kept_mask_crop{number}_round{step}"])
+            assert np.array_equal(one.keep_mask, published[f"expected_kept_mask_crop{number}_round{step}"])
         close(rounds[-1].accumulated, published[f"expected_accumulated_map_crop{number}"])
         for scale, suffix in SUFFIXES.items():
             for flip in (0, 1):
@@ -269,7 +269,7 @@ def test_rounds_end_when_little_is_erased() -> None:
     view = torch.arange(10.0).expand(1, 3, 1, 10)
     maps_of, seen = planned(peak_at(0, 1), peak_at(1, 5), peak_at(5))
     rounds = list(erasing_rounds([view], maps_of, Erasing(stop=0.1)))
-    assert [int(one.kept.sum()) for one in rounds] == [8, 7, 7]
+    assert [int(one.keep_mask.sum()) for one in rounds] == [8, 7, 7]
     assert seen[2][0, 0, 0].tolist() == [4.5, 4.5, 2, 3, 4, 4.5, 6, 7, 8, 9]
     torch.testing.assert_close(merge_rounds(rounds), normalize_with_floor(peak_at(0, 1, 5)))
 
@@ -292,8 +292,8 @@ def test_what_one_class_has_found_is_erased_for_all_and_stays_erased() -> None:
     two = torch.cat([peak_at(0), peak_at(9)])
     maps_of, _ = planned(two, torch.cat([peak_at(4), ROW]))
     rounds = list(erasing_rounds([torch.zeros(1, 3, 1, 10)], maps_of, Erasing(stop=0.11, max_rounds=2)))
-    assert (~rounds[0].kept).nonzero().tolist() == [[0, 0], [0, 9]]
-    assert (~rounds[1].kept).nonzero().tolist() == [[0, 0], [0, 4], [0, 9]]
+    assert (~rounds[0].keep_mask).nonzero().tolist() == [[0, 0], [0, 9]]
+    assert (~rounds[1].keep_mask).nonzero().tolist() == [[0, 0], [0, 4], [0, 9]]
     assert not rounds[1].maps[1].any()  # 0 / (0 + 1e-5)
 
 

@@ -117,11 +117,11 @@ def test_touching_objects_of_a_class_are_told_apart() -> None:
     assert parts.shape == (6, 12, 20)
     torch.testing.assert_close(parts.view(2, 3, 12, 20).sum(1), maps)
     found = instance_masks(parts, [3, 7], (48, 80))
-    assert [(one.id, one.label) for one in found.found] == [(1, 7), (2, 7), (3, 3)]
-    assert [one.score for one in found.found] == pytest.approx([1, 1, 0.6 / 0.9])
+    assert [(one.id, one.label) for one in found.instances] == [(1, 7), (2, 7), (3, 3)]
+    assert [one.score for one in found.instances] == pytest.approx([1, 1, 0.6 / 0.9])
     assert found.ids.shape == (48, 80)
     assert found.ids.dtype == np.uint8
-    for one in found.found:
+    for one in found.instances:
         y0, x0, y1, x1 = one.box
         inside = found.ids == one.id
         assert inside.sum() == one.area
@@ -134,14 +134,14 @@ def test_touching_objects_of_a_class_are_told_apart() -> None:
 def test_small_and_faint_ones_are_left_out() -> None:
     maps, clusters = two_boxes()
     parts = split_maps(maps, clusters)
-    assert [one.label for one in instance_masks(parts, [3, 7], (48, 80), background=0.7).found] == [7, 7]
-    assert instance_masks(parts, [3, 7], (48, 80), min_area=0.9).found == ()
+    assert [one.label for one in instance_masks(parts, [3, 7], (48, 80), background=0.7).instances] == [7, 7]
+    assert instance_masks(parts, [3, 7], (48, 80), min_area=0.9).instances == ()
     assert not instance_masks(parts * 0, [3, 7], (48, 80)).ids.any()
-    assert instance_masks(torch.zeros(0, 12, 20), [], (48, 80)).found == ()
+    assert instance_masks(torch.zeros(0, 12, 20), [], (48, 80)).instances == ()
 
 
 def test_pieces_that_do_not_hang_together_are_objects_of_their_own() -> None:
     maps = torch.zeros(1, 8, 16)
     maps[0, 2:6, 1:5], maps[0, 2:6, 11:15] = 1.0, 0.8
     found = instance_masks(maps, [4], (32, 64))
-    assert [(one.label, round(one.score, 3)) for one in found.found] == [(4, 1.0), (4, 0.8)]
+    assert [(one.label, round(one.score, 3)) for one in found.instances] == [(4, 1.0), (4, 0.8)]

@@ -131,7 +131,7 @@ def test_instances_need_the_displacement_branch() -> None:
     settings = IRNet(instances=True, instance_min_area=0.0)
     found = TrainedIRNet(settings, network(settings)).instances(refine_request(image, maps, torch.tensor([3, 7])))
     assert found.ids.shape == (47, 61)
-    assert {one.label for one in found.found} <= {3, 7}
+    assert {one.label for one in found.instances} <= {3, 7}
     nothing = TrainedIRNet(settings, network(settings)).instances(
         refine_request(image, maps[:0], torch.zeros(0, dtype=torch.int64))
     )

@@ -136,7 +136,7 @@ def test_features_of_the_pair_are_summed_before_the_similarity() -> None:
 
 
 class LargerOfFlips(Cam):
-    """A seed that merges flips by maximum, as VWE does."""
+    """An inner localizer that merges flips by maximum, as VWE does."""
 
     name = "larger"
     flips = "max"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tagmask.functional import select_prototypes
-from tagmask.methods.lpcam.prototypes import class_vector, kept, prototype_scores, split_positions
+from tagmask.methods.lpcam.prototypes import class_vector, keep_mask, prototype_scores, split_positions
 from tagmask.ops.kmeans import cosine_kmeans, unit
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
@@ -34,8 +34,8 @@ def test_reference_values() -> None:
 
 def test_both_bounds_are_strict() -> None:
     scores = torch.tensor([0.05, 0.5, 0.9], dtype=torch.float64)
-    assert kept(scores, 0.5, "above").tolist() == [False, False, True]
-    assert kept(scores, (0.05, 0.9), "between").tolist() == [False, True, False]
+    assert keep_mask(scores, 0.5, "above").tolist() == [False, False, True]
+    assert keep_mask(scores, (0.05, 0.9), "between").tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(("threshold", "keep"), [(0.5, "between"), ((0.1, 0.5), "above")])
@@ -58,7 +58,7 @@ def test_scores_and_selection_are_the_published_ones(golden: Golden) -> None:
             expected = torch.from_numpy(stored[f"expected_{side}_class_probability"][index])
             torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
             selected = stored[f"expected_{name}_prototype_selected"][index]
-            found = kept(scores, threshold, "above" if name == "class" else "between")
+            found = keep_mask(scores, threshold, "above" if name == "class" else "between")
             assert found.tolist() == selected.tolist()
         paper = prototype_scores(
             torch.from_numpy(stored["foreground_centres"][index]), weights, index, posterior="centres"

@@ -91,10 +91,10 @@ def test_columns_are_averaged_not_rows() -> None:
 def test_rows_at_a_time_are_the_same(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
     features, maps = random(0, 6, 5, 7), random(1, 2, 5, 7).relu()
     whole = polish(maps, features, blocks=blocks)
-    assert Affinity(features, "channel_l2", "identity", clip=False).held is not None
+    assert Affinity(features, "channel_l2", "identity", clip=False).dense is not None
     for held in (35, 36, 100, 35 * 34):
         monkeypatch.setattr(sys.modules[Affinity.__module__], "HELD", held)
-        assert Affinity(features, "channel_l2", "identity", clip=False).held is None
+        assert Affinity(features, "channel_l2", "identity", clip=False).dense is None
         torch.testing.assert_close(polish(maps, features, blocks=blocks), whole)
 
 

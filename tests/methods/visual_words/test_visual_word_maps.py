@@ -181,11 +181,11 @@ def test_words_are_shown_by_what_they_tell_about_the_tags() -> None:
     torch.testing.assert_close(tag_share[0], torch.tensor([1.0, 1.0, 0]) / 2.25)
     torch.testing.assert_close(tag_share[1], torch.tensor([1.0, 0, 0]) / 1.75)
     assert not tag_share[2:].any()
-    assert [group.title for group in found.shown] == [
+    assert [group.title for group in found.patch_groups] == [
         "word 1: 43.8% of the positions, 57% of them in images of cow",
         "word 0: 56.2% of the positions, 44% of them in images of cow",
     ]
-    assert [image for image, _ in found.shown[1].patches] == [1, 0, 2, 3]
+    assert [image for image, _ in found.patch_groups[1].patches] == [1, 0, 2, 3]
     assert found.notes == ()
 
 
@@ -193,7 +193,7 @@ def test_nothing_studied_is_nothing_shown() -> None:
     localizer = VisualWords(images=0)
     assert localizer.choose([(1,), (2,)], 3) == []
     found = localizer.learn(Trained(words_along_axes()), localizer.reservoir(), ["a", "b", "c"], 0)
-    assert found.shown == ()
+    assert found.patch_groups == ()
     assert not found.tensors["share"].any()
     assert not found.tensors["tag_share"].any()
 
@@ -209,8 +209,8 @@ def test_only_so_many_words_and_patches_are_shown() -> None:
         rng = np.random.default_rng(number)
         sample.add(number, localizer.study(Trained(classifier), image, torch.tensor([0]), Views((1.0,)), rng))
     found = localizer.learn(Trained(classifier), sample, ["a", "b", "c"], 0)
-    assert [group.title.split(":")[0] for group in found.shown] == [f"word {number}" for number in range(24)]
-    assert all([number for number, _ in group.patches] == list(range(8)) for group in found.shown)
+    assert [group.title.split(":")[0] for group in found.patch_groups] == [f"word {number}" for number in range(24)]
+    assert all([number for number, _ in group.patches] == list(range(8)) for group in found.patch_groups)
 
 
 def test_information_by_hand() -> None:

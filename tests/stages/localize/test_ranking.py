@@ -12,7 +12,7 @@ from torch import Tensor
 from tagmask.contracts.localizer import Trained
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.ranking import at_size, class_ranking, crops_of
-from tagmask.stages.localize.stage import activation_maps, seen_of
+from tagmask.stages.localize.stage import activation_maps, classifier_image
 from tagmask.types import ClassifierOutput
 
 
@@ -70,7 +70,7 @@ def test_maps_are_made_of_the_square_and_stretched_back() -> None:
 def test_without_a_size_the_image_is_as_it_is() -> None:
     image = picture(5, 7)
     assert at_size(image, None) is image
-    assert seen_of(image, LocalizeSettings(method="cam")) is image
+    assert classifier_image(image, LocalizeSettings(method="cam")) is image
     assert activation_maps(Brightness(), image, (1,), LocalizeSettings(method="cam")).ranking == ()  # type: ignore[arg-type]
 
 

@@ -144,8 +144,8 @@ class SaliencyBce(Loss):
         logits = listed(outputs)
         plain = summed_cross_entropy(logits, labels, targets.weights, factors)
         each = _summed_background_loss(logits, saliency, valid, self.background, factors)
-        weighed, told = self._weighed(each, labels, saliency, valid)
-        return {"loss": plain + self.alpha * weighed.mean(), "segmentation": plain, "saliency": each.mean(), **told}
+        weighed, extras = self._weighed(each, labels, saliency, valid)
+        return {"loss": plain + self.alpha * weighed.mean(), "segmentation": plain, "saliency": each.mean(), **extras}
 
     def _weighed(
         self, each: Tensor, labels: Tensor, saliency: Tensor, valid: Tensor | None

@@ -119,8 +119,8 @@ def climb_step(
     largest = gradient.abs().amax((1, 2, 3, 4), keepdim=True)
     # Bounds are the extremes of the image as it is now, as published, so they never widen.
     low, high = images.amin((1, 2, 3, 4), keepdim=True), images.amax((1, 2, 3, 4), keepdim=True)
-    moved = (images + settings.step_size * gradient / (largest + _EPS)).clamp(low, high)
-    return Step(fixed, loss.detach(), gradient, moved)
+    next_images = (images + settings.step_size * gradient / (largest + _EPS)).clamp(low, high)
+    return Step(fixed, loss.detach(), gradient, next_images)
 
 
 def climb(
@@ -148,10 +148,10 @@ def climb(
     total: Tensor | None = None
     clean: Tensor | None = None
     for step in range(1, steps + 1):
-        found = climb_step(images, features_of, class_weights, channels, clean, settings, move=step < steps)
-        total = found.regions.clone() if total is None else total + found.regions
-        clean = found.regions if clean is None else clean
-        images = images if found.images is None else found.images
+        result = climb_step(images, features_of, class_weights, channels, clean, settings, move=step < steps)
+        total = result.regions.clone() if total is None else total + result.regions
+        clean = result.regions if clean is None else clean
+        images = images if result.images is None else result.images
     if total is None:
         msg = f"steps={steps}: at least one is needed"
         raise ValueError(msg)

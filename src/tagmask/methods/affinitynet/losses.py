@@ -126,8 +126,8 @@ def affinity_loss(affinity: Tensor, labels: Tensor, *, radius: int = 5) -> dict[
         ("foreground", FOREGROUND_PAIR, alike),
         ("negative", NEGATIVE_PAIR, unlike),
     ):
-        chosen = kinds == kind
-        terms[name] = (values * chosen).sum() / (chosen.sum() + _EPS)
+        pairs = kinds == kind
+        terms[name] = (values * pairs).sum() / (pairs.sum() + _EPS)
     loss = terms["background"] / 4 + terms["foreground"] / 4 + terms["negative"] / 2
     return {"loss": loss, **terms}
 

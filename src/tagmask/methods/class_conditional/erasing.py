@@ -37,7 +37,7 @@ class Round:
 
     maps: Tensor
     accumulated: Tensor
-    kept: Tensor
+    keep_mask: Tensor
 
 
 def normalize_with_floor(raw: Tensor, floor: Tensor | float = 0.0, eps: float = 1e-5) -> Tensor:
@@ -49,7 +49,7 @@ def normalize_with_floor(raw: Tensor, floor: Tensor | float = 0.0, eps: float = 
     return raw / (torch.maximum(own, torch.as_tensor(floor, dtype=own.dtype, device=own.device)) + eps)[:, None, None]
 
 
-def erase(pairs: Sequence[Tensor], kept: Tensor, mask_geometry: MaskGeometry = "correct") -> list[Tensor]:
+def erase(pairs: Sequence[Tensor], keep_mask: Tensor, mask_geometry: MaskGeometry = "correct") -> list[Tensor]:
     """Every view with its mean colour (in normalised units) where a pixel is not kept.
 
     ``correct`` resizes the mask from its full size for each scale and mirrors it for the mirrored view. ``reference``
@@ -58,13 +58,13 @@ def erase(pairs: Sequence[Tensor], kept: Tensor, mask_geometry: MaskGeometry = "
 
     Args:
         pairs: per scale the network input float32 [2 or 1, 3, h_s, w_s], not erased; the second one is the mirror.
-        kept: bool [h, w].
+        keep_mask: bool [h, w], False where the image is erased.
         mask_geometry: see above.
 
     Returns:
         As ``pairs``.
     """
-    full = kept[None, None].to(pairs[0].dtype)
+    full = keep_mask[None, None].to(pairs[0].dtype)
     erased = []
     for pair in pairs:
         mask = functional.interpolate(full, size=pair.shape[-2:], mode="nearest")
@@ -107,7 +107,7 @@ def erasing_rounds(
     if later_pairs is None:
         later_pairs, later_floor = pairs, floor
     raw = maps_of(pairs) if first is None else first
-    kept_before = raw.shape[-2] * raw.shape[-1]
+    n_before = raw.shape[-2] * raw.shape[-1]
     accumulated = torch.zeros_like(raw)
     for number in range(1, settings.max_rounds + 1):
         # Each round is stretched anew. A round that sees nothing of the class left would stretch noise to 1: only
@@ -115,13 +115,13 @@ def erasing_rounds(
         maps = normalize_with_floor(raw, floor if number == 1 else later_floor)
         accumulated = torch.maximum(accumulated, maps)
         # Over all classes: what one class has been found by is erased for the others too, as published.
-        kept = accumulated.amax(0) < settings.threshold
-        yield Round(maps, accumulated, kept)
-        n_kept = int(kept.sum())
-        if number == settings.max_rounds or (kept_before - n_kept) / kept.numel() < settings.stop:
+        keep_mask = accumulated.amax(0) < settings.threshold
+        yield Round(maps, accumulated, keep_mask)
+        n_kept = int(keep_mask.sum())
+        if number == settings.max_rounds or (n_before - n_kept) / keep_mask.numel() < settings.stop:
             return
-        kept_before = n_kept
-        raw = maps_of(erase(later_pairs, kept, settings.mask_geometry))
+        n_before = n_kept
+        raw = maps_of(erase(later_pairs, keep_mask, settings.mask_geometry))
 
 
 def merge_rounds(rounds: Sequence[Round], merge: Literal["max", "sum"] = "max") -> Tensor:

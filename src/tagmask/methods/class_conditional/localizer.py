@@ -79,34 +79,34 @@ class ClassConditional(Localizer, Erasing):
         uncut = not self.split or (len(channels) >= 3 and self.many_classes == "whole")
         # Beyond the first scale, the whole image is looked at only where its maps are needed.
         complete = not self.economy or self.guard > 0 or self.include_whole or uncut or len(pairs) == 1
-        seen = first
+        whole_maps = first
         if complete and len(pairs) > 1:
-            seen = first + full_size_maps(trained, self.inner, pairs[1:], channels, whole.size)
+            whole_maps = first + full_size_maps(trained, self.inner, pairs[1:], channels, whole.size)
         # Sums over all scales and over the first alone have heights of their own, so a floor for each.
-        floors = self.guard * seen.amax((-2, -1)), self.guard * first.amax((-2, -1))
-        united = seen.new_zeros(seen.shape)
-        guide = first if self.economy else seen
+        floors = self.guard * whole_maps.amax((-2, -1)), self.guard * first.amax((-2, -1))
+        united = whole_maps.new_zeros(whole_maps.shape)
+        guide = first if self.economy else whole_maps
         for cuts, rows in self._plan(guide, whole):
             parts = []
             for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
                 # The whole image has been seen: its maps are the first round.
                 if cut == whole:
-                    part = self._refined(trained, pairs, channels, cut, floors, seen if complete else None)
+                    part = self._refined(trained, pairs, channels, cut, floors, whole_maps if complete else None)
                 else:
                     pixels = np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
                     inputs = [pair.to(trained.device) for pair in views.of(pixels)]
                     part = self._refined(trained, inputs, channels, cut, floors)
                 parts.append((cut, part[rows]))
             united[rows] = unite(parts, whole.size)
-        maps = torch.maximum(united, normalize_with_floor(seen)) if self.include_whole else united
+        maps = torch.maximum(united, normalize_with_floor(whole_maps)) if self.include_whole else united
         silent = channels[~(guide.amax((-2, -1)) > 0)].tolist() if self.split else []
         return ImageMaps(maps, tuple((channel, _NO_CENTRE) for channel in silent))
 
-    def _plan(self, seen: Tensor, whole: Rectangle) -> list[tuple[list[Rectangle], slice]]:
+    def _plan(self, maps: Tensor, whole: Rectangle) -> list[tuple[list[Rectangle], slice]]:
         """(cuts, the classes whose maps they make) given the maps of the whole image."""
         if not self.split:
             return [([whole], slice(None))]
-        centres = centres_of_mass(seen)
+        centres = centres_of_mass(maps)
         if len(centres) >= 3 and self.many_classes == "per_class":
             return [(split_rectangles([centre], whole.size), slice(row, row + 1)) for row, centre in enumerate(centres)]
         return [(split_rectangles(centres, whole.size), slice(None))]
@@ -118,7 +118,7 @@ class ClassConditional(Localizer, Erasing):
         channels: Tensor,
         cut: Rectangle,
         floors: tuple[Tensor, Tensor],
-        known: Tensor | None = None,
+        whole_maps: Tensor | None = None,
     ) -> Tensor:
         """Maps [K, h, w] of one cut after all rounds; ``floors`` for all scales and for the first one alone."""
 
@@ -126,9 +126,9 @@ class ClassConditional(Localizer, Erasing):
             return full_size_maps(trained, self.inner, inputs, channels, cut.size)
 
         if not self.iterate:
-            return normalize_with_floor(maps_of(pairs) if known is None else known, floors[0])
+            return normalize_with_floor(maps_of(pairs) if whole_maps is None else whole_maps, floors[0])
         later = (pairs[:1], floors[1]) if self.economy else (pairs, floors[0])
         rounds = erasing_rounds(
-            pairs, maps_of, self, first=known, floor=floors[0], later_pairs=later[0], later_floor=later[1]
+            pairs, maps_of, self, first=whole_maps, floor=floors[0], later_pairs=later[0], later_floor=later[1]
         )
         return merge_rounds(list(rounds), self.merge)

@@ -49,8 +49,8 @@ def centres_of_mass(maps: Tensor) -> list[tuple[float, float]]:
     rows = (masses.sum(-1) * torch.arange(height)).sum(-1)
     columns = (masses.sum(-2) * torch.arange(width)).sum(-1)
     total = masses.sum((-2, -1))
-    found = [(y, x) for y, x in zip((rows / total).tolist(), (columns / total).tolist(), strict=True)]
-    return [centre if math.isfinite(sum(centre)) else (float(height // 2), float(width // 2)) for centre in found]
+    centres = [(y, x) for y, x in zip((rows / total).tolist(), (columns / total).tolist(), strict=True)]
+    return [centre if math.isfinite(sum(centre)) else (float(height // 2), float(width // 2)) for centre in centres]
 
 
 def split_rectangles(centers: Sequence[tuple[float, float]], image_size: tuple[int, int]) -> list[Rectangle]:

@@ -246,10 +246,12 @@ class DeepLabV2(Network):
         return SegmentationModel(network, grid=1, output_weights=(1.0,) * (2 + len(self.scales)))
 
     def _load(self, encoder: nn.Module, classifier: Path | None) -> None:
-        wanted, name = encoder.state_dict(), f"ResNet-{self.depth}"
+        encoder_state, name = encoder.state_dict(), f"ResNet-{self.depth}"
         if self.weights == "classifier":
             try:
-                kept = match_state_dict(published_names(classifier_backbone(classifier)), wanted, Path(""), name)
+                state = match_state_dict(
+                    published_names(classifier_backbone(classifier)), encoder_state, Path(""), name
+                )
             except InputError as error:
                 if classifier is None or not classifier.exists():
                     raise
@@ -258,30 +260,30 @@ class DeepLabV2(Network):
             raise no_package(f"resnet{self.depth}", "segment.network.weights")
         elif self.weights == "timm":
             model = create_timm(f"resnet{self.depth}.tv_in1k", {"pretrained": True}, setting="segment.network.depth")
-            kept = match_state_dict(published_names(model.state_dict()), wanted, Path("timm"), name)
+            state = match_state_dict(published_names(model.state_dict()), encoder_state, Path("timm"), name)
         else:
             assert isinstance(self.weights, Path)
-            kept = self._read(self.weights, wanted, name)
-        encoder.load_state_dict(kept)
+            state = self._read(self.weights, encoder_state, name)
+        encoder.load_state_dict(state)
 
-    def _read(self, path: Path, wanted: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-        stored = read_state_dict(path, remedy="Set segment.network.weights to a local file, or to null.")
+    def _read(self, path: Path, encoder_state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+        state = read_state_dict(path, remedy="Set segment.network.weights to a local file, or to null.")
         # Prefixes that the published code's wrappers put before every name.
-        stored = {re.sub(r"^(module\.|base\.|scale\.)+", "", key): value for key, value in stored.items()}
-        found: Layout = "torchvision" if "layer1.0.conv1.weight" in stored else "caffe"
-        if found != self.layout:
-            msg = f"{path}: its names are those of layout: {found}; set segment.network.layout to it"
+        state = {re.sub(r"^(module\.|base\.|scale\.)+", "", key): value for key, value in state.items()}
+        layout: Layout = "torchvision" if "layer1.0.conv1.weight" in state else "caffe"
+        if layout != self.layout:
+            msg = f"{path}: its names are those of layout: {layout}; set segment.network.layout to it"
             raise InputError(msg)
-        return match_state_dict(published_names(stored) if found == "torchvision" else stored, wanted, path, name)
+        return match_state_dict(published_names(state) if layout == "torchvision" else state, encoder_state, path, name)
 
 
-def published_names(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's names of a bottleneck ResNet as the published DeepLabV2's; others stay as they are."""
     parts = {"conv1": "reduce.conv", "bn1": "reduce.bn", "conv2": "conv3x3.conv", "bn2": "conv3x3.bn",
              "conv3": "increase.conv", "bn3": "increase.bn", "downsample.0": "shortcut.conv",
              "downsample.1": "shortcut.bn"}  # fmt: skip
     renamed = {}
-    for key, value in stored.items():
+    for key, value in state.items():
         stem = re.fullmatch(r"(conv1|bn1)\.(.+)", key)
         block = re.fullmatch(r"layer(\d)\.(\d+)\.(downsample\.\d|[a-z]+\d)\.(.+)", key)
         if stem:

@@ -134,18 +134,18 @@ def dense_crf_labels(
     Raises:
         ValueError: labels outside 0..n_labels - 1, confidence outside (0, 1), and see :func:`mean_field`.
     """
-    given = torch.as_tensor(labels).long()
-    unknown = torch.zeros_like(given, dtype=torch.bool) if unsure is None else given == unsure
-    given = given.masked_fill(unknown, 0)
-    if given.ndim != 2 or not given.numel() or not 0 <= int(given.min()) <= int(given.max()) < n_labels:
-        msg = f"dense CRF: labels must be [H, W] within 0..{n_labels - 1}, got shape {list(given.shape)}"
+    label_map = torch.as_tensor(labels).long()
+    unknown = torch.zeros_like(label_map, dtype=torch.bool) if unsure is None else label_map == unsure
+    label_map = label_map.masked_fill(unknown, 0)
+    if label_map.ndim != 2 or not label_map.numel() or not 0 <= int(label_map.min()) <= int(label_map.max()) < n_labels:
+        msg = f"dense CRF: labels must be [H, W] within 0..{n_labels - 1}, got shape {list(label_map.shape)}"
         raise ValueError(msg)
     if not 0 < confidence < 1:
         msg = f"dense CRF: confidence must lie between 0 and 1, got {confidence}"
         raise ValueError(msg)
     # The unsure rest is shared by all C labels, as in the published code, also when absent labels are left out below.
     others = (1 - confidence) / max(n_labels - 1, 1)
-    planes = (functional.one_hot(given, n_labels).permute(2, 0, 1) > 0) & ~unknown
+    planes = (functional.one_hot(label_map, n_labels).permute(2, 0, 1) > 0) & ~unknown
     there = planes.flatten(1).any(dim=1) | keep_absent | (confidence < others)
     unary = -torch.where(planes, confidence, others).masked_fill(unknown, 1 / n_labels).log()
     kernels = _two_kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
@@ -191,10 +191,10 @@ def dense_crf_maps(
     if not there.any():
         result[0] = 1
         return result
-    shown = maps[there].float().clamp(0, 1) ** power
-    top = shown.amax(dim=0, keepdim=True)
+    scores = maps[there].float().clamp(0, 1) ** power
+    top = scores.amax(dim=0, keepdim=True)
     behind = (1 - top) ** alpha if background == "power" else torch.full_like(top, level)
-    result[torch.cat([there.new_ones(1), there])] = dense_crf(image, torch.cat([behind, shown]), **options)
+    result[torch.cat([there.new_ones(1), there])] = dense_crf(image, torch.cat([behind, scores]), **options)
     return result
 
 
@@ -225,11 +225,11 @@ class DenseCrf(MapRefiner):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, given: Any) -> Any:
+    def _fill_in_preset(cls, values: Any) -> Any:
         """A preset sets the kernels; what is written beside it wins."""
-        if isinstance(given, dict) and given.get("preset") in PRESETS:
-            return {**PRESETS[given["preset"]], **given}
-        return given
+        if isinstance(values, dict) and values.get("preset") in PRESETS:
+            return {**PRESETS[values["preset"]], **values}
+        return values
 
     def inference(self) -> dict[str, Any]:
         """Iterations and kernels, as arguments of the functions."""

@@ -75,8 +75,8 @@ def maxima_of_bins(features: Tensor, split: int) -> Tensor:
         place = torch.arange(length, device=features.device)
         number = torch.arange(split, device=features.device)[:, None]
         inside = (place >= number * length // split) & (place * split < (number + 1) * length)
-        kept = pooled[:, :, None].masked_fill(~inside[:, :, None], -torch.inf)  # [B, D, split, length, other side]
-        pooled = kept.amax(3).transpose(2, 3)
+        bins = pooled[:, :, None].masked_fill(~inside[:, :, None], -torch.inf)  # [B, D, split, length, other side]
+        pooled = bins.amax(3).transpose(2, 3)
     return pooled
 
 

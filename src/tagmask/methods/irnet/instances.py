@@ -41,11 +41,11 @@ def find_centroids(displacement: Tensor, *, iterations: int = 300) -> Tensor:
     for _ in range(iterations):
         low = place.floor()
         share, start, stop = place - low, low.long(), place.ceil().long()
-        moved = torch.zeros_like(place)
+        shift = torch.zeros_like(place)
         for y, wy in ((stop[0], share[0]), (start[0], 1 - share[0])):
             for x, wx in ((stop[1], share[1]), (start[1], 1 - share[1])):
-                moved += field[:, y, x] * (wy * wx)
-        place = torch.minimum((place + moved).clamp(min=0), limits)
+                shift += field[:, y, x] * (wy * wx)
+        place = torch.minimum((place + shift).clamp(min=0), limits)
     return place.round().long()
 
 
@@ -133,19 +133,19 @@ def instance_masks(
             best, owner = torch.where(higher, plane, best), torch.where(higher, number + 1, owner)
     clusters = len(walked) // max(len(labels), 1)
     regions, pairs, scores = connected_components(owner.numpy()), owner.numpy(), best.numpy()
-    found = []
+    instances = []
     for region in range(1, int(regions.max()) + 1):
         rows, columns = np.nonzero(regions == region)
         if len(rows) >= min_area * size[0] * size[1]:
             # Map k of cluster n is plane k * clusters + n, and owner counts from 1.
             label = labels[(int(pairs[rows[0], columns[0]]) - 1) // clusters]
             box = int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
-            found.append(Instance(region, label, float(scores[rows, columns].max()), len(rows), box))
-    found = sorted(found, key=lambda instance: -instance.score)[:MOST]
+            instances.append(Instance(region, label, float(scores[rows, columns].max()), len(rows), box))
+    instances = sorted(instances, key=lambda instance: -instance.score)[:MOST]
     ids = np.full(size, BACKGROUND, np.uint8)
-    for number, instance in enumerate(found, start=1):
+    for number, instance in enumerate(instances, start=1):
         ids[regions == instance.id] = number
     renumbered = tuple(
-        Instance(number, one.label, one.score, one.area, one.box) for number, one in enumerate(found, start=1)
+        Instance(number, one.label, one.score, one.area, one.box) for number, one in enumerate(instances, start=1)
     )
     return Instances(ids, renumbered)

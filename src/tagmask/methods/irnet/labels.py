@@ -71,10 +71,10 @@ def ir_labels(
     local = np.arange(1, len(names))
     certain, possible = (maps_to_labels(stack, local, threshold) for threshold in (foreground, background))
     # Where both thresholds give the same labels, the second CRF, half of the cost, is spared.
-    found = _sharpened(certain, crf, len(names))
-    wide = found if np.array_equal(certain, possible) else _sharpened(possible, crf, len(names))
-    result: UInt8Array = names[found]
-    result[(found == BACKGROUND) & (wide != BACKGROUND)] = IGNORE_INDEX
+    certain_labels = _sharpened(certain, crf, len(names))
+    possible_labels = certain_labels if np.array_equal(certain, possible) else _sharpened(possible, crf, len(names))
+    result: UInt8Array = names[certain_labels]
+    result[(certain_labels == BACKGROUND) & (possible_labels != BACKGROUND)] = IGNORE_INDEX
     return result
 
 

@@ -193,15 +193,15 @@ def _signs(field: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor, 
         kind = kinds.of(offset, sources)[:, None]
         difference = sources.of(field) - sources.of(field, *offset)
         delta = torch.tensor(offset, dtype=field.dtype, device=field.device)
-        for i, wanted in enumerate((FOREGROUND_PAIR, BACKGROUND_PAIR)):
-            pairs = kind == wanted
+        for i, pair_kind in enumerate((FOREGROUND_PAIR, BACKGROUND_PAIR)):
+            pairs = kind == pair_kind
             numbers[i] += pairs.sum()
-            error = difference - delta.view(2, 1, 1) if wanted == FOREGROUND_PAIR else difference
+            error = difference - delta.view(2, 1, 1) if pair_kind == FOREGROUND_PAIR else difference
             sign = torch.sign(error).mul_(pairs)
             # d|D_i - D_j| / dD_i = sign, / dD_j = -sign: the gradient is all that is ever needed of the pairs.
             sources.of(slopes[i]).add_(sign)
             sources.of(slopes[i], *offset).sub_(sign)
-            if wanted == FOREGROUND_PAIR:
+            if pair_kind == FOREGROUND_PAIR:
                 shifts[i] += (sign.sum(dim=(0, 2, 3)) * delta).sum()
     return slopes, shifts, numbers
 

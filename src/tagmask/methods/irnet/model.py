@@ -72,8 +72,8 @@ def fit_to_grid(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut at the bottom and right to ``size``; a backbone that rounds down is continued by its last pixels."""
     values = values[..., : size[0], : size[1]]
     # Rounding differs: strided convolutions round up, timm's patch embeddings and VALID padding down.
-    missing = size[1] - values.shape[-1], size[0] - values.shape[-2]
-    return functional.pad(values, (0, missing[0], 0, missing[1]), mode="replicate") if any(missing) else values
+    padding = size[1] - values.shape[-1], size[0] - values.shape[-2]
+    return functional.pad(values, (0, padding[0], 0, padding[1]), mode="replicate") if any(padding) else values
 
 
 class Block(nn.Module):

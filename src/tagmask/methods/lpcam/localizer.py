@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir, Sample
 from tagmask.contracts.localizer import Choice, Localizer, Trained, ViewLocalizer, ViewLocalizerField
-from tagmask.methods.lpcam.prototypes import Posterior, class_vector, kept, prototype_scores, split_positions
+from tagmask.methods.lpcam.prototypes import Posterior, class_vector, keep_mask, prototype_scores, split_positions
 from tagmask.ops.kmeans import Centre, cosine_kmeans, unit
 from tagmask.ops.views import Views, image_and_mirror, merge_scales
 from tagmask.registry.field import by_name
@@ -113,12 +113,12 @@ class Lpcam(ViewLocalizer):
         if self.images_per_class is None:
             return [(index, labels) for index, labels in enumerate(tags) if labels]
         draw = np.random.RandomState(_DRAW_SEED)  # the legacy generator is the published one
-        chosen: list[Choice] = []
+        choices: list[Choice] = []
         for label in range(1, n_classes + 1):
             having = [index for index, labels in enumerate(tags) if label in labels]
             if having:
-                chosen += [(index, (label,)) for index in draw.choice(having, self.images_per_class).tolist()]
-        return chosen
+                choices += [(index, (label,)) for index in draw.choice(having, self.images_per_class).tolist()]
+        return choices
 
     def reservoir(self) -> Reservoir:
         """A uniform sample of ``features_per_class`` features of each class, and as many of its context."""
@@ -140,7 +140,7 @@ class Lpcam(ViewLocalizer):
         # Features as the backbone gives them: a centre's length carries how sure the classifier is of it.
         cells = features.flatten(1).T.cpu()
         size = (features.shape[1], features.shape[2])
-        offered: dict[int, Candidates] = {}
+        candidates: dict[int, Candidates] = {}
         for row, channel in enumerate(channels.tolist()):
             # One class at a time: full-size maps of many classes at once would be large.
             full = merge_scales([maps[row : row + 1] for maps in per_scale], (image.shape[0], image.shape[1]))[1][0]
@@ -152,16 +152,16 @@ class Lpcam(ViewLocalizer):
                 where = where[torch.argsort(keys[where])][: self.features_per_class]
                 if len(where) and (side == 0 or self.context):
                     boxes = cell_boxes(where, size, (image.shape[0], image.shape[1]))
-                    offered[2 * channel + side] = Candidates(keys[where], cells[where], boxes)
-        return offered
+                    candidates[2 * channel + side] = Candidates(keys[where], cells[where], boxes)
+        return candidates
 
     def learn(self, trained: Trained, sample: Reservoir, class_names: Sequence[str], seed: int) -> Learnt:
         """Clusters, selects, and names every class for which it had to fall back."""
         weights = trained.classifier.class_weights[: len(class_names)].detach().float().cpu()
         shape = (len(class_names), weights.shape[1])
         vectors, has_vector = torch.zeros(shape), torch.zeros(len(class_names), dtype=torch.bool)
-        found: dict[str, list[tuple[int, Tensor, Tensor]]] = {"class": [], "context": []}
-        shown: list[PatchGroup] = []
+        groups: dict[str, list[tuple[int, Tensor, Tensor]]] = {"class": [], "context": []}
+        patch_groups: list[PatchGroup] = []
         notes: list[tuple[str, str]] = []
         for index, name in enumerate(class_names):
             inside, around = sample.group(2 * index), sample.group(2 * index + 1)
@@ -171,14 +171,14 @@ class Lpcam(ViewLocalizer):
             prototypes, scores = self._class_prototypes(inside, weights, index, seed, name, notes)
             context, context_scores = self._context_prototypes(around, weights, index, seed, name, notes)
             vectors[index], has_vector[index] = class_vector(prototypes, context), True
-            found["class"].append((index, prototypes, scores))
-            found["context"].append((index, context, context_scores))
-            shown += nearest_patches(f"{name}: class prototype", inside, prototypes, scores)
-            shown += nearest_patches(f"{name}: context prototype", around, context, context_scores)
+            groups["class"].append((index, prototypes, scores))
+            groups["context"].append((index, context, context_scores))
+            patch_groups += nearest_patches(f"{name}: class prototype", inside, prototypes, scores)
+            patch_groups += nearest_patches(f"{name}: context prototype", around, context, context_scores)
         tensors = {"vectors": vectors, "has_vector": has_vector}
-        for kind, parts in found.items():
+        for kind, parts in groups.items():
             tensors |= _concatenated(kind, parts, shape[1])
-        return Learnt(tensors, tuple(shown), tuple(notes))
+        return Learnt(tensors, tuple(patch_groups), tuple(notes))
 
     def _without_features(self, name: str, around: Sample | None) -> str:
         why = (
@@ -189,14 +189,15 @@ class Lpcam(ViewLocalizer):
         return f"{name} has no prototypes, because {why}; its maps are those of {self.inner.name}"
 
     def _centres(
-        self, held: Sample, group: int, seed: int, what: str, name: str, notes: list[tuple[str, str]]
+        self, sample: Sample, group: int, seed: int, what: str, name: str, notes: list[tuple[str, str]]
     ) -> Tensor:
-        if len(held.keys) < self.clusters:
+        if len(sample.keys) < self.clusters:
             notes.append(
-                (name, f"{name} has {len(held.keys)} {what} features, fewer than {self.clusters} clusters: one each")
+                (name, f"{name} has {len(sample.keys)} {what} features, fewer than {self.clusters} clusters: one each")
             )
         rng = np.random.default_rng([seed, group])
-        return cosine_kmeans(held.vectors.float(), self.clusters, rng, centre=self.center, tolerance=self.tolerance)[0]
+        vectors = sample.vectors.float()
+        return cosine_kmeans(vectors, self.clusters, rng, centre=self.center, tolerance=self.tolerance)[0]
 
     def _class_prototypes(
         self, inside: Sample, weights: Tensor, index: int, seed: int, name: str, notes: list[tuple[str, str]]
@@ -205,10 +206,10 @@ class Lpcam(ViewLocalizer):
         centres = self._centres(inside, 2 * index, seed, "class", name, notes)
         scores = prototype_scores(centres, weights, index, posterior=self.posterior)
         # A class without a sure centre keeps its best one, the published rule for COCO; the VOC code would fail.
-        passed = kept(scores, self.mu_class, "above")
-        if not bool(passed.any()):
+        mask = keep_mask(scores, self.mu_class, "above")
+        if not bool(mask.any()):
             best = int(scores.argmax())
-            passed[best] = True
+            mask[best] = True
             notes.append(
                 (
                     name,
@@ -216,7 +217,7 @@ class Lpcam(ViewLocalizer):
                     f"one, {float(scores[best]):.3f}, is its only prototype",
                 )
             )
-        return centres[passed], scores[passed]
+        return centres[mask], scores[mask]
 
     def _context_prototypes(
         self, around: Sample | None, weights: Tensor, index: int, seed: int, name: str, notes: list[tuple[str, str]]
@@ -228,8 +229,8 @@ class Lpcam(ViewLocalizer):
         scores = prototype_scores(centres, weights, index, posterior=self.posterior)
         # The lower bound is the published VOC code's, not the paper's: what the classifier never takes for the class
         # needs no subtracting; rails, which it half takes for a train, do.
-        passed = kept(scores, (self.context_low, self.mu_context), "between")
-        if not bool(passed.any()):
+        mask = keep_mask(scores, (self.context_low, self.mu_context), "between")
+        if not bool(mask.any()):
             notes.append(
                 (
                     name,
@@ -237,7 +238,7 @@ class Lpcam(ViewLocalizer):
                     f"{self.mu_context}: its maps subtract no context",
                 )
             )
-        return centres[passed], scores[passed]
+        return centres[mask], scores[mask]
 
 
 def cell_boxes(where: Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
@@ -250,23 +251,23 @@ def cell_boxes(where: Tensor, size: tuple[int, int], image_size: tuple[int, int]
     return torch.stack([y0, x0, torch.maximum(y1, y0 + 1), torch.maximum(x1, x0 + 1)], dim=1)
 
 
-def nearest_patches(title: str, held: Sample | None, prototypes: Tensor, scores: Tensor) -> list[PatchGroup]:
+def nearest_patches(title: str, sample: Sample | None, prototypes: Tensor, scores: Tensor) -> list[PatchGroup]:
     """The surest prototypes, each with the features nearest to it by cosine, one from an image."""
-    if held is None or len(prototypes) == 0:
+    if sample is None or len(prototypes) == 0:
         return []
-    directions = unit(held.vectors.float())
+    directions = unit(sample.vectors.float())
     groups = []
     order = torch.argsort(scores, descending=True, stable=True)[:_MOST_SHOWN].tolist()
     for place, row in enumerate(order, start=1):
         near = torch.argsort(directions @ unit(prototypes[row]), descending=True, stable=True)
         patches: dict[int, tuple[int, int, int, int]] = {}
         for index in near.tolist():
-            y0, x0, y1, x1 = held.boxes[index].tolist()
-            patches.setdefault(int(held.images[index]), (y0, x0, y1, x1))
+            y0, x0, y1, x1 = sample.boxes[index].tolist()
+            patches.setdefault(int(sample.images[index]), (y0, x0, y1, x1))
             if len(patches) == _PATCHES:
                 break
-        said = f"{title} {place} of {len(prototypes)}, posterior {float(scores[row]):.2f}"
-        groups.append(PatchGroup(said, tuple(patches.items())))
+        caption = f"{title} {place} of {len(prototypes)}, posterior {float(scores[row]):.2f}"
+        groups.append(PatchGroup(caption, tuple(patches.items())))
     return groups
 
 

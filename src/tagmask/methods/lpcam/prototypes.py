@@ -73,10 +73,10 @@ def select_prototypes(
         ValueError: the threshold does not fit ``keep``.
     """
     scores = prototype_scores(centers, class_weights, class_index, posterior=posterior)
-    return centers[kept(scores, threshold, keep)]
+    return centers[keep_mask(scores, threshold, keep)]
 
 
-def kept(scores: Tensor, threshold: float | tuple[float, float], keep: Keep) -> Tensor:
+def keep_mask(scores: Tensor, threshold: float | tuple[float, float], keep: Keep) -> Tensor:
     """Which scores [K] pass, bool [K]: see :func:`select_prototypes`."""
     if keep == "above" and not isinstance(threshold, tuple):
         return scores > threshold

@@ -76,15 +76,15 @@ def backgroundness(colours: FloatArray) -> FloatArray:
     height, width = colours.shape[:2]
     rows, columns = max(1, round(_BAND * height)), max(1, round(_BAND * width))
     sides = [colours[:rows], colours[-rows:], colours[:, :columns], colours[:, -columns:]]
-    found = []
+    distances = []
     for side in sides:
         pixels = side.reshape(-1, 3).astype(np.float64)
         mean = pixels.mean(axis=0)
         spread = np.cov(pixels, rowvar=False, ddof=0) + 1e-3 * np.eye(3)  # a side of one colour has no inverse
         away = colours - mean
         distance = np.sqrt(np.einsum("hwi,ij,hwj->hw", away, np.linalg.inv(spread), away).clip(min=0))
-        found.append(distance / max(float(distance.max()), 1e-12))
-    stacked = np.stack(found)
+        distances.append(distance / max(float(distance.max()), 1e-12))
+    stacked = np.stack(distances)
     # Without the largest: a salient object that touches one side of the image is like that side's colours, and unlike
     # the other three.
     result: FloatArray = (stacked.sum(axis=0) - stacked.max(axis=0)).astype(np.float32)
@@ -165,15 +165,15 @@ def minimum_barrier_saliency(
     # Channel by channel, as the paper: a barrier of vectors has no cheap update.
     barrier = sum(barrier_distance(colours[..., c], passes=passes) for c in range(3))
     both = _stretched(np.asarray(barrier)) + _stretched(backgroundness(colours))
-    found = _stretched(both)
-    width = 2 * int(_SMOOTHING * float(found.mean()) ** 0.5 / 10) + 1
-    found = _stretched(smoothed(found, width)) * _centred(found.shape)
-    found = _stretched(found)
+    saliency = _stretched(both)
+    width = 2 * int(_SMOOTHING * float(saliency.mean()) ** 0.5 / 10) + 1
+    saliency = _stretched(smoothed(saliency, width)) * _centred(saliency.shape)
+    saliency = _stretched(saliency)
     # Contrast raised from nothing would be the sigmoid's value at 0 everywhere.
-    if not found.any():
+    if not saliency.any():
         return np.zeros(size, np.float32)
-    middle = otsu(found) if centre == "otsu" else centre
-    raised = 1 / (1 + np.exp(-_STEEPNESS * (found - middle)))
+    middle = otsu(saliency) if centre == "otsu" else centre
+    raised = 1 / (1 + np.exp(-_STEEPNESS * (saliency - middle)))
     full = Image.fromarray(raised.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     result: FloatArray = np.clip(np.asarray(full), 0, 1)
     return result

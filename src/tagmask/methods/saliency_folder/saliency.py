@@ -36,16 +36,16 @@ class FolderSaliency(SaliencySource):
         grey = read_image(file).mean(axis=2, dtype=np.float32) / np.float32(255)
         size = (image.shape[1], image.shape[0])
         stretched = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)
-        found: FloatArray = np.clip(np.asarray(stretched), 0, 1)
-        return 1 - found if self.invert else found
+        saliency: FloatArray = np.clip(np.asarray(stretched), 0, 1)
+        return 1 - saliency if self.invert else saliency
 
     def state(self) -> str:
         """Hash of the pictures' names, sizes and times: an edited map redoes what was trained with it."""
         digest = hashlib.sha256()
         # Not the pictures' contents: thousands would be read at every start.
         for file in sorted(self.path.rglob(f"*{self.suffix}")):
-            found = file.stat()
-            digest.update(f"{file.relative_to(self.path)} {found.st_size} {found.st_mtime_ns}\n".encode())
+            stat = file.stat()
+            digest.update(f"{file.relative_to(self.path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def origin(self) -> str:

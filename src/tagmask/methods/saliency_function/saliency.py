@@ -35,17 +35,22 @@ class FunctionSaliency(SaliencySource):
         # At each call: settings stay plain data, which are stored, compared and handed to other threads.
         function = self._resolve()
         try:
-            found = np.asarray(function(image), dtype=np.float32)
+            saliency = np.asarray(function(image), dtype=np.float32)
         except Exception as error:  # whatever a function of somebody else's raises is said of this image
             msg = f"{self.function} failed on {sample_id}: {type(error).__name__}: {' '.join(str(error).split())}"
             raise UnreadableImageError(msg) from error
-        if found.shape != image.shape[:2] or not np.isfinite(found).all() or found.min() < 0 or found.max() > 1:
+        if (
+            saliency.shape != image.shape[:2]
+            or not np.isfinite(saliency).all()
+            or saliency.min() < 0
+            or saliency.max() > 1
+        ):
             msg = (
-                f"{self.function} returned {list(found.shape)} for {sample_id}; wanted finite values in [0, 1], "
+                f"{self.function} returned {list(saliency.shape)} for {sample_id}; wanted finite values in [0, 1], "
                 f"{list(image.shape[:2])}"
             )
             raise UnreadableImageError(msg)
-        return found
+        return saliency
 
     def _resolve(self) -> Callable[[UInt8Array], Any]:
         module, _, attribute = self.function.partition(":")

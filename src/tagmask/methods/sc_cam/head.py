@@ -84,8 +84,8 @@ class SubcategoryClassifier(HeadModule):
             return logits, extras
         # A second dropout: the inner head draws its own mask, and may pool otherwise.
         dropped = functional.dropout(features, self.settings.dropout)
-        found = self.subcategory(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1)
-        return logits, {**extras, "subcategory_logits": found}
+        subcategory_logits = self.subcategory(dropped.mean(dim=(2, 3), keepdim=True)).flatten(1)
+        return logits, {**extras, "subcategory_logits": subcategory_logits}
 
     def losses(self, logits: Tensor, tags: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inner head's loss (``parent``) + weight * multi-label soft margin of the sub-categories.

@@ -64,5 +64,5 @@ class Segformer(EncoderNetwork):
         if not isinstance(self.weights, Path):
             msg = f"segment.network.weights={self.weights}: timm has no {self.encoder}; name a local file, or null"
             raise InputError(msg)
-        kept = match_state_dict(read_state_dict(self.weights), encoder.state_dict(), self.weights, self.encoder)
-        nn.Module.load_state_dict(encoder, kept)  # the encoder's own takes a classifier out first
+        state = match_state_dict(read_state_dict(self.weights), encoder.state_dict(), self.weights, self.encoder)
+        nn.Module.load_state_dict(encoder, state)  # the encoder's own takes a classifier out first

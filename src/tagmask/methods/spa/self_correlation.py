@@ -78,11 +78,11 @@ def correlated_map(seed: Tensor, correlation: Tensor, *, foreground: float = 0.1
     return stretched(functional.relu(alike), 0).view_as(seed)
 
 
-def _columns(chosen: Tensor) -> Tensor:
+def _columns(similarity: Tensor) -> Tensor:
     """Sum over columns [n, m] of which each counts from 0 to 1, itself from 0 to 1; zeros without columns."""
-    if chosen.shape[1] == 0:
-        return chosen.new_zeros(chosen.shape[0])
-    return stretched(stretched(chosen, 0).sum(1), 0)
+    if similarity.shape[1] == 0:
+        return similarity.new_zeros(similarity.shape[0])
+    return stretched(stretched(similarity, 0).sum(1), 0)
 
 
 def stretched(values: Tensor, dim: int) -> Tensor:

@@ -130,7 +130,7 @@ class Symmetric:
     """A symmetric matrix [n, n], >= 0, made some rows at a time, and held only where it is small enough."""
 
     positions: int
-    held: Tensor | None = None
+    dense: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop``."""
@@ -138,8 +138,8 @@ class Symmetric:
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """The matrix, some rows at a time, with where they are."""
-        if self.held is not None:
-            yield slice(0, self.positions), self.held
+        if self.dense is not None:
+            yield slice(0, self.positions), self.dense
             return
         step = rows_at_once(self.positions)
         for start in range(0, self.positions, step):
@@ -156,8 +156,8 @@ class Symmetric:
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Of each column the sum and the sum of squares, [n] each."""
-        found = [(part.sum(1), torch.linalg.vecdot(part, part)) for _, part in self.parts()]
-        return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
+        pairs = [(part.sum(1), torch.linalg.vecdot(part, part)) for _, part in self.parts()]
+        return torch.cat([one for one, _ in pairs]), torch.cat([other for _, other in pairs])
 
 
 def rows_at_once(positions: int) -> int:
@@ -182,7 +182,7 @@ class Affinity(Symmetric):
         self.empty_diagonal = norm == "channel_l2" and epsilon == "identity"
         self.positions = self.unit.shape[1]
         if rows_at_once(self.positions) >= self.positions:
-            self.held = self._gated(self._gram(), 0)
+            self.dense = self._gated(self._gram(), 0)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of N."""
@@ -222,13 +222,13 @@ class Squared(Symmetric):
     def __init__(self, affinity: Symmetric) -> None:
         self.affinity, self.positions = affinity, affinity.positions
         self.inverse = 1 / (affinity.sums()[0] + TINY)
-        if affinity.held is not None:
-            self.held = self.rows(0, self.positions)
+        if affinity.dense is not None:
+            self.dense = self.rows(0, self.positions)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop``."""
-        held = self.affinity.held
-        part = self.affinity.rows(start, stop) if held is None else held[start:stop]
+        dense = self.affinity.dense
+        part = self.affinity.rows(start, stop) if dense is None else dense[start:stop]
         product = self.affinity.times(part) * self.inverse
         product = product * self.inverse[start:stop, None]
         product.diagonal(start).zero_()

@@ -111,10 +111,10 @@ class AutoThreshold:
         value = _STATISTICS[self.statistic](colour_bins(image, self.levels), guide_bins, self.thresholds.size)
         # Integers add up the same in any order and over any number of processes; floats would not.
         self.total += np.rint(value * _UNIT).astype(np.int64)
-        for row, found in enumerate((bins, guide_bins)):
+        for row, row_bins in enumerate((bins, guide_bins)):
             # Where maps and guide differ, thresholds are carried over by the share of pixels that they mark: heights
             # are not comparable, as the walk flattens maps.
-            above = 1 - np.bincount(found, minlength=self.thresholds.size + 1).cumsum()[:-1] / found.size
+            above = 1 - np.bincount(row_bins, minlength=self.thresholds.size + 1).cumsum()[:-1] / row_bins.size
             self.marked[row] += np.rint(above * _UNIT).astype(np.int64)
         self.n_images += 1
 

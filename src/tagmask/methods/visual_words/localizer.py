@@ -97,16 +97,16 @@ class VisualWords(ViewLocalizer):
         best, word = similarity.max(dim=0)
         tags = torch.zeros(part.word_weights.shape[0])
         tags[channels.cpu()] = 1.0
-        offered = {}
+        candidates = {}
         for number in sorted(set(word.tolist())):
             own = word == number
             place = int(torch.where(own, best, -2.0).argmax())
-            offered[number] = Candidates(
+            candidates[number] = Candidates(
                 keys=-best[place : place + 1].double(),
                 vectors=torch.cat([own.float().mean()[None], tags])[None],
                 boxes=patch_box(divmod(place, size[1]), size, (image.shape[0], image.shape[1]))[None],
             )
-        return offered
+        return candidates
 
     def learn(self, trained: Trained, sample: Reservoir, class_names: Sequence[str], seed: int) -> Learnt:
         """How often each word occurs and with which tags; the words that say most about the tags, with patches."""
@@ -114,30 +114,30 @@ class VisualWords(ViewLocalizer):
         n_words, n_classes = part.codebook.shape[0], part.word_weights.shape[0]
         positions, tagged = torch.zeros(n_words), torch.zeros(n_words, n_classes)
         for number in sample.groups():
-            held = sample.group(number)
-            if held is not None:
-                positions[number] = held.vectors[:, 0].sum()
-                tagged[number] = held.vectors[:, :1].T @ held.vectors[:, 1:]
+            members = sample.group(number)
+            if members is not None:
+                positions[number] = members.vectors[:, 0].sum()
+                tagged[number] = members.vectors[:, :1].T @ members.vectors[:, 1:]
         share = positions / positions.sum().clamp(min=1e-12)
         tag_share = tagged / positions.clamp(min=1e-12)[:, None]
-        told = word_information(tagged)
-        order = sorted(sample.groups(), key=lambda number: (-float(told[number]), -float(share[number]), number))
-        shown = []
+        information = word_information(tagged)
+        order = sorted(sample.groups(), key=lambda number: (-float(information[number]), -float(share[number]), number))
+        patch_groups = []
         for number in order[:_WORDS_SHOWN]:
             often, tag = tag_share[number].max(dim=0)
             title = f"word {number}: {share[number]:.1%} of the positions"
             if often > 0:
                 title += f", {often:.0%} of them in images of {class_names[int(tag)]}"
-            shown.append(PatchGroup(title, _patches(sample, number)))
-        return Learnt({"share": share, "tag_share": tag_share}, tuple(shown))
+            patch_groups.append(PatchGroup(title, _patches(sample, number)))
+        return Learnt({"share": share, "tag_share": tag_share}, tuple(patch_groups))
 
 
 def _patches(sample: Reservoir, number: int) -> tuple[tuple[int, tuple[int, int, int, int]], ...]:
-    held = sample.group(number)
-    if held is None:
+    members = sample.group(number)
+    if members is None:
         return ()
-    boxes = [(int(y0), int(x0), int(y1), int(x1)) for y0, x0, y1, x1 in held.boxes[:_PATCHES_SHOWN].tolist()]
-    return tuple(zip(held.images[:_PATCHES_SHOWN].tolist(), boxes, strict=True))
+    boxes = [(int(y0), int(x0), int(y1), int(x1)) for y0, x0, y1, x1 in members.boxes[:_PATCHES_SHOWN].tolist()]
+    return tuple(zip(members.images[:_PATCHES_SHOWN].tolist(), boxes, strict=True))
 
 
 def word_information(tagged: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from tagmask.contracts.preparation import Preparation
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import gather_images
 from tagmask.runs.context import TRAIN, Context
+from tagmask.runs.stage_names import CLASSIFY
 from tagmask.storage.arrays import SCHEMA
 from tagmask.storage.records import read_json, write_json
 from tagmask.types import Problem, Sample, UInt8Array
@@ -54,8 +55,8 @@ def prepare(context: Context, stage: str, preparations: Sequence[Preparation], p
         if not path.exists():
             observations = _observations(context, preparation, previous)
             if context.engine.is_main:
-                seen = [sample for sample in samples if sample.id in observations]
-                record = preparation.conclude(seen, observations, names, context.recipe.seed)
+                observed_samples = [sample for sample in samples if sample.id in observations]
+                record = preparation.conclude(observed_samples, observations, names, context.recipe.seed)
                 write_json(path, {"schema": SCHEMA, **record})
             context.engine.barrier()
         record = read_json(path)
@@ -69,7 +70,7 @@ def prepare(context: Context, stage: str, preparations: Sequence[Preparation], p
 def _observations(context: Context, preparation: Preparation, model: nn.Module) -> dict[str, Any]:
     """What the preparation sees in every training image that can be read, by id; on every rank."""
     engine, names = context.engine, context.source.classes.foreground
-    loader = ImageLoader("classify", max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = ImageLoader(CLASSIFY, max_pixels=context.source.max_pixels, cache_bytes=0)
     trained = Trained(model.requires_grad_(False), {}, engine.device)
 
     def work(sample: Sample) -> tuple[str, Any] | None:

@@ -146,18 +146,18 @@ class TagTask:
             scores[index, -1] = 1
         self.model.train()
         scores = context.engine.sum_over_ranks(scores).cpu()
-        read = scores[:, -1] > 0
-        targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[read]
+        readable = scores[:, -1] > 0
+        targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[readable]
         if not len(targets) or not targets.any():
             return None
         precision = {
-            name: round(float(binary_average_precision(scores[read, c], targets[:, c].long())), 6)
+            name: round(float(binary_average_precision(scores[readable, c], targets[:, c].long())), 6)
             if targets[:, c].any()
             else None
             for c, name in enumerate(context.source.classes.foreground)
         }
-        known = [value for value in precision.values() if value is not None]
-        return {"val_map": round(sum(known) / len(known), 6), "val_ap": precision}
+        values = [value for value in precision.values() if value is not None]
+        return {"val_map": round(sum(values) / len(values), 6), "val_ap": precision}
 
     def _warn_unlearnt(self, figures: dict[str, Any]) -> None:
         """A class whose ranking is hardly better than chance half way is worth a word before the night is over."""
@@ -173,7 +173,7 @@ class TagTask:
 
 
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
-    """Train and save ``classify/model.safetensors``, or a retraining's; returns the inputs left out."""
+    """Train and save the classifier, the first or a retraining's; returns the inputs left out."""
     settings, engine = context.recipe.trainings[stage], context.engine
     prepared = _prepared(context, stage)
     # Behind the preparations: a resumed training reads those from its folder, and must still start from the same
@@ -231,18 +231,18 @@ def _carry_over(path: Path, model: Classifier) -> set[str]:
     Raises:
         InputError: the backbones differ.
     """
-    stored, wanted = load_tensors(path), model.state_dict()
-    for name in list(stored):
+    tensors, model_state = load_tensors(path), model.state_dict()
+    for name in list(tensors):
         wrapped = name.replace("head.", "head.inner.", 1) if name.startswith("head.") else name
-        if name not in wanted and wrapped in wanted:
-            stored[wrapped] = stored.pop(name)
-    taken = {name for name, value in stored.items() if name in wanted and wanted[name].shape == value.shape}
-    missing = [name for name in wanted if name.startswith("backbone.") and name not in taken]
+        if name not in model_state and wrapped in model_state:
+            tensors[wrapped] = tensors.pop(name)
+    names = {name for name, value in tensors.items() if name in model_state and model_state[name].shape == value.shape}
+    missing = [name for name in model_state if name.startswith("backbone.") and name not in names]
     if missing:
         msg = (
             f"{path}: its backbone is not the one of this retraining ({missing[0]} does not fit); set start: weights, "
             "or leave the backbone as in classify"
         )
         raise InputError(msg)
-    model.load_state_dict({**wanted, **{name: stored[name] for name in taken}})
-    return taken
+    model.load_state_dict({**model_state, **{name: tensors[name] for name in names}})
+    return names

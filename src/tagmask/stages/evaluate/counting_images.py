@@ -32,11 +32,11 @@ def count_each(
         description: shown while it goes on.
     """
 
-    def take(found: Counted | Problem) -> None:
-        if isinstance(found, Problem):
-            problems.append(found)
+    def take(outcome: Counted | Problem) -> None:
+        if isinstance(outcome, Problem):
+            problems.append(outcome)
         else:
-            add(found)
+            add(outcome)
 
     results = context.engine.map_in_threads(work, samples)
     consume(results, take, progress=context.progress, description=description, total=len(samples))

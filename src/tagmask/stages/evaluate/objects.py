@@ -10,6 +10,7 @@ from tagmask.errors import DataError, TagmaskError
 from tagmask.metrics.boxes import boxes_of_levels
 from tagmask.metrics.localization_scores import LocalizationScores
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import EVALUATE
 from tagmask.stages.evaluate.counting_images import count_each
 from tagmask.types import Box, Problem, Sample, UInt8Array
 
@@ -25,8 +26,8 @@ def localization(context: Context, problems: list[Problem]) -> dict[str, Any] | 
     for split in (VAL, TRAIN):
         samples = [sample for sample in context.samples(split) if _boxes(sample) or _has_box_in_mask(context, sample)]
         if samples:
-            found = _scores(context, split, samples, problems)
-            return None if found is None else {split: found}
+            scores = _scores(context, split, samples, problems)
+            return None if scores is None else {split: scores}
     return None
 
 
@@ -36,8 +37,8 @@ def _boxes(sample: Sample) -> tuple[Box, ...]:
 
 
 def _has_box_in_mask(context: Context, sample: Sample) -> bool:
-    wanted = context.recipe.evaluate.boxes.from_masks
-    return wanted and len(sample.tags) == 1 and not sample.boxes and context.source.has_mask(sample)
+    from_masks = context.recipe.evaluate.boxes.from_masks
+    return from_masks and len(sample.tags) == 1 and not sample.boxes and context.source.has_mask(sample)
 
 
 def _box_in_mask(mask: UInt8Array | None, label: int) -> tuple[Box, ...]:
@@ -68,7 +69,7 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
                 scores = stored.maps[stored.classes.tolist().index(label)]
                 counted.update(scores, label, boxes, stored.image_size, ranking=stored.ranking, mask=mask)
         except TagmaskError as error:
-            return Problem("evaluate", sample.id, str(sample.image_path), str(error))
+            return Problem(EVALUATE, sample.id, str(sample.image_path), str(error))
         return counted
 
     whole = empty()

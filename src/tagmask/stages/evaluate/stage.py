@@ -18,7 +18,7 @@ from tagmask.metrics.segmentation import Average
 from tagmask.ops.maps import upsample_maps
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.image_counts import SplitCounts, write_split_counts
-from tagmask.runs.stage_names import EVALUATE, SEGMENT_FULL
+from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.recipe import Recipe
 from tagmask.stages.evaluate.counting_images import count_each
@@ -28,10 +28,10 @@ from tagmask.storage.pictures import load_mask
 from tagmask.storage.records import read_json, read_jsonl, write_json
 from tagmask.types import Problem, Sample, UInt8Array
 
-STAGE = "evaluate"
+STAGE = EVALUATE
 NO_MASKS = "no masks, no mIoU: the data source has no ground truth, so nothing could be scored"
 ONLY_BOXES = "no masks, no mIoU: the data source has boxes only"
-_SWEPT = {"maps": "localize", "refined_maps": "refine"}
+_SWEPT = {"maps": LOCALIZE, "refined_maps": REFINE}
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class _Counted:
 class _SplitScores:
     """Everything counted on one split; ``made``: what the recipe makes, and where (older artifacts may lie beside)."""
 
-    def __init__(self, made: Mapping[str, str], n_classes: int, thresholds: int) -> None:
-        self.made, self.n_classes = made, n_classes
-        self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in made}
-        self.masks = {key: MaskScores(n_classes) for key in made if key not in _SWEPT}
+    def __init__(self, stages: Mapping[str, str], n_classes: int, thresholds: int) -> None:
+        self.stages, self.n_classes = stages, n_classes
+        self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in stages}
+        self.masks = {key: MaskScores(n_classes) for key in stages if key not in _SWEPT}
 
     def count(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> _Counted:
         """Count every artifact that exists for this image; changes nothing, so threads may do it at once.
@@ -62,7 +62,7 @@ class _SplitScores:
         maps = {key: workspace.load_maps(sample.id, stage=stage) for key, stage in stages.items()}
         paths = {
             key: (workspace.mask_path if key.startswith("pseudo_masks") else workspace.prediction_path)(
-                sample.id, self.made[key]
+                sample.id, self.stages[key]
             )
             for key in self.masks
         }
@@ -71,11 +71,11 @@ class _SplitScores:
         sizes: dict[str, tuple[int, ...]] = {key: stored.image_size for key, stored in maps.items()}
         sizes |= {key: labels.shape for key, labels in masks.items()}
         # Never resized to fit: a mask of another size was made of another image, or by another tool.
-        for key, found in sizes.items():
-            if found != size:
+        for key, shape in sizes.items():
+            if shape != size:
                 msg = (
                     f"{sample.mask_path}: the ground truth is {size[1]}x{size[0]}, its {key.replace('_', ' ')} "
-                    f"{found[1]}x{found[0]} (width x height)"
+                    f"{shape[1]}x{shape[0]} (width x height)"
                 )
                 raise DataError(msg)
         histograms: dict[str, tuple[NDArray[np.int64], Counts]] = {}
@@ -101,12 +101,12 @@ class _SplitScores:
             average: over which classes the means go.
             thresholds: of the run's masks, by the maps that they are made of.
         """
-        found: dict[str, Any] = {}
+        scores: dict[str, Any] = {}
         for key, maps in self.maps.items():
             if maps.n_images:
-                found[key] = maps.result(names, average, thresholds.get(key))
-        found |= {key: masks.result(names, average) for key, masks in self.masks.items() if masks.n_images}
-        return found
+                scores[key] = maps.result(names, average, thresholds.get(key))
+        scores |= {key: masks.result(names, average) for key, masks in self.masks.items() if masks.n_images}
+        return scores
 
     def split_counts(self, names: tuple[str, ...], average: Average, data: str) -> SplitCounts:
         """The counts of every image; those of maps at the threshold that is best with void ignored."""
@@ -137,8 +137,9 @@ def measure(context: Context, output: Workspace | None = None) -> list[Problem]:
     masks_of = "refined_maps" if context.recipe.refine.makes_maps else "maps"
     thresholds = {masks_of: float(threshold["value"])} if threshold else {}
     for split in (TRAIN, VAL):
-        made = _made(context.recipe) if any(source.has_mask(sample) for sample in context.samples(split)) else {}
-        counted = _SplitScores(made, len(names), settings.thresholds)
+        has_masks = any(source.has_mask(sample) for sample in context.samples(split))
+        stages = _measured_stages(context.recipe) if has_masks else {}
+        counted = _SplitScores(stages, len(names), settings.thresholds)
         problems += _count(context, split, counted)
         if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
@@ -173,22 +174,22 @@ def _count(context: Context, split: str, counted: _SplitScores) -> list[Problem]
     return problems
 
 
-def _made(recipe: Recipe) -> dict[str, str]:
+def _measured_stages(recipe: Recipe) -> dict[str, str]:
     """What the recipe's stages leave to be scored, and the stage; the last round of self-training is the result."""
     supervision = recipe.segment.supervision if recipe.segment else None
-    made = {} if supervision == "full" else {"maps": "localize"}
-    if made and recipe.refine.makes_maps:
-        made["refined_maps"] = "refine"
-    if made and recipe.refine.chain:
-        made["pseudo_masks"] = "refine"
+    stages = {} if supervision == "full" else {"maps": LOCALIZE}
+    if stages and recipe.refine.makes_maps:
+        stages["refined_maps"] = REFINE
+    if stages and recipe.refine.chain:
+        stages["pseudo_masks"] = REFINE
     if recipe.segment and supervision in ("weak", "both"):
         *before, last = recipe.segment.stages
-        made |= {f"pseudo_masks_{number}": stage for number, stage in enumerate([*before, last][1:], start=2)}
-        made |= {f"segmentation_{number}": stage for number, stage in enumerate(before, start=1)}
-        made["segmentation"] = last
+        stages |= {f"pseudo_masks_{number}": stage for number, stage in enumerate([*before, last][1:], start=2)}
+        stages |= {f"segmentation_{number}": stage for number, stage in enumerate(before, start=1)}
+        stages["segmentation"] = last
     if supervision in ("full", "both"):
-        made["segmentation_full"] = SEGMENT_FULL
-    return made
+        stages["segmentation_full"] = SEGMENT_FULL
+    return stages
 
 
 def _tag_precision(workspace: Workspace, stage: str) -> dict[str, Any] | None:
@@ -197,7 +198,7 @@ def _tag_precision(workspace: Workspace, stage: str) -> dict[str, Any] | None:
 
 
 def _threshold(workspace: Workspace) -> dict[str, Any] | None:
-    path = workspace.stage("refine") / "thresholds.json"
+    path = workspace.stage(REFINE) / "thresholds.json"
     if not path.exists():
         return None
     stored = read_json(path)

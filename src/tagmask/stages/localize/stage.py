@@ -67,8 +67,8 @@ def activation_maps(
     )
     size = strided_size((image.shape[0], image.shape[1]))
     if labels:
-        seen = seen_of(image, settings)
-        own = settings.method.image_maps(trained, seen, channels, views_of(settings))
+        pixels = classifier_image(image, settings)
+        own = settings.method.image_maps(trained, pixels, channels, views_of(settings))
         # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
         # knows one grid.
         merged, notes = resize(own.maps.float().cpu(), size), own.notes
@@ -86,7 +86,7 @@ def activation_maps(
     )
 
 
-def seen_of(image: UInt8Array, settings: LocalizeSettings) -> UInt8Array:
+def classifier_image(image: UInt8Array, settings: LocalizeSettings) -> UInt8Array:
     """The image at the size that the settings ask for, before any scale."""
     image = at_size(image, settings.size)
     return image if settings.max_side is None else reduced_to(image, settings.max_side)
@@ -109,7 +109,7 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
     loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
     # Nothing here trains the classifier; AdvCAM's gradients are the image's.
     model.requires_grad_(False)
-    learnt, problems = _learnt(context, model, loader)
+    learnt, problems = _learn(context, model, loader)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
@@ -137,23 +137,23 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
 def _fallbacks(context: Context) -> list[Problem]:
     """Maps without any activation, and what localizers noted; also of maps that a run wrote before it was killed."""
     names, workspace = context.source.classes.names, context.workspace
-    found = []
+    problems = []
     for sample in context.samples(TRAIN, VAL):
         if not workspace.map_path(sample.id).exists():
             continue
         peaks, notes = workspace.peaks_and_notes(sample.id)
         for label, text in notes:
             reason = f"{sample.image_path}: {names[label]}: {text}"
-            found.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
+            problems.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
         empty = [names[label] for label, peak in peaks.items() if peak == 0]
         if empty:
             which = ", ".join(empty)
             reason = f"{sample.image_path}: the map of {which} is zero everywhere: none of its pixels get the label"
-            found.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
-    return found
+            problems.append(Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False))
+    return problems
 
 
-def _learnt(
+def _learn(
     context: Context, model: nn.Module, loader: ImageLoader
 ) -> tuple[dict[str, dict[str, Tensor]], list[Problem]]:
     """What the recipe's localizers learn, by name; inner ones first, for the outer ones may build on them."""
@@ -163,16 +163,16 @@ def _learnt(
     for part in reversed(list(context.recipe.localize.method.parts())):
         if not part.learns:
             continue
-        tensors, shown = folder / f"{part.name}.safetensors", folder / f"{part.name}.json"
-        if not (tensors.exists() and shown.exists()):
-            found, unread, chosen = _study(context, part, Trained(model, learnt, engine.device), loader)
+        tensors, record = folder / f"{part.name}.safetensors", folder / f"{part.name}.json"
+        if not (tensors.exists() and record.exists()):
+            result, unread, chosen = _study(context, part, Trained(model, learnt, engine.device), loader)
             problems += unread
             if engine.is_main:
-                save_tensors(tensors, found.tensors, {"kind": part.name, "settings": part.dump()})
-                write_json(shown, _description(found, chosen))
+                save_tensors(tensors, result.tensors, {"kind": part.name, "settings": part.dump()})
+                write_json(record, _description(result, chosen))
             engine.barrier()
         learnt[part.name] = {key: value.to(engine.device) for key, value in load_tensors(tensors).items()}
-        for name, reason in read_json(shown)["notes"]:
+        for name, reason in read_json(record)["notes"]:
             problems.append(Problem(STAGE, name, "", reason, left_out=False))
     return learnt, problems
 
@@ -196,7 +196,7 @@ def _study(
         image = loader.load(sample)
         if isinstance(image, Problem):
             return number, image
-        image = seen_of(image, context.recipe.localize)
+        image = classifier_image(image, context.recipe.localize)
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=engine.device)
         # By the image's number: the sample does not depend on which process, or thread, an image falls to.
         rng = np.random.default_rng([engine.seed, number])
@@ -204,11 +204,11 @@ def _study(
             return number, part.study(trained, image, channels, views, rng)
 
     def take(result: tuple[int, Any]) -> None:
-        number, found = result
-        if isinstance(found, Problem):
-            unread.append(found)
+        number, candidates = result
+        if isinstance(candidates, Problem):
+            unread.append(candidates)
         else:
-            reservoir.add(number, found)
+            reservoir.add(number, candidates)
 
     title = f"{part.name}: study the training images"
     fold_images(engine, list(enumerate(chosen)), work, take, progress=context.progress, description=title)
@@ -217,7 +217,7 @@ def _study(
     whole.merge(parts)
     with torch.inference_mode():
         result = part.learn(trained, whole, classes, engine.seed) if engine.is_main else Learnt({})
-    return result, [problem for found in engine.gather(unread) for problem in found], chosen
+    return result, [problem for share in engine.gather(unread) for problem in share], chosen
 
 
 def _to_study(context: Context) -> list[Sample]:
@@ -241,15 +241,15 @@ def _to_study(context: Context) -> list[Sample]:
     return studied
 
 
-def _description(found: Learnt, chosen: list[Sample]) -> dict[str, Any]:
+def _description(learnt: Learnt, samples: list[Sample]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "notes": [list(note) for note in found.notes],
+        "notes": [list(note) for note in learnt.notes],
         "groups": [
             {
                 "title": group.title,
-                "patches": [{"id": chosen[number].id, "box": list(box)} for number, box in group.patches],
+                "patches": [{"id": samples[number].id, "box": list(box)} for number, box in group.patches],
             }
-            for group in found.shown
+            for group in learnt.patch_groups
         ],
     }

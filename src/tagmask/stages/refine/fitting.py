@@ -1,7 +1,7 @@
 """Training of the refiners that learn: labels of every train image, the loop over steps, the stored network.
 
-A refiner at position N of the chain (from 1) works in ``refine/N-NAME``: labels, history, model.safetensors. It learns
-from the maps that come to it through the refiners before it, on the train split, and sees no mask.
+A refiner at position N of the chain (from 1) works in ``refine/N-NAME``: labels, history, the trained network. It
+learns from the maps that come to it through the refiners before it, on the train split, and sees no mask.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def fitted_chain(
             continue
         assert isinstance(refiner, TrainableRefiner)
         fitting = _Fitting(context, position, refiner, ready)
-        # model.safetensors is written last, so where it is everything before it is whole; only what was left out must
+        # The trained network is written last, so where it is everything before it is whole; only what was left out must
         # be read back to be reported again.
         if fitting.path.exists():
             problems = [problem for problem in context.workspace.problems() if problem.stage == TRAINING]
@@ -177,7 +177,7 @@ class _Fitting:
         self.path = self.folder / MODEL
 
     def train(self, samples: list[Sample], earlier: list[Problem]) -> list[Problem]:
-        """Leave model.safetensors, and before it the list of inputs left out; returns them behind the ``earlier``."""
+        """Leave the trained network, and before it the list of inputs left out; returns them behind the ``earlier``."""
         context, engine = self.context, self.context.engine
         train_ids = {sample.id for sample in context.samples(TRAIN)}
         problems = self._make_targets([sample for sample in samples if sample.id in train_ids])

@@ -46,13 +46,13 @@ def write_instances(
             return image
         try:
             _, request = through_chain(context, before, sample, image)
-            instances = refiner.instances(request)
+            result = refiner.instances(request)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         mask, listing = instance_paths(context, sample.id)
-        save_mask(mask, instances.ids)
-        found = [{**asdict(instance), "class": names[instance.label]} for instance in instances.found]
-        write_json(listing, {"schema": SCHEMA, "instances": found})
+        save_mask(mask, result.ids)
+        entries = [{**asdict(instance), "class": names[instance.label]} for instance in result.instances]
+        write_json(listing, {"schema": SCHEMA, "instances": entries})
         return None
 
     return process_images(

@@ -20,6 +20,7 @@ from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.stage_names import LOCALIZE
 from tagmask.stages.planes import planes_of
 from tagmask.stages.refine.fitting import STAGE, fitted_chain, left_out, through_chain
 from tagmask.stages.refine.instance_masks import write_instances
@@ -35,7 +36,7 @@ def located(context: Context, *splits: str) -> list[Sample]:
 
 def map_stage(context: Context) -> str:
     """The stage whose maps become labels: the activation maps themselves when nothing refines maps."""
-    return STAGE if context.recipe.refine.makes_maps else "localize"
+    return STAGE if context.recipe.refine.makes_maps else LOCALIZE
 
 
 def refined_map_path(context: Context, sample_id: str) -> Path:

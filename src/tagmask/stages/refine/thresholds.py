@@ -15,6 +15,7 @@ from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
 from tagmask.ops.transforms import resize_image
 from tagmask.runs.context import Context
+from tagmask.runs.stage_names import REFINE
 from tagmask.storage.records import write_json
 from tagmask.types import ActivationMaps, Problem, Sample
 
@@ -72,7 +73,7 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
     if any(labeller.margins):
         record["band"] = list(labeller.margins)
     if context.engine.is_main:
-        write_json(context.workspace.stage("refine") / "thresholds.json", record)
+        write_json(context.workspace.stage(REFINE) / "thresholds.json", record)
         own = f", {len(of_class)} classes with their own" if of_class else ""
         context.progress.message(f"background threshold {value:.2f} ({record['rule']}{own})")
     return Thresholds(float(value), of_class)
@@ -84,7 +85,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         raise RunError(msg)
     # Drawn, not the first ones: ids are often sorted by class.
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
-    loader = ImageLoader("refine", max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = ImageLoader(REFINE, max_pixels=context.source.max_pixels, cache_bytes=0)
     refine = context.recipe.refine
     statistic = refine.labeller.statistic(outlined=refine.makes_maps)
 
@@ -98,7 +99,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         try:
             statistic.update(small, maps)
         except (DataError, ValueError) as error:  # maps that are not finite; the labeller lists them
-            return Problem("refine", sample.id, str(sample.image_path), str(error))
+            return Problem(REFINE, sample.id, str(sample.image_path), str(error))
         return None
 
     process_images(

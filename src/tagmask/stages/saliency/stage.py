@@ -36,11 +36,11 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         if isinstance(image, Problem):
             return image
         try:
-            found = source.find(sample.id, image)
+            saliency = source.find(sample.id, image)
         except UnreadableImageError as error:
             reason = f"{error}; plain cross entropy for this image"
             return Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False)
-        save_grey(workspace.grey_path(sample.id, STAGE, "maps"), found)
+        save_grey(workspace.grey_path(sample.id, STAGE, "maps"), saliency)
         return None
 
     problems = process_images(

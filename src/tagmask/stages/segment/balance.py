@@ -35,8 +35,8 @@ def repeat_factors(classes: Sequence[Collection[int]], amounts: Sequence[Mapping
     mean = sum(totals.values()) / len(totals)
     # The root: a class that is a hundred times rarer is drawn ten times as often, so its few images are not all there
     # is.
-    wish = {label: max(1.0, (mean / value) ** 0.5) for label, value in totals.items()}
-    return [max((wish.get(label, 1.0) for label in held), default=1.0) for held in classes]
+    factors = {label: max(1.0, (mean / value) ** 0.5) for label, value in totals.items()}
+    return [max((factors.get(label, 1.0) for label in labels), default=1.0) for labels in classes]
 
 
 def label_pixels(mask: UInt8Array) -> dict[int, float]:

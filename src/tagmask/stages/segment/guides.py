@@ -28,26 +28,26 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
     workspace = context.workspace
     if stage != SEGMENT:
 
-        def stored(sample: Sample) -> FloatArray:
+        def from_margins(sample: Sample) -> FloatArray:
             margin = torch.from_numpy(load_grey(workspace.grey_path(sample.id, stage, "margins")))
             return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
 
-        return stored
+        return from_margins
     # The maps and the threshold that made the masks: how sure a label is can be read off the scores it won against.
     of = REFINE if context.recipe.refine.makes_maps else LOCALIZE
     chosen = read_json(workspace.stage(REFINE) / "thresholds.json")
     threshold, names = float(chosen["value"]), context.source.classes.names
     of_label = [float(chosen.get("per_class", {}).get(name, threshold)) for name in names]
 
-    def computed(sample: Sample) -> FloatArray:
-        found = workspace.load_maps(sample.id, stage=of)
-        maps = upsample_maps(torch.from_numpy(found.maps), found.image_size)
-        for plane, label in zip(maps, found.classes.tolist(), strict=True):
+    def from_maps(sample: Sample) -> FloatArray:
+        stored = workspace.load_maps(sample.id, stage=of)
+        maps = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+        for plane, label in zip(maps, stored.classes.tolist(), strict=True):
             plane *= threshold / max(of_label[label], 1e-6)  # a class's own threshold becomes the common one
-        margin = relative_margin(torch.cat([torch.full((1, *found.image_size), threshold), maps]))
+        margin = relative_margin(torch.cat([torch.full((1, *stored.image_size), threshold), maps]))
         return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
 
-    return computed
+    return from_maps
 
 
 def check_saliency(
@@ -83,23 +83,23 @@ def check_saliency(
     if not temperatures or not counts[1].sum():
         return
     tau, turned = (float(value) for value in np.mean(temperatures, axis=0))
-    found = float(counts[1, 1] / counts[1].sum())
+    salient_share = float(counts[1, 1] / counts[1].sum())
     record = {
         "images": len(temperatures),
-        "foreground_salient": round(found, 6),
+        "foreground_salient": round(salient_share, 6),
         "background_salient": round(float(counts[0, 1] / max(1, counts[0].sum())), 6),
         "foreground_iou": round(float(counts[1, 1] / max(1, counts[1].sum() + counts[0, 1])), 6),
         "tau": round(tau, 6),
         "tau_inverted": round(turned, 6),
     }
     write_json(context.workspace.stage(stage) / "saliency.json", record)
-    if found < 0.5 and found < _CLEARLY * record["background_salient"] + 1e-6:
+    if salient_share < 0.5 and salient_share < _CLEARLY * record["background_salient"] + 1e-6:
         remedy = (
             "black seems to mark the foreground: set segment.saliency.invert=true (or return 1 - map)"
             if turned > tau
             else "look at some maps: the foreground must be white, up to 255; else use segment.loss=cross_entropy"
         )
         context.progress.warning(
-            f"{stage}: only {100 * found:.0f} % of the pseudo masks' foreground is salient (>= 0.5) in "
+            f"{stage}: only {100 * salient_share:.0f} % of the pseudo masks' foreground is salient (>= 0.5) in "
             f"{settings.saliency.origin()}; {remedy}"
         )

@@ -25,8 +25,8 @@ def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:
         changes["per_images"] = None
         warmup = round(warmup * share)
     if settings.preset is not None:
-        made = settings.model_copy(update=changes)
-        total = options(made).steps(n_images, settings.batch_size, settings.epochs)[1]
+        result = settings.model_copy(update=changes)
+        total = options(result).steps(n_images, settings.batch_size, settings.epochs)[1]
         # A published warm-up of 1,500 steps would be all of a short training.
         warmup = min(warmup, total // 20)
     changes["optimizer"] = settings.optimizer.model_copy(update={"warmup_steps": warmup})

@@ -145,7 +145,7 @@ class SegmentationTask:
 
 
 def run(context: Context, stage: str = WEAK) -> list[Problem]:
-    """Train on pseudo masks (``segment``, a round ``segment/2``, ...) or real ones (``segment/full``), predict val."""
+    """Train on pseudo masks (also in a round of self-training) or on real ones (``SEGMENT_FULL``), and predict val."""
     settings = context.recipe.segment
     if settings is None:
         msg = "segment: the recipe has no segment section"
@@ -190,7 +190,7 @@ def _train(
     read_mask: MaskReader,
     left_out: list[Problem],
 ) -> None:
-    """Leave model.safetensors, and before it the list of inputs left out: the one says that the other is whole."""
+    """Leave the trained network, and before it the list of inputs left out: the one says that the other is whole."""
     workspace = context.workspace
     if not samples:
         msg = (

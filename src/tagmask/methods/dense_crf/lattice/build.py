@@ -113,23 +113,23 @@ def _empty_table(bits: Any) -> Any:
 
 
 @compiled_as_written
-def _number(table: NDArray[Any], shift: Any, known: NDArray[Any], m: Any, key: Any) -> Any:
+def _number(table: NDArray[Any], shift: Any, vertex_keys: NDArray[Any], m: Any, key: Any) -> Any:
     """The vertex of ``key``; a new one is m."""
     slot = _slot(table, shift, key)
     if table[slot, 1] < 0:
         table[slot, 0], table[slot, 1] = key, m
-        known[m] = key
+        vertex_keys[m] = key
         return m
     return table[slot, 1]
 
 
 @compiled_as_written
-def _grown(known: NDArray[Any], m: Any, bits: Any) -> Any:
+def _grown(vertex_keys: NDArray[Any], m: Any, bits: Any) -> Any:
     """A table of 2^bits slots with the first m known keys."""
     table, shift = _empty_table(bits), np.uint64(64 - bits)
     for v in range(m):
-        slot = _slot(table, shift, known[v])
-        table[slot, 0], table[slot, 1] = known[v], v
+        slot = _slot(table, shift, vertex_keys[v])
+        table[slot, 0], table[slot, 1] = vertex_keys[v], v
     return table
 
 
@@ -155,41 +155,41 @@ def place_points(
     d = features.shape[0]
     bits = 14
     table, shift = _empty_table(bits), np.uint64(64 - bits)
-    known = np.empty(1 << (bits - 1), np.int64)
+    vertex_keys = np.empty(1 << (bits - 1), np.int64)
     elevated, ordered = np.empty((d + 1, _LANES), np.float32), np.empty((d + 1, _LANES), np.float32)
     rem0, rank = np.empty((d + 1, _LANES), np.int32), np.empty((d + 2, _LANES), np.int32)
     steps, keys = np.empty((d + 1, _LANES), np.int64), np.empty((d + 1, _LANES), np.int64)
-    found = np.empty((d + 1, _LANES), np.float32)
+    lane_weights = np.empty((d + 1, _LANES), np.float32)
     m: Any = 0
     for first in range(start, stop, _LANES):
         count = min(_LANES, stop - first)
         # At most half full, even if every vertex of these points is new: linear probing gets slow beyond that.
         if 2 * (m + count * (d + 1)) > len(table):
             bits += 2
-            table, shift = _grown(known, m, bits), np.uint64(64 - bits)
+            table, shift = _grown(vertex_keys, m, bits), np.uint64(64 - bits)
             wider = np.empty(1 << (bits - 1), np.int64)
-            wider[:m] = known[:m]
-            known = wider
-        _place(features, scale, strides, first, count, elevated, rem0, rank, ordered, steps, keys, found)
+            wider[:m] = vertex_keys[:m]
+            vertex_keys = wider
+        _place(features, scale, strides, first, count, elevated, rem0, rank, ordered, steps, keys, lane_weights)
         for k in range(d + 1):
             # Neighbouring pixels of like colour fall into one simplex, so most look-ups ask for the key before.
             before, v = keys[k, 0] + 1, np.int64(0)
             for p in range(count):
                 if keys[k, p] != before:
                     before = keys[k, p]
-                    v = _number(table, shift, known, m, before)
+                    v = _number(table, shift, vertex_keys, m, before)
                     m += np.int64(v == m)
                 vertices[first + p, k] = v
-                weights[first + p, k] = found[k, p]
-    return table, known[:m].copy()
+                weights[first + p, k] = lane_weights[k, p]
+    return table, vertex_keys[:m].copy()
 
 
 @compiled_as_written
-def join(table: NDArray[Any], known: NDArray[Any], more: NDArray[Any]) -> Any:
+def join(table: NDArray[Any], vertex_keys: NDArray[Any], more: NDArray[Any]) -> Any:
     """Add the keys ``more``: the table and keys of both, and the numbers of ``more`` among them (uint32)."""
-    m: Any = len(known)
+    m: Any = len(vertex_keys)
     both = np.empty(m + len(more), np.int64)
-    both[:m] = known
+    both[:m] = vertex_keys
     bits = _bits(len(table))
     if 2 * len(both) > len(table):
         bits = _bits(2 * len(both))
@@ -205,13 +205,13 @@ def join(table: NDArray[Any], known: NDArray[Any], more: NDArray[Any]) -> Any:
 
 @compiled_as_written
 def find_neighbours(
-    table: NDArray[Any], known: NDArray[Any], step: Any, offset: int, out: NDArray[Any], start: int, stop: int
+    table: NDArray[Any], vertex_keys: NDArray[Any], step: Any, offset: int, out: NDArray[Any], start: int, stop: int
 ) -> None:
     """Neighbours along one axis of vertices start..stop, and what they are to their neighbours.
 
     Args:
         table: of all vertices.
-        known: their keys.
+        vertex_keys: their keys.
         step: what a step along the axis adds to the key.
         offset: number of the first vertex in ``out``.
         out: uint32 [.., 2], full of the number that stands for a neighbour that is not there.
@@ -222,7 +222,7 @@ def find_neighbours(
     for v in range(start, stop):
         # Looked up in one direction only: whose neighbour is above has it below. Ranges run in several threads, but
         # each place of ``out`` has one writer, for a vertex is above one other at most.
-        other = table[_slot(table, shift, known[v] + step), 1]
+        other = table[_slot(table, shift, vertex_keys[v] + step), 1]
         if other >= 0:
             out[offset + v, 0] = offset + other
             out[offset + other, 1] = offset + v
@@ -241,14 +241,14 @@ def count_entries(
 
 
 @compiled_as_written
-def sort_entries(local: NDArray[Any], found: Floats, following: NDArray[Any], points: NDArray[Any], sorted_: Floats,
-                 start: int, stop: int) -> None:  # fmt: skip
+def sort_entries(local: NDArray[Any], barycentric: Floats, following: NDArray[Any], points: NDArray[Any],
+                 sorted_: Floats, start: int, stop: int) -> None:  # fmt: skip
     """Points and weights of points start..stop to their places in the lists of their vertices (``following``)."""
     for p in range(start, stop):
         for k in range(local.shape[1]):
             e = following[local[p, k]]
             following[local[p, k]] = e + 1
-            points[e], sorted_[e] = p, found[p, k]
+            points[e], sorted_[e] = p, barycentric[p, k]
 
 
 @compiled_as_written
@@ -271,19 +271,19 @@ def blur_sums(sums: Floats, neighbours: NDArray[Any], out: Floats, start: int, s
 
 @compiled_as_written
 def normalise_points(
-    sums: Floats, factor: Any, compat: Any, local: NDArray[Any], found: Floats, nu: Floats, offset: int, column: int,
-    vertices: NDArray[Any], weights: Floats, start: int, stop: int
+    sums: Floats, factor: Any, compat: Any, local: NDArray[Any], barycentric: Floats, nu: Floats, offset: int,
+    column: int, vertices: NDArray[Any], weights: Floats, start: int, stop: int
 ) -> None:  # fmt: skip
     """nu = 1 / sqrt(row sum + 1e-20) of points start..stop, their vertices and final weights from ``column`` on."""
     for p in range(start, stop):
         total = np.float32(0)
         for k in range(local.shape[1]):
-            total += sums[local[p, k]] * found[p, k]
+            total += sums[local[p, k]] * barycentric[p, k]
         nu[p] = np.float32(1) / np.sqrt(total * factor + np.float32(1e-20))
         for k in range(local.shape[1]):
             vertices[p, column + k] = offset + local[p, k]
             # All constant factors in one number: a round of mean field then costs one product per entry.
-            weights[p, column + k] = found[p, k] * (factor * nu[p] * compat)
+            weights[p, column + k] = barycentric[p, k] * (factor * nu[p] * compat)
 
 
 @compiled_as_written

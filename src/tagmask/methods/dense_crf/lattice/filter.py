@@ -63,9 +63,9 @@ class _Kernel:
     """One filter while it is built; vertices are numbered from 0."""
 
     local: Numbers  # [n, d + 1]
-    found: Floats  # [n, d + 1]
+    barycentric: Floats  # [n, d + 1]
     table: NDArray[np.int64]
-    known: NDArray[np.int64]
+    vertex_keys: NDArray[np.int64]
     steps: NDArray[np.int64]  # [d + 1]
     numbers: list[Numbers]  # of the vertices of each range of points
 
@@ -74,17 +74,17 @@ class _Kernel:
         n, d = features.shape
         planes = np.ascontiguousarray(features.T, np.float32)
         scale, strides = scales(d), key_strides(planes.min(axis=1), planes.max(axis=1))
-        local, found = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
+        local, barycentric = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
 
         def place(start: int, stop: int) -> Any:
-            return lattice_build.place_points(planes, scale, strides, start, stop, local, found)
+            return lattice_build.place_points(planes, scale, strides, start, stop, local, barycentric)
 
-        (table, known), *others = team.run(place, team.split(n, _ALIGN))
-        numbers = [np.arange(len(known), dtype=np.uint32)]
+        (table, vertex_keys), *others = team.run(place, team.split(n, _ALIGN))
+        numbers = [np.arange(len(vertex_keys), dtype=np.uint32)]
         for _, more in others:
-            table, known, added = lattice_build.join(table, known, more)
+            table, vertex_keys, added = lattice_build.join(table, vertex_keys, more)
             numbers.append(added)
-        return cls(local, found, table, known, axis_steps(strides), numbers)
+        return cls(local, barycentric, table, vertex_keys, axis_steps(strides), numbers)
 
 
 @dataclass(frozen=True)
@@ -111,28 +111,28 @@ class Lattice:
         order = sorted(range(len(features)), key=lambda i: -features[i].shape[1])
         kernels = [_Kernel.placed(features[i], team) for i in order]
         n, each = len(features[0]), sum(kernel.local.shape[1] for kernel in kernels)
-        begins = [0, *np.cumsum([len(kernel.known) for kernel in kernels]).tolist()]
+        begins = [0, *np.cumsum([len(kernel.vertex_keys) for kernel in kernels]).tolist()]
         m, passes = begins[-1], kernels[0].local.shape[1]
         sizes = [begins[sum(k.local.shape[1] >= passes - i for k in kernels)] for i in range(passes)]
         neighbours = [np.full((size, 2), m, np.uint32) for size in sizes]
         numbers, weights = np.empty((2, n, each), np.uint32), np.empty((2, n, each), np.float32)
         starts = np.zeros(m + 1, np.int64)
-        made = cls(numbers[0], weights[0], neighbours, begins, order, starts, numbers[1].ravel(), weights[1].ravel())
+        lattice = cls(numbers[0], weights[0], neighbours, begins, order, starts, numbers[1].ravel(), weights[1].ravel())
         column = 0
         for begin, i, kernel in zip(begins, order, kernels, strict=False):
-            made._add(kernel, begin, column, compat[i], team)
+            lattice._add(kernel, begin, column, compat[i], team)
             column += kernel.local.shape[1]
-        return made
+        return lattice
 
     def _add(self, kernel: _Kernel, begin: int, column: int, compat: float, team: Team) -> None:
         """Fill in the part of one filter: vertices from ``begin``, entries from ``column`` on."""
-        (n, d1), m = kernel.local.shape, len(kernel.known)
+        (n, d1), m = kernel.local.shape, len(kernel.vertex_keys)
         edges, own = team.split(n, _ALIGN), team.split(m)
         pairs = self.neighbours[len(self.neighbours) - d1 :]
 
         def link(start: int, stop: int) -> None:
             for step, out in zip(kernel.steps, pairs, strict=True):
-                lattice_build.find_neighbours(kernel.table, kernel.known, step, begin, out, start, stop)
+                lattice_build.find_neighbours(kernel.table, kernel.vertex_keys, step, begin, out, start, stop)
 
         team.run(link, own)
         counts = np.zeros((team.threads, m), np.int64)
@@ -152,7 +152,7 @@ class Lattice:
         def sort(start: int, stop: int) -> None:
             part = edges.index(start)
             lattice_build.sort_entries(
-                kernel.local, kernel.found, counts[part], self.points, self.splat_weights, start, stop
+                kernel.local, kernel.barycentric, counts[part], self.points, self.splat_weights, start, stop
             )
 
         team.run(sort, edges)
@@ -160,7 +160,7 @@ class Lattice:
 
     def _normalise(self, kernel: _Kernel, begin: int, column: int, compat: float, team: Team) -> None:
         """Weights with the normalisation, from the filter of ones."""
-        (n, d1), m = kernel.local.shape, len(kernel.known)
+        (n, d1), m = kernel.local.shape, len(kernel.vertex_keys)
         starts, own = self.starts[begin : begin + m + 1], team.split(m)
         # The last number stays 0: it is the neighbour of vertices that have none.
         sums, after = np.zeros((2, self.begins[-1] + 1), np.float32)
@@ -174,8 +174,8 @@ class Lattice:
             sums, after = after, sums
         nu, factor = np.empty(n, np.float32), np.float32(1 / (1 + 2.0 ** (1 - d1)))
         team.run(lambda a, b: lattice_build.normalise_points(
-            sums[begin:], factor, np.float32(compat), kernel.local, kernel.found, nu, begin, column, self.vertices,
-            self.weights, a, b), team.split(n))  # fmt: skip
+            sums[begin:], factor, np.float32(compat), kernel.local, kernel.barycentric, nu, begin, column,
+            self.vertices, self.weights, a, b), team.split(n))  # fmt: skip
         first, last = int(starts[0]), int(starts[-1])
         edges = [first + edge for edge in team.split(last - first)]
         team.run(lambda a, b: lattice_build.normalise_entries(self.points, self.splat_weights, nu, a, b), edges)

@@ -35,17 +35,17 @@ class TorchLattice:
         strides = torch.from_numpy(key_strides(low, high)).to(features.device)
         keys, weights = _place(features.T.contiguous(), strides)
         # A hash table cannot be filled by many threads of a GPU in torch operations; sorting can.
-        known, vertices = torch.unique(keys, return_inverse=True)
-        m, neighbours = len(known), []
+        vertex_keys, vertices = torch.unique(keys, return_inverse=True)
+        m, neighbours = len(vertex_keys), []
         for step in axis_steps(strides.cpu().numpy()).tolist():
             for sign in (1, -1):
-                wanted = known + sign * step
-                place = torch.searchsorted(known, wanted).clamp(max=m - 1)
-                neighbours.append(torch.where(known[place] == wanted, place, m))
+                neighbour_keys = vertex_keys + sign * step
+                place = torch.searchsorted(vertex_keys, neighbour_keys).clamp(max=m - 1)
+                neighbours.append(torch.where(vertex_keys[place] == neighbour_keys, place, m))
         pairs = torch.stack(neighbours).view(len(strides), 2, m)
         nu = torch.ones(len(features), device=features.device)
-        made = cls(vertices, weights, pairs, nu)
-        sums = made(nu[:, None])[:, 0]
+        lattice = cls(vertices, weights, pairs, nu)
+        sums = lattice(nu[:, None])[:, 0]
         return cls(vertices, weights, pairs, (sums + 1e-20).rsqrt())
 
     def __call__(self, values: Tensor) -> Tensor:

@@ -40,12 +40,12 @@ def _all_lanes(builder: Any, value: Any, vector: Any) -> Any:
 
 def _vectors(width: int) -> list[tuple[int, Any]]:
     """Where vectors of 16, 8 or 4 floats begin that make up ``width``: powers of two stay in registers, 24 does not."""
-    found, at = [], 0
+    vectors, at = [], 0
     while at < width:
         lanes = next(lanes for lanes in (16, 8, 4) if lanes <= width - at)
-        found.append((at, ir.VectorType(ir.FloatType(), lanes)))
+        vectors.append((at, ir.VectorType(ir.FloatType(), lanes)))
         at += lanes
-    return found
+    return vectors
 
 
 def _weighted_sum(typing_context: Any, width: Any, out: Any, at: Any, values: Any, column: Any, index: Any,
@@ -76,15 +76,15 @@ def _weighted_sum(typing_context: Any, width: Any, out: Any, at: Any, values: An
             weight = builder.load(builder.gep(weights.data, [e]))
             for total, (offset, vector) in zip(totals, vectors, strict=True):
                 # align=4: a row begins at any float; a load that trusts in a vector's own alignment would fault.
-                read = builder.load(place(source, offset, vector), align=4)
-                part = builder.fmul(_all_lanes(builder, weight, vector), read, flags=("contract",))
+                source_values = builder.load(place(source, offset, vector), align=4)
+                part = builder.fmul(_all_lanes(builder, weight, vector), source_values, flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), part, flags=("contract",)), total)
         for target, total in zip(targets, totals, strict=True):
             builder.store(builder.load(total), target, align=4)
 
     size = types.intp
-    given = (width, out, size, values, size, index, weights, size, size)
-    return (types.void(*given), codegen) if isinstance(width, types.IntegerLiteral) else None
+    argument_types = (width, out, size, values, size, index, weights, size, size)
+    return (types.void(*argument_types), codegen) if isinstance(width, types.IntegerLiteral) else None
 
 
 def _halves_added(typing_context: Any, width: Any, out: Any, values: Any, column: Any, v: Any, one: Any,
@@ -109,8 +109,8 @@ def _halves_added(typing_context: Any, width: Any, out: Any, values: Any, column
             builder.store(total, row(out.data, places[0]), align=4)
 
     size = types.intp
-    given = (width, out, values, size, size, size, size)
-    return (types.void(*given), codegen) if isinstance(width, types.IntegerLiteral) else None
+    argument_types = (width, out, values, size, size, size, size)
+    return (types.void(*argument_types), codegen) if isinstance(width, types.IntegerLiteral) else None
 
 
 # prefer_literal: the width must be known when machine code is made, and None (above) says that it is not.
