@@ -131,7 +131,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, _one_th
 
 @pytest.fixture
 def context_of(tmp_path: Path) -> Callable[..., Any]:
-    """``context_of(recipe, source=None, root=None)``: what one stage is handed, without a street around it."""
+    """``context_of(recipe, source=None, root=None)``: what one stage is handed, without a run around it."""
     from tagmask.engine.engine import Engine
     from tagmask.progress.listeners import SilentProgress
     from tagmask.runs.context import Context

@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 
 from tagmask.methods.irnet import losses as irnet
-from tagmask.ops import pixel_pairs as paths
+from tagmask.ops import pixel_pairs
 
 
 def reference_losses(logits, labels, displacement, radius):
     """Per pair, from the definition, with autograd."""
     edge = torch.sigmoid(logits)[:, 0]
-    sources = paths.source_region(*labels.shape[1:], radius)
+    sources = pixel_pairs.source_region(*labels.shape[1:], radius)
     totals = {"bg": [], "fg": [], "neg": [], "dfg": [], "dbg": []}
-    for offset in paths.stencil_offsets(radius):
-        points = torch.stack([sources.of(edge, *point) for point in paths.path_points(offset)])
+    for offset in pixel_pairs.stencil_offsets(radius):
+        points = torch.stack([sources.of(edge, *point) for point in pixel_pairs.path_points(offset)])
         a = 1 - points.amax(0)
         here, there = sources.of(labels), sources.of(labels, *offset)
         valid = (here != 255) & (there != 255)
@@ -69,7 +69,7 @@ def test_golden(golden):
 def test_golden_affinity(golden):
     stored = golden("irn_affinity_loss")
     published = [tuple(offset) for offset in golden("irn_affinity_index")["r10_search_dst_yx"].tolist()]
-    order = [paths.stencil_offsets(10).index(offset) for offset in published]
+    order = [pixel_pairs.stencil_offsets(10).index(offset) for offset in published]
     edge = torch.sigmoid(torch.tensor(stored["edge_logits"]))[:, 0]
     affinity = irnet.pair_affinity(edge, 10)[:, order].flatten(2)
     np.testing.assert_allclose(affinity.numpy(), stored["expected_affinity"], rtol=0, atol=1e-6)
@@ -110,13 +110,13 @@ def test_the_gradient_of_affinity_goes_to_the_strongest_pixel():
 def test_counts_are_of_all_pairs():
     logits, _, labels = problem(9, 13)
     counts = irnet.decided_pairs(torch.sigmoid(logits)[:, 0], labels, 5)
-    kinds = paths.pair_kinds(labels, 5)
+    kinds = pixel_pairs.pair_kinds(labels, 5)
     for kind in range(4):
         assert counts[:, kind].sum() == (kinds == kind).sum()
     # A pixel above all others decides every pair whose path it lies on.
     edge = torch.zeros(1, 9, 13)
     edge[0, 4, 6] = 1
-    decided = irnet.decided_pairs(edge, torch.zeros(1, 9, 13), 5)[0, paths.BACKGROUND_PAIR]
+    decided = irnet.decided_pairs(edge, torch.zeros(1, 9, 13), 5)[0, pixel_pairs.BACKGROUND_PAIR]
     assert decided[4, 6] == (irnet.pair_affinity(edge, 5) == 0).sum() > 0
 
 

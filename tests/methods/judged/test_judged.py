@@ -1,4 +1,4 @@
-"""Judged maps: the seed's highest value everywhere, the judge's choice of class."""
+"""Judged maps: the inner localizer's highest value everywhere, the judge's choice of class."""
 
 from __future__ import annotations
 

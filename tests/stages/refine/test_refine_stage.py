@@ -43,7 +43,7 @@ def thresholds(context: Context) -> dict[str, Any]:
 
 
 def test_masks_are_what_the_functions_say(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
-    """The street's colour walk and threshold by hand on one image."""
+    """The stage's colour walk and threshold by hand on one image."""
     context = located(tiny)
     assert run(context) == []
     sample = context.source.split("train")[4]

@@ -1,4 +1,4 @@
-"""The street on a tiny run: nothing twice, only what changed again, reuse, locks, kill -9 anywhere."""
+"""The pipeline on a tiny recipe: nothing twice, only what changed again, reuse, locks, kill -9 anywhere."""
 
 from __future__ import annotations
 
