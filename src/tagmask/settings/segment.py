@@ -113,8 +113,9 @@ class SegmentSettings(Settings):
                 msg = f"{who} needs '{name}', which no stage makes (only {', '.join(SOURCES)})"
                 raise ValueError(msg)
             if settings[name] is None:
-                choices = f" ({', '.join(registry.entries(SALIENCY))})" if name == SALIENCY else ""
-                msg = f"{who} needs {name} maps; set {SOURCES[name]}{choices}"
+                choices = ", ".join(registry.entries("saliency"))
+                hint = f" ({choices})" if name == SALIENCY else ""
+                msg = f"{who} needs {name} maps; set {SOURCES[name]}{hint}"
                 raise ValueError(msg)
 
     @model_validator(mode="before")
