@@ -73,8 +73,8 @@ def parameter_groups(
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         # Decay pulls towards 0, and the neutral value of a norm's weight is 1.
         plain = [p for p in trainable if p.ndim <= 1 or id(p) in marked]
-        known = {id(parameter) for parameter in plain}
-        weights = [parameter for parameter in trainable if id(parameter) not in known]
+        plain_ids = {id(parameter) for parameter in plain}
+        weights = [parameter for parameter in trainable if id(parameter) not in plain_ids]
         decay = settings.weight_decay if settings.decay_norms else 0.0
         if settings.decay_norms and rate == of_bias:
             add(trainable, rate, decay)

@@ -62,12 +62,12 @@ class Polisher(ViewLocalizer):
         Raises:
             InputError: the backbone has no such stage.
         """
-        known = sorted(output.feature_taps)
+        numbers = sorted(output.feature_taps)
         if self.stages is None:
-            return known[-2:]
+            return numbers[-2:]
         for number in self.stages:
             if number not in output.feature_taps:
-                shown = ", ".join(map(str, known))
-                msg = f"localize.stages={list(self.stages)}: this backbone has no stage {number}. Its stages: {shown}"
+                listing = ", ".join(map(str, numbers))
+                msg = f"localize.stages={list(self.stages)}: this backbone has no stage {number}. Its stages: {listing}"
                 raise InputError(msg)
         return sorted(self.stages)

@@ -83,8 +83,8 @@ class TrainableRefiner(Refiner):
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Optimiser groups: backbone at lr, everything else at head_lr."""
         backbone = list(network.backbone.parameters())  # type: ignore[union-attr]
-        known = {id(parameter) for parameter in backbone}
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
+        backbone_ids = {id(parameter) for parameter in backbone}
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in backbone_ids]
         return parameter_groups(self.optimizer, backbone, rest)
 
     @abstractmethod

@@ -53,7 +53,7 @@ def blended_bands(
         for left in lefts:
             part = predict(image[top : top + down, left : left + across])
             rows[:, :, left : left + across] += part * along_y[:, None] * along_x
-        done = following - top
-        yield rows[:, :done] / total_y[top:following, None] / total_x
+        n_rows = following - top
+        yield rows[:, :n_rows] / total_y[top:following, None] / total_x
         # What the next row of tiles overlaps with stays; the rest is finished and handed on.
-        rows = torch.cat([rows[:, done:], torch.zeros(n_labels, min(done, down), width)], dim=1)
+        rows = torch.cat([rows[:, n_rows:], torch.zeros(n_labels, min(n_rows, down), width)], dim=1)

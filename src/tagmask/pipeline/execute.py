@@ -89,11 +89,11 @@ def run(
 
 def _resolve(recipe: Any, output: Path | str | None, overrides: Sequence[str]) -> tuple[Recipe, Path]:
     if isinstance(recipe, str | Path) and Path(recipe).is_dir():
-        stored = Path(recipe) / "recipe.yaml"
-        if not stored.exists():
+        recipe_file = Path(recipe) / "recipe.yaml"
+        if not recipe_file.exists():
             msg = f"{recipe}: not a run directory (no recipe.yaml in it)"
             raise InputError(msg)
-        return load_recipe(stored, overrides), Path(output or recipe)
+        return load_recipe(recipe_file, overrides), Path(output or recipe)
     loaded = load_recipe(recipe, overrides)
     name = loaded.name if loaded.seed == 0 else f"{loaded.name}-seed{loaded.seed}"
     return loaded, Path(output) if output else Path("runs") / name
@@ -142,12 +142,12 @@ def _report_is_newer(workspace: Workspace) -> bool:
 
 def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequence[Path], voice: Progress) -> str | None:
     """Decide what becomes of a stage: None if it is up to date, else the reason to run it."""
-    stored = workspace.manifest()["stages"].get(step.name, {})
-    same = stored.get("fingerprint") == step.fingerprint
+    record = workspace.manifest()["stages"].get(step.name, {})
+    same = record.get("fingerprint") == step.fingerprint
     # "done" is believed only while as many files are there as it left: somebody may have deleted some to have them made
     # again.
-    missing = stored.get("files", 0) - workspace.count_files(step.name) if same else 0
-    if same and stored["status"] == "done" and missing <= 0:
+    missing = record.get("files", 0) - workspace.count_files(step.name) if same else 0
+    if same and record["status"] == "done" and missing <= 0:
         voice.stage(step.name, "up to date")
         return None
     if same:
@@ -155,7 +155,7 @@ def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequenc
         # lies there is of another recipe, and goes before anything new is written.
         reason = "resumed" if missing <= 0 else f"{missing} of its files are gone"
     else:
-        reason = "new" if not stored else _what_changed(workspace, step, stored)
+        reason = "new" if not record else _what_changed(workspace, step, record)
         workspace.clear(step.name)
         for other in reuse:
             if _link_stage(Workspace(other), workspace, step):
@@ -214,14 +214,14 @@ def _run_step(
     (workspace.stage(step.name) / "state.ckpt").unlink(missing_ok=True)
 
 
-def _what_changed(workspace: Workspace, step: Step, stored: Mapping[str, Any]) -> str:
+def _what_changed(workspace: Workspace, step: Step, record: Mapping[str, Any]) -> str:
     """In words: the first settings that differ, else what upstream brings."""
-    changes = [text.removeprefix("settings.") for text in differences(stored.get("settings", {}), step.settings)]
+    changes = [text.removeprefix("settings.") for text in differences(record.get("settings", {}), step.settings)]
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         return "changed: " + ", ".join(changes[:3]) + more
     now = workspace.manifest()["stages"]
-    for name, fingerprint in stored.get("upstream", {}).items():
+    for name, fingerprint in record.get("upstream", {}).items():
         if now.get(name, {}).get("fingerprint") != fingerprint:
             return f"changed: {name} was redone"
     return "changed: data"
@@ -230,17 +230,17 @@ def _what_changed(workspace: Workspace, step: Step, stored: Mapping[str, Any]) -
 def _link_stage(other: Workspace, workspace: Workspace, step: Step) -> bool:
     """Hard-link (or copy) a finished stage of another run if its fingerprint is the same and no file is gone."""
     manifest = other.manifest()
-    stored = manifest["stages"].get(step.name, {})
-    if stored.get("fingerprint") != step.fingerprint or stored.get("status") != "done" or step.name == EVALUATE:
+    record = manifest["stages"].get(step.name, {})
+    if record.get("fingerprint") != step.fingerprint or record.get("status") != "done" or step.name == EVALUATE:
         return False
-    if other.count_files(step.name) < stored.get("files", 0):
+    if other.count_files(step.name) < record.get("files", 0):
         return False
     workspace.link_artifacts(other, step.name)
     problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]
     for stage in {problem.stage for problem in problems}:
         workspace.write_problems(stage, [problem for problem in problems if problem.stage == stage])
     workspace.update_manifest(
-        lambda m: m["stages"].update({step.name: {**stored, "reason": f"reused from {other.root}"}})
+        lambda m: m["stages"].update({step.name: {**record, "reason": f"reused from {other.root}"}})
     )
     return True
 

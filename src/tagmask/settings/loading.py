@@ -269,10 +269,10 @@ def _checked_localizer(method: Any, where: str) -> Any:
         return method
     own: type[BaseModel] = registry.get("localizer", method["name"], where=f"{where}: localize")
     method = renamed_keys(method, own, where, "localize.")
-    known = {*own.model_fields} | {*LocalizeSettings.model_fields} - {"method"}
+    valid_keys = {*own.model_fields} | {*LocalizeSettings.model_fields} - {"method"}
     for key in method:
-        if key not in known and key != "name":
-            msg = f"{where}: unknown key 'localize.{key}'. {nearest(str(key), known)}"
+        if key not in valid_keys and key != "name":
+            msg = f"{where}: unknown key 'localize.{key}'. {nearest(str(key), valid_keys)}"
             raise RecipeError(msg)
     return method
 

@@ -201,8 +201,8 @@ def _threshold(workspace: Workspace) -> dict[str, Any] | None:
     path = workspace.stage(REFINE) / "thresholds.json"
     if not path.exists():
         return None
-    stored = read_json(path)
-    return {key: stored[key] for key in ("value", "rule", "per_class", "band") if key in stored}
+    record = read_json(path)
+    return {key: record[key] for key in ("value", "rule", "per_class", "band") if key in record}
 
 
 def _ratio(context: Context, splits: dict[str, Any]) -> dict[str, float] | None:

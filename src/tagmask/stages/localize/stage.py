@@ -165,11 +165,11 @@ def _learn(
             continue
         tensors, record = folder / f"{part.name}.safetensors", folder / f"{part.name}.json"
         if not (tensors.exists() and record.exists()):
-            result, unread, chosen = _study(context, part, Trained(model, learnt, engine.device), loader)
+            result, unread, study_samples = _study(context, part, Trained(model, learnt, engine.device), loader)
             problems += unread
             if engine.is_main:
                 save_tensors(tensors, result.tensors, {"kind": part.name, "settings": part.dump()})
-                write_json(record, _description(result, chosen))
+                write_json(record, _description(result, study_samples))
             engine.barrier()
         learnt[part.name] = {key: value.to(engine.device) for key, value in load_tensors(tensors).items()}
         for name, reason in read_json(record)["notes"]:
@@ -187,7 +187,7 @@ def _study(
     views = views_of(context.recipe.localize)
     choices = part.choose([sample.tags for sample in samples], len(classes))
     # An image may be studied for some of its tags only, and more than once.
-    chosen = [replace(samples[index], tags=labels) for index, labels in choices]
+    study_samples = [replace(samples[index], tags=labels) for index, labels in choices]
     reservoir = part.reservoir()
     unread: list[Problem] = []
 
@@ -211,13 +211,13 @@ def _study(
             reservoir.add(number, candidates)
 
     title = f"{part.name}: study the training images"
-    fold_images(engine, list(enumerate(chosen)), work, take, progress=context.progress, description=title)
+    fold_images(engine, list(enumerate(study_samples)), work, take, progress=context.progress, description=title)
     parts: list[Reservoir] = engine.gather(reservoir)
     whole = part.reservoir()
     whole.merge(parts)
     with torch.inference_mode():
         result = part.learn(trained, whole, classes, engine.seed) if engine.is_main else Learnt({})
-    return result, [problem for share in engine.gather(unread) for problem in share], chosen
+    return result, [problem for share in engine.gather(unread) for problem in share], study_samples
 
 
 def _to_study(context: Context) -> list[Sample]:

@@ -84,7 +84,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         msg = "refine: no train image with tags has maps, so no threshold can be chosen; set refine.threshold.value"
         raise RunError(msg)
     # Drawn, not the first ones: ids are often sorted by class.
-    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
+    indices = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
     loader = ImageLoader(REFINE, max_pixels=context.source.max_pixels, cache_bytes=0)
     refine = context.recipe.refine
     statistic = refine.labeller.statistic(outlined=refine.makes_maps)
@@ -104,7 +104,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
 
     process_images(
         context.engine,
-        [samples[index] for index in sorted(chosen)],
+        [samples[index] for index in sorted(indices)],
         work,
         done=lambda sample: False,
         progress=context.progress,

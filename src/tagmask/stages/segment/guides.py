@@ -35,9 +35,9 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
         return from_margins
     # The maps and the threshold that made the masks: how sure a label is can be read off the scores it won against.
     of = REFINE if context.recipe.refine.makes_maps else LOCALIZE
-    chosen = read_json(workspace.stage(REFINE) / "thresholds.json")
-    threshold, names = float(chosen["value"]), context.source.classes.names
-    of_label = [float(chosen.get("per_class", {}).get(name, threshold)) for name in names]
+    thresholds = read_json(workspace.stage(REFINE) / "thresholds.json")
+    threshold, names = float(thresholds["value"]), context.source.classes.names
+    of_label = [float(thresholds.get("per_class", {}).get(name, threshold)) for name in names]
 
     def from_maps(sample: Sample) -> FloatArray:
         stored = workspace.load_maps(sample.id, stage=of)
@@ -65,9 +65,9 @@ def check_saliency(
     settings = context.recipe.segment
     if settings is None or settings.saliency is None or not context.engine.is_main:
         return
-    chosen = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:CHECKED]
+    indices = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:CHECKED]
     counts, temperatures = np.zeros((2, 2), np.int64), []
-    for index in sorted(chosen):
+    for index in sorted(indices):
         try:
             mask, saliency = read_mask(samples[index]), read_saliency(samples[index])
         except TagmaskError:

@@ -111,8 +111,8 @@ class SegmentationTask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Encoder at lr, everything else at head_lr."""
         encoder = list(self.model.encoder.parameters())
-        known = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
+        encoder_ids = {id(parameter) for parameter in encoder}
+        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in encoder_ids]
         return parameter_groups(self.settings.optimizer, encoder, rest, undecayed=self.model.undecayed())
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
