@@ -47,11 +47,29 @@ def test_a_folder_with_everything(
         assert set(np.unique(np.asarray(mask))) <= {0, 1}
 
 
+def test_a_working_size_is_predicted_as_a_copy_of_that_size(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    small = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8).repeat(6, 0).repeat(6, 1)
+    Image.fromarray(small).save(folder / "small.png")
+    Image.fromarray(small).resize((540, 360), Image.Resampling.BICUBIC).save(folder / "large.png")
+    assert call(capsys, finished, folder, "--output", tmp_path / "out", "--max-side", "54")[0] == 0
+    masks = {}
+    for name in ("small", "large"):
+        with Image.open(tmp_path / "out" / "masks" / f"{name}.png") as mask:
+            masks[name] = np.asarray(mask)
+    assert masks["large"].shape == (360, 540)
+    assert (masks["large"][5::10, 5::10] == masks["small"]).mean() > 0.97
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--scales", "big"), "numbers between commas"),
         (("--tile", "8"), "at least 64 pixels"),
+        (("--max-side", "8"), "at least 32 pixels"),
         (("--crf", "deeplap"), "Did you mean 'deeplab'"),
         (("--tags", "none.csv"), "no such table"),
     ],

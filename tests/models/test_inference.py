@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.models.enlarging import labels_at
 from tagmask.models.inference import Inference
+from tagmask.ops.transforms import reduced_to
 
 
 class Colours(nn.Module):
@@ -59,3 +62,20 @@ def test_the_crf_is_the_published_one_over_what_the_tags_allow() -> None:
     expected = dense_crf(image, plain[[0, 1, 3]], **PRESETS["deeplab"])  # type: ignore[arg-type]
     torch.testing.assert_close(found[[0, 1, 3]], expected)
     assert not found[2].any()
+
+
+@pytest.mark.parametrize("inference", EVERY, ids=str)
+def test_a_larger_image_is_predicted_at_the_working_size(inference: Inference) -> None:
+    """As a copy of that size is, whether the image comes whole or was read smaller; labels at the full size."""
+    image = picture(60, 90)
+    small = reduced_to(image, 30)
+    working = replace(inference, max_side=30)
+    found = working.probabilities(Colours(), image, n_labels=4)
+    assert torch.equal(found, inference.probabilities(Colours(), small, n_labels=4))
+    labels = working.labels(Colours(), image, n_labels=4)
+    assert np.array_equal(labels, labels_at((60, 90), found))
+    assert np.array_equal(labels, working.labels(Colours(), small, n_labels=4, size=(60, 90)))
+    unlimited = replace(inference, max_side=90)
+    assert np.array_equal(
+        unlimited.labels(Colours(), image, n_labels=4), inference.labels(Colours(), image, n_labels=4)
+    )

@@ -17,7 +17,7 @@ from tagmask.errors import DataError, InputError, UnknownNameError
 from tagmask.models.inference import Inference
 from tagmask.predict.images import KnownTags, collect, overlay_jpeg, predict_images
 from tagmask.settings.engine import EngineSettings
-from tagmask.storage.images import read_image
+from tagmask.storage.images import image_size, read_image
 from tagmask.types import Problem, UInt8Array
 
 
@@ -41,12 +41,18 @@ class Halves:
         self.inference, self.fingerprint, self.stop_at = Inference(), fingerprint, stop_at
         self.calls = 0
 
-    def labels(self, image: UInt8Array, *, tags: Sequence[int] | None = None) -> UInt8Array:
+    def read(self, path: Path) -> tuple[UInt8Array, tuple[int, int]]:
+        return read_image(path, max_side=self.inference.max_side), image_size(path)
+
+    def labels(
+        self, image: UInt8Array, *, tags: Sequence[int] | None = None, size: tuple[int, int] | None = None
+    ) -> UInt8Array:
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         self.calls += 1
-        mask = np.zeros(image.shape[:2], dtype=np.uint8)
-        mask[:, image.shape[1] // 2 :] = 1 if tags is None else max(tags, default=0)
+        height, width = size or (image.shape[0], image.shape[1])
+        mask = np.zeros((height, width), dtype=np.uint8)
+        mask[:, width // 2 :] = 1 if tags is None else max(tags, default=0)
         return mask
 
 
@@ -197,3 +203,23 @@ def test_what_is_no_table_of_known_tags(tmp_path: Path) -> None:
         KnownTags.read(tmp_path / "tags.csv", Halves.classes)
     with pytest.raises(DataError, match="no such table"):
         KnownTags.read(tmp_path / "none.csv", Halves.classes)
+
+
+def test_a_working_size_gives_full_masks_and_overlays_to_look_at(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a predictor without one is what it always was: finished work stays finished."""
+    monkeypatch.setattr("tagmask.predict.images.OVERLAY_SIDE", 5)
+    full = {name: image_size(path) for name, path in collect([str(images)]).items()}
+    small = Halves("two")
+    small.inference = Inference(max_side=4)
+    predict(images, tmp_path / "small", small)
+    predict(images, tmp_path / "whole", Halves("two"))
+    assert max(max(size) for size in full.values()) > 5
+    for name, (height, width) in full.items():
+        with Image.open(tmp_path / "small" / "masks" / f"{name}.png") as mask:
+            assert mask.size == (width, height)
+        with Image.open(tmp_path / "small" / "overlays" / f"{name}.jpg") as overlay:
+            assert max(overlay.size) == min(5, max(height, width))
+    assert json.loads((tmp_path / "small" / "prediction.json").read_text())["max_side"] == 4
+    assert "max_side" not in json.loads((tmp_path / "whole" / "prediction.json").read_text())

@@ -7,14 +7,16 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from tagmask.errors import UnreadableImageError, UnreadableMaskError
+from tagmask.ops.transforms import reduced_to, working_size
 from tagmask.storage.images import image_size, read_image, read_mask_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -225,6 +227,47 @@ def test_limit_beyond_what_pillow_allows(tmp_path: Path, monkeypatch: pytest.Mon
         read_image(tmp_path / "vast.png")
     one_line(caught, "vast.png", "data.max_pixels")
     assert image_size(tmp_path / "vast.png", max_pixels=2_000_000_000) == (40_000, 40_000)
+
+
+def smooth(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A picture without anything finer than a few pixels, none of its corners alike."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    planes = [x / width, y / height, 0.5 + 0.5 * np.sin(x / width * 9) * np.cos(y / height * 5)]
+    return np.rint(255 * np.stack(planes, 2)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("longest", [16, 39, 40, 41, 1000])
+def test_a_working_size_reduces_and_never_enlarges(tmp_path: Path, longest: int) -> None:
+    Image.fromarray(smooth(30, 40)).save(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png", max_side=longest)
+    np.testing.assert_array_equal(found, reduced_to(smooth(30, 40), longest))
+    assert found.shape[:2] == working_size((30, 40), longest)
+    assert max(found.shape[:2]) == min(40, longest)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_reduced_jpeg_is_the_picture_of_full_decoding(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth(601, 803)).save(path, quality=95, exif=exif)
+    found, whole = read_image(path, max_side=60), read_image(path)
+    assert found.shape[:2] == working_size((whole.shape[0], whole.shape[1]), 60)
+    assert np.abs(found.astype(int) - reduced_to(whole, 60)).mean() < 1.5
+
+
+def test_a_large_jpeg_is_never_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(smooth(600, 800)).save(tmp_path / "a.jpg")
+    decoded = []
+    load = ImageFile.ImageFile.load
+
+    def noted(self: ImageFile.ImageFile) -> Any:
+        decoded.append(self.size)
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", noted)
+    read_image(tmp_path / "a.jpg", max_side=100)
+    assert decoded[0] == (200, 150)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -29,6 +29,10 @@ def predict(
     crf: Annotated[
         str | None, typer.Option("--crf", metavar="KERNELS", help="Dense CRF: deeplab, psa, irn_labels or none.")
     ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option("--max-side", metavar="PIXELS", help="Predict larger images reduced to this side; 0: whole."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     plain: PlainOption = False,
 ) -> None:
@@ -44,7 +48,9 @@ def predict(
     from tagmask.predict.predictor import load
 
     targets = collect(images)
-    predictor = load(Path(source), device=device, scales=_numbers(scales), flip=flip, tile=tile, crf=crf)
+    predictor = load(
+        Path(source), device=device, scales=_numbers(scales), flip=flip, tile=tile, crf=crf, max_side=max_side
+    )
     known = KnownTags.read(tags, predictor.classes) if tags else None
     with terminal_progress(plain=plain) as progress:
         problems = predict_images(predictor, targets, output, overlay=overlay, tags=known, progress=progress)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from tagmask.errors import UnreadableImageError
-from tagmask.storage.images import read_image
+from tagmask.storage.images import image_size, read_image
 from tagmask.types import Problem, Sample, UInt8Array
+
+CACHE_BYTES = 512 * 2**20
 
 
 class ImageLoader:
     """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process.
 
-    Without a cache (0 bytes) several threads may share it.
+    Without a cache (0 bytes) several threads may share it. ``max_side``: larger images come reduced to this side.
     """
 
-    def __init__(self, stage: str, *, max_pixels: int, cache_bytes: int = 512 * 2**20) -> None:
-        self.stage, self.max_pixels = stage, max_pixels
+    def __init__(
+        self, stage: str, *, max_pixels: int, max_side: int | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.stage, self.max_pixels, self.max_side = stage, max_pixels, max_side
         self.cache_bytes, self.cached_bytes = cache_bytes, 0
         self.cache: OrderedDict[str, UInt8Array] = OrderedDict()
 
@@ -26,7 +30,7 @@ class ImageLoader:
             self.cache.move_to_end(sample.id)
             return self.cache[sample.id]
         try:
-            image = read_image(sample.image_path, max_pixels=self.max_pixels)
+            image = read_image(sample.image_path, max_pixels=self.max_pixels, max_side=self.max_side)
         except UnreadableImageError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.image_path), reason=str(error))
         if image.nbytes > self.cache_bytes:
@@ -36,3 +40,13 @@ class ImageLoader:
         while self.cached_bytes > self.cache_bytes:
             self.cached_bytes -= self.cache.popitem(last=False)[1].nbytes
         return image
+
+    def full_size(self, sample: Sample, image: UInt8Array) -> tuple[int, int]:
+        """(H, W) of the sample's file, of which :meth:`load` gave ``image``.
+
+        Raises:
+            UnreadableImageError: the file is gone, or broken, meanwhile.
+        """
+        if self.max_side is None:
+            return image.shape[0], image.shape[1]
+        return image_size(sample.image_path, max_pixels=self.max_pixels)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from tagmask.contracts.network import SegmentationModel
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
+from tagmask.models.enlarging import labels_at
 from tagmask.models.probabilities import constrain_to_tags, full_logits, predict_probabilities, to_mask
 from tagmask.models.tiling import blended_bands
-from tagmask.ops.transforms import normalise
+from tagmask.ops.transforms import normalise, reduced_to
 from tagmask.settings.segment import SegmentSettings
 from tagmask.types import BACKGROUND, UInt8Array
 
@@ -25,17 +26,20 @@ class Inference:
     ``scales`` and ``flip``: see ``predict_probabilities``. ``tile``: side of the parts in
     which larger images are predicted (at least 64), each as if it were an image; null: images as they are.
     ``crf``: kernels of a dense CRF on the probabilities (``tagmask.methods.dense_crf.refiner.PRESETS``).
+    ``max_side``: larger images are reduced to this side, and all of the above happens there; labels are made of the
+    enlarged probabilities, at the full size.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     tile: int | None = None
     crf: str | None = None
+    max_side: int | None = None
 
     @classmethod
-    def of(cls, settings: SegmentSettings) -> Inference:
-        """As a recipe's ``segment`` says."""
-        return cls(scales=settings.scales, flip=settings.flip, tile=settings.tile, crf=settings.crf)
+    def of(cls, settings: SegmentSettings, max_side: int | None = None) -> Inference:
+        """As a recipe's ``segment`` and its ``max_side`` say."""
+        return cls(scales=settings.scales, flip=settings.flip, tile=settings.tile, crf=settings.crf, max_side=max_side)
 
     def probabilities(
         self,
@@ -46,7 +50,7 @@ class Inference:
         tags: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Float32 [C + 1, H, W] on the CPU, summing to 1 over classes.
+        """Float32 [C + 1, h, w] on the CPU, summing to 1 over classes; h, w: the image's size, or its working size.
 
         Args:
             model: normalised images [B, 3, h, w] -> logits [B, C + 1, h, w].
@@ -55,7 +59,7 @@ class Inference:
             tags: labels 1..C that the image is known to hold; no other can be predicted. None: nothing is known.
             device: where the model is.
         """
-        return torch.cat(list(self._bands(model, image, n_labels, tags, device)), dim=1)
+        return torch.cat(list(self._bands(model, self._reduced(image), n_labels, tags, device)), dim=1)
 
     def labels(
         self,
@@ -65,12 +69,25 @@ class Inference:
         n_labels: int,
         tags: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
+        size: tuple[int, int] | None = None,
     ) -> UInt8Array:
-        """Most probable label per pixel, uint8 [H, W]; of a tiled image there are never all probabilities at once."""
+        """Most probable label per pixel, uint8 [H, W]; of a tiled image there are never all probabilities at once.
+
+        ``size`` is (H, W) of the labels, where the image was read smaller than it is; None: the image's.
+        """
+        size = size or (image.shape[0], image.shape[1])
+        image = self._reduced(image)
+        if image.shape[:2] != size:
+            # Of the probabilities, not of the labels: outlines of an enlarged mask would be those of coarse pixels.
+            bands = list(self._bands(model, image, n_labels, tags, device))
+            return labels_at(size, torch.cat(bands, dim=1))
         if self.scales == (1.0,) and not self.flip and self.crf is None and not self._tiled(image):
             return _labels_at_once(model, image, tags, device)
         # Bands are labelled as they come: probabilities of a large photograph for all classes would be gigabytes.
         return np.concatenate([to_mask(band) for band in self._bands(model, image, n_labels, tags, device)])
+
+    def _reduced(self, image: UInt8Array) -> UInt8Array:
+        return image if self.max_side is None else reduced_to(image, self.max_side)
 
     def _tiled(self, image: UInt8Array) -> bool:
         return self.tile is not None and max(image.shape[:2]) > self.tile

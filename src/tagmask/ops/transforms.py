@@ -47,10 +47,14 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def working_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """(H, W) of an image of ``size`` once :func:`reduced_to` has seen it; None: no limit."""
+    return size if longest is None else scaled_size(size, min(1.0, longest / max(size)))
+
+
 def reduced_to(image: UInt8Array, longest: int) -> UInt8Array:
     """The image [H, W, 3] made smaller, aspect kept, if a side is longer than ``longest``; else as it is."""
-    size = (image.shape[0], image.shape[1])
-    return resize_image(image, scaled_size(size, min(1.0, longest / max(size))))
+    return resize_image(image, working_size((image.shape[0], image.shape[1]), longest))
 
 
 def jitter(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:

@@ -21,6 +21,7 @@ from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, InputError, RunError
+from tagmask.ops.transforms import resize_mask
 from tagmask.predict.predictor import Predictor
 from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.storage.files import atomic_write
@@ -32,6 +33,7 @@ from tagmask.types import ClassList, Problem, UInt8Array
 STAGE = "predict"
 RECORD = "prediction.json"
 CLASSES = "classes.txt"
+OVERLAY_SIDE = 2048  # longest side of overlays of images that are predicted at a working size
 
 
 def collect(patterns: Sequence[str]) -> dict[str, Path]:
@@ -184,14 +186,17 @@ def _predict_image(
 ) -> Problem | None:
     """Write the mask and the overlay of one image; a problem if it cannot be read, or has no tags."""
     try:
-        image = read_image(path)
+        image, size = predictor.read(path)
     except DataError as error:
         return Problem(STAGE, name, str(path), str(error))
     labels = tags.of(name, path) if tags else None
-    mask = predictor.labels(image, tags=labels)
+    mask = predictor.labels(image, tags=labels, size=size)
     mask_path, *overlay_paths = _files(output, name, overlay=overlay)
     save_palette_png(mask_path, mask)
     for overlay_path in overlay_paths:
+        if image.shape[:2] != size:  # it was read smaller than a picture to look at should be
+            image = read_image(path, max_side=OVERLAY_SIDE)
+            mask = resize_mask(mask, (image.shape[0], image.shape[1]))
         with atomic_write(overlay_path) as stream:
             stream.write(overlay_jpeg(image, mask))
     if tags and labels is None:
@@ -203,6 +208,8 @@ def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: P
     """Masks that another model, or other settings, left under these names are no longer finished work."""
     record: dict[str, Any] = {"model": predictor.fingerprint, **asdict(predictor.inference), "tags": None}
     record["scales"] = list(predictor.inference.scales)
+    if record["max_side"] is None:  # as records were before there was a working size
+        del record["max_side"]
     if tags:
         record["tags"] = hashlib.sha256(repr(sorted(tags.labels.items())).encode()).hexdigest()
     path = output / RECORD

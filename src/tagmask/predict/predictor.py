@@ -14,15 +14,16 @@ from PIL.Image import Image as PillowImage
 from tagmask.engine.engine import Engine
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.methods.dense_crf.refiner import PRESETS
+from tagmask.models.enlarging import labels_at
 from tagmask.models.inference import Inference
-from tagmask.models.probabilities import to_mask
 from tagmask.models.segmenter import load_segmenter
 from tagmask.registry.validation import build_method
 from tagmask.runs.stage_names import MODEL, SEGMENT, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.engine import EngineSettings
+from tagmask.settings.recipe import SMALLEST_SIDE
 from tagmask.settings.segment import SMALLEST_TILE
-from tagmask.storage.images import read_image, rgb_pixels
+from tagmask.storage.images import image_size, read_image, rgb_pixels
 from tagmask.storage.weights import read_description
 from tagmask.types import ClassList, FloatArray, UInt8Array
 
@@ -31,7 +32,11 @@ DEVICES: tuple[str, ...] = get_args(EngineSettings.model_fields["device"].annota
 
 @dataclass(frozen=True)
 class Prediction:
-    """``mask`` uint8 [H, W] of labels 0..C; ``probabilities`` float32 [C + 1, H, W], summing to 1."""
+    """``mask`` uint8 [H, W] of labels 0..C; ``probabilities`` float32 [C + 1, h, w], summing to 1.
+
+    h, w are H, W, but for an image larger than the network's ``max_side``: its probabilities stay at that size (at 48
+    megapixels they would be gigabytes), and the mask is that of their bilinear enlargement.
+    """
 
     mask: UInt8Array
     probabilities: FloatArray
@@ -74,22 +79,37 @@ class Predictor:
             InputError: no image, or an array of another shape or type.
             UnknownNameError: a tag that is no class.
         """
-        pixels = _as_array(image)
+        pixels, size = self.read(image) if isinstance(image, str | Path) else (_as_array(image), None)
         known = None if tags is None else [ClassList(self.classes).label(name) for name in tags]
         with self.engine.autocast():
             probabilities = self.inference.probabilities(
                 self.model, pixels, n_labels=len(self.classes), tags=known, device=self.engine.device
             )
-        return Prediction(mask=to_mask(probabilities), probabilities=probabilities.numpy())
+        mask = labels_at(size or (pixels.shape[0], pixels.shape[1]), probabilities)
+        return Prediction(mask=mask, probabilities=probabilities.numpy())
 
-    def labels(self, image: UInt8Array, *, tags: Sequence[int] | None = None) -> UInt8Array:
+    def read(self, path: Path | str) -> tuple[UInt8Array, tuple[int, int]]:
+        """An image as the network wants it, uint8 [h, w, 3] at its working size, and (H, W) of the file.
+
+        Raises:
+            UnreadableImageError: not a readable image.
+        """
+        if self.inference.max_side is None:
+            image = read_image(path)
+            return image, (image.shape[0], image.shape[1])
+        return read_image(path, max_side=self.inference.max_side), image_size(path)
+
+    def labels(
+        self, image: UInt8Array, *, tags: Sequence[int] | None = None, size: tuple[int, int] | None = None
+    ) -> UInt8Array:
         """The mask alone of uint8 [H, W, 3], uint8 [H, W]: faster, and in bounded memory where images are tiled.
 
-        ``tags`` are labels 1..C that the image is known to hold.
+        ``tags`` are labels 1..C that the image is known to hold; ``size`` (H, W) of the mask where the image was read
+        smaller, see :meth:`read`.
         """
         with self.engine.autocast():
             return self.inference.labels(
-                self.model, image, n_labels=len(self.classes), tags=tags, device=self.engine.device
+                self.model, image, n_labels=len(self.classes), tags=tags, device=self.engine.device, size=size
             )
 
     @property
@@ -100,7 +120,7 @@ class Predictor:
 
 
 def _valid_changes(changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes of :class:`Inference` as far as they are any; 'none' switches the CRF off, 0 the tiles."""
+    """Changes of :class:`Inference` as far as they are any; 'none' switches the CRF off, 0 tiles and working size."""
     values = {key: value for key, value in changes.items() if value is not None}
     if "scales" in values:
         values["scales"] = tuple(float(scale) for scale in values["scales"])
@@ -111,6 +131,11 @@ def _valid_changes(changes: dict[str, Any]) -> dict[str, Any]:
         values["crf"] = None
     elif "crf" in values and values["crf"] not in PRESETS:
         raise UnknownNameError("crf", str(values["crf"]), [*PRESETS, "none"])
+    if values.get("max_side") == 0:
+        values["max_side"] = None
+    elif "max_side" in values and values["max_side"] < SMALLEST_SIDE:
+        msg = f"max_side is a working size of at least {SMALLEST_SIDE} pixels, or 0 for none, not {values['max_side']}"
+        raise InputError(msg)
     if values.get("tile") == 0:
         values["tile"] = None
     elif "tile" in values and values["tile"] < SMALLEST_TILE:
@@ -119,9 +144,7 @@ def _valid_changes(changes: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _as_array(image: UInt8Array | PillowImage | Path | str) -> UInt8Array:
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
+def _as_array(image: UInt8Array | PillowImage) -> UInt8Array:
     if isinstance(image, PillowImage):
         return rgb_pixels(image)
     if not isinstance(image, np.ndarray):
@@ -141,6 +164,7 @@ def load(
     flip: bool | None = None,
     tile: int | None = None,
     crf: str | None = None,
+    max_side: int | None = None,
 ) -> Predictor:
     """Load a predictor from a run directory or from the file of a trained network.
 
@@ -151,11 +175,12 @@ def load(
         flip: add the mirror of each scale.
         tile: side of overlapping parts in which larger images are predicted; 0: none.
         crf: kernels of a dense CRF on what is predicted, 'none' for no CRF.
+        max_side: larger images are predicted reduced to this side, their masks come at the full size; 0: as they are.
 
     Raises:
         InputError: nothing there that predicts, or not like this.
     """
-    changes = {"scales": scales, "flip": flip, "tile": tile, "crf": crf}
+    changes = {"scales": scales, "flip": flip, "tile": tile, "crf": crf, "max_side": max_side}
     path = Path(run_or_file)
     if not path.is_dir():
         return Predictor(path, device=device, **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tagmask.data.loading import CACHE_BYTES, ImageLoader
 from tagmask.engine.engine import Engine
 from tagmask.progress.listeners import Progress
 from tagmask.runs.workspace import Workspace
@@ -23,6 +24,15 @@ class Context:
     engine: Engine
     source: DataSource
     progress: Progress
+
+    def loader(self, stage: str, *, cached: bool = False) -> ImageLoader:
+        """Images as every stage sees them, at the recipe's working size; ``cached``: for one thread that comes back."""
+        return ImageLoader(
+            stage,
+            max_pixels=self.source.max_pixels,
+            max_side=self.recipe.max_side,
+            cache_bytes=CACHE_BYTES if cached else 0,
+        )
 
     def samples(self, *splits: str) -> list[Sample]:
         """Samples of the named splits that exist, each id once, in order."""

@@ -21,6 +21,8 @@ from tagmask.settings.localize import LocalizeSettings
 from tagmask.settings.refine import RefineSettings
 from tagmask.settings.segment import SegmentSettings
 
+SMALLEST_SIDE = 32
+
 
 class Recipe(Settings):
     """Everything that determines a run."""
@@ -28,6 +30,9 @@ class Recipe(Settings):
     name: Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     data: SourceField = by_name("partsworld")
+    max_side: Annotated[int, Field(ge=SMALLEST_SIDE)] | None = Field(
+        None, description="working size: all stages see larger images reduced to this side; masks have the full size"
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
     retrain: tuple[RetrainSettings, ...] = Field((), description="further trainings of the classifier, in order")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tagmask.contracts.localizer import Trained
 from tagmask.contracts.preparation import Preparation
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import gather_images
 from tagmask.runs.context import TRAIN, Context
 from tagmask.runs.stage_names import CLASSIFY
@@ -70,7 +69,7 @@ def prepare(context: Context, stage: str, preparations: Sequence[Preparation], p
 def _observations(context: Context, preparation: Preparation, model: nn.Module) -> dict[str, Any]:
     """What the preparation sees in every training image that can be read, by id; on every rank."""
     engine, names = context.engine, context.source.classes.foreground
-    loader = ImageLoader(CLASSIFY, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(CLASSIFY)
     trained = Trained(model.requires_grad_(False), {}, engine.device)
 
     def work(sample: Sample) -> tuple[str, Any] | None:

@@ -81,7 +81,7 @@ class TagTask:
     ) -> None:
         self.context, self.model, self.carried = context, model, carried
         self.settings = settings = context.recipe.trainings[stage]
-        loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels)
+        loader = context.loader(STAGE, cached=True)
         self.dataset = TagSet(
             settings, len(context.source.classes.foreground), context.samples(TRAIN), loader, prepared
         )

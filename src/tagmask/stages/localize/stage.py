@@ -21,7 +21,7 @@ from tagmask.data.lists import match_ids, read_lines
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import fold_images, process_images
 from tagmask.errors import InputError, RunError
-from tagmask.ops.transforms import reduced_to
+from tagmask.ops.transforms import reduced_to, working_size
 from tagmask.ops.views import Views, strided_size
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import LOCALIZE
@@ -29,6 +29,7 @@ from tagmask.runs.trained import trained_classifier
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.ranking import at_size, class_ranking
 from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.images import image_size
 from tagmask.storage.records import read_json, write_json
 from tagmask.storage.weights import load_tensors, save_tensors
 from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
@@ -92,6 +93,11 @@ def classifier_image(image: UInt8Array, settings: LocalizeSettings) -> UInt8Arra
     return image if settings.max_side is None else reduced_to(image, settings.max_side)
 
 
+def seen_size(size: tuple[int, int], settings: LocalizeSettings) -> tuple[int, int]:
+    """(H, W) of what :func:`seen_of` makes of an image of ``size``."""
+    return working_size(size if settings.size is None else (settings.size, settings.size), settings.max_side)
+
+
 def views_of(settings: LocalizeSettings) -> Views:
     """The views that the settings ask for."""
     return Views(settings.scales, settings.flip)
@@ -106,7 +112,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
 def make_maps(context: Context, model: nn.Module) -> list[Problem]:
     """Write ``localize/maps/ID.npz`` for train and val; returns the images left out and what was amiss."""
     settings, workspace, engine = context.recipe.localize, context.workspace, context.engine
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(STAGE)
     # Nothing here trains the classifier; AdvCAM's gradients are the image's.
     model.requires_grad_(False)
     learnt, problems = _learn(context, model, loader)
@@ -120,7 +126,8 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
         if not np.isfinite(maps.maps).all():
             msg = f"localize: the maps of image '{sample.id}' are not finite. Use engine.precision=float32."
             raise RunError(msg)
-        workspace.save_maps(sample.id, maps)
+        # The grid is the working size's; what is made of the maps goes back to the file's.
+        workspace.save_maps(sample.id, replace(maps, image_size=loader.full_size(sample, image)))
         return None
 
     problems += process_images(
@@ -169,7 +176,7 @@ def _learn(
             problems += unread
             if engine.is_main:
                 save_tensors(tensors, result.tensors, {"kind": part.name, "settings": part.dump()})
-                write_json(record, _description(result, study_samples))
+                write_json(record, _description(result, study_samples, context))
             engine.barrier()
         learnt[part.name] = {key: value.to(engine.device) for key, value in load_tensors(tensors).items()}
         for name, reason in read_json(record)["notes"]:
@@ -241,14 +248,22 @@ def _to_study(context: Context) -> list[Sample]:
     return studied
 
 
-def _description(learnt: Learnt, samples: list[Sample]) -> dict[str, Any]:
+def _description(learnt: Learnt, samples: list[Sample], context: Context) -> dict[str, Any]:
+    def box_in_file(number: int, box: tuple[int, int, int, int]) -> list[int]:
+        full = image_size(samples[number].image_path, max_pixels=context.source.max_pixels)
+        seen = seen_size(working_size(full, context.recipe.max_side), context.recipe.localize)
+        factors = full[0] / seen[0], full[1] / seen[1]
+        return [round(value * factors[axis % 2]) for axis, value in enumerate(box)]
+
     return {
         "schema": SCHEMA,
         "notes": [list(note) for note in learnt.notes],
         "groups": [
             {
                 "title": group.title,
-                "patches": [{"id": samples[number].id, "box": list(box)} for number, box in group.patches],
+                "patches": [
+                    {"id": samples[number].id, "box": box_in_file(number, box)} for number, box in group.patches
+                ],
             }
             for group in learnt.patch_groups
         ],

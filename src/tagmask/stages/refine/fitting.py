@@ -25,6 +25,7 @@ from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.maps import check_maps
+from tagmask.ops.transforms import working_size
 from tagmask.runs.context import TRAIN, Context
 from tagmask.runs.stage_names import MODEL, REFINE
 from tagmask.stages.planes import planes_of
@@ -52,7 +53,8 @@ def through_chain(
         ValueError: the maps' grid does not fit, or they are not finite.
     """
     stored = context.workspace.load_maps(sample.id)
-    (height, width), (old_height, old_width) = image.shape[:2], stored.image_size
+    (height, width), old = image.shape[:2], stored.image_size
+    old_height, old_width = working_size(old, context.recipe.max_side)
     if (height, width) != (old_height, old_width):
         msg = (
             f"the image is {width}x{height} (width x height), and was {old_width}x{old_height} when its maps were "
@@ -189,7 +191,7 @@ class _Fitting:
         torch.manual_seed(context.recipe.seed)
         model = self.refiner.build(self._backbone(pretrained=True))
         model.train()
-        loader = ImageLoader(TRAINING, max_pixels=context.source.max_pixels)
+        loader = context.loader(TRAINING, cached=True)
         dataset = _Targets(self.refiner, learnt_from, [self.target_path(s) for s in learnt_from], loader)
         problems += train(
             engine,
@@ -223,7 +225,7 @@ class _Fitting:
         return self.folder / "labels" / f"{artifact_name(sample.id)}.{suffix}"
 
     def _make_targets(self, samples: list[Sample]) -> list[Problem]:
-        context, loader = self.context, ImageLoader(TRAINING, max_pixels=self.context.source.max_pixels, cache_bytes=0)
+        context, loader = self.context, self.context.loader(TRAINING)
         save = save_mask if self.refiner.targets_are == "labels" else save_planes
 
         def work(sample: Sample) -> Problem | None:
@@ -248,7 +250,7 @@ class _Fitting:
         )
 
     def _images(self, samples: list[Sample]) -> Iterator[UInt8Array]:
-        loader = ImageLoader(TRAINING, max_pixels=self.context.source.max_pixels, cache_bytes=0)
+        loader = self.context.loader(TRAINING)
         for sample in samples:
             image = loader.load(sample)
             if not isinstance(image, Problem):

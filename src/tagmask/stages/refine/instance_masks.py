@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tagmask.contracts.refiner import RefinesMaps
+import numpy as np
+
+from tagmask.contracts.refiner import Instances, RefinesMaps
 from tagmask.contracts.trainable import TrainedRefiner
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
+from tagmask.models.enlarging import enlarged_labels
 from tagmask.runs.context import Context
 from tagmask.stages.refine.fitting import STAGE, left_out, through_chain
 from tagmask.storage.arrays import SCHEMA
@@ -26,6 +28,22 @@ def instance_paths(context: Context, sample_id: str) -> tuple[Path, Path]:
     return base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.json")
 
 
+def at_size(instances: Instances, size: tuple[int, int]) -> Instances:
+    """The same objects in a larger mask; areas and boxes are those of its pixels. One that has none there goes."""
+    if instances.ids.shape == size:
+        return instances
+    ids = enlarged_labels(instances.ids, size)
+    measured = []
+    for instance in instances.instances:
+        own = ids == instance.id
+        if not own.any():
+            continue
+        rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
+        box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+        measured.append(replace(instance, area=int(own.sum()), box=box))
+    return Instances(ids, tuple(measured))
+
+
 def write_instances(
     context: Context, refiner: TrainedRefiner, before: Sequence[RefinesMaps], samples: list[Sample]
 ) -> list[Problem]:
@@ -37,7 +55,7 @@ def write_instances(
         before: the links of the chain before it, ready for use.
         samples: images with activation maps.
     """
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(STAGE)
     names = context.source.classes.names
 
     def work(sample: Sample) -> Problem | None:
@@ -45,8 +63,8 @@ def write_instances(
         if isinstance(image, Problem):
             return image
         try:
-            _, request = through_chain(context, before, sample, image)
-            result = refiner.instances(request)
+            stored, request = through_chain(context, before, sample, image)
+            result = at_size(refiner.instances(request), stored.image_size)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         mask, listing = instance_paths(context, sample.id)

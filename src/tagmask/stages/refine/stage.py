@@ -16,9 +16,10 @@ from tagmask.contracts.labeller import LabelRequest
 from tagmask.contracts.planes import IMAGE
 from tagmask.contracts.refiner import RefinesMaps
 from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
+from tagmask.models.enlarging import enlarged_labels
+from tagmask.ops.transforms import working_size
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import LOCALIZE
 from tagmask.stages.planes import planes_of
@@ -64,7 +65,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
 
     thresholds = choose_thresholds(context, refined(located(context, TRAIN)), lambda sample: _load(context, sample))
     labeller, workspace = context.recipe.refine.labeller, context.workspace
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(STAGE)
 
     def work(sample: Sample) -> Problem | None:
         stored = _load(context, sample)
@@ -74,7 +75,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         request = LabelRequest(
             maps=torch.from_numpy(stored.maps),
             classes=torch.from_numpy(stored.classes),
-            size=stored.image_size,
+            size=working_size(stored.image_size, context.recipe.max_side),
             threshold=thresholds.of(stored.classes.tolist()),
             id=sample.id,
             image=image,
@@ -84,7 +85,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
             mask = labeller.labels(request)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
-        save_mask(workspace.mask_path(sample.id), mask)
+        save_mask(workspace.mask_path(sample.id), enlarged_labels(mask, stored.image_size))
         return None
 
     return problems + process_images(
@@ -103,7 +104,7 @@ def _load(context: Context, sample: Sample) -> ActivationMaps:
 
 def _refine_maps(context: Context, chain: Sequence[RefinesMaps], samples: list[Sample]) -> list[Problem]:
     workspace = context.workspace
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(STAGE)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from tagmask.contracts.labeller import ThresholdStatistic
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
 from tagmask.ops.transforms import resize_image
@@ -85,7 +84,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
         raise RunError(msg)
     # Drawn, not the first ones: ids are often sorted by class.
     indices = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:AUTO_IMAGES]
-    loader = ImageLoader(REFINE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(REFINE)
     refine = context.recipe.refine
     statistic = refine.labeller.statistic(outlined=refine.makes_maps)
 

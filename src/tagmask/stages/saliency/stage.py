@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import RunError, UnreadableImageError
 from tagmask.runs.context import TRAIN, VAL, Context
@@ -29,7 +28,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     source, workspace = settings.saliency, context.workspace
     splits = (TRAIN, VAL) if SALIENCY in context.recipe.refine.needs else (TRAIN,)
     samples = context.samples(*splits)
-    loader = ImageLoader(STAGE, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(STAGE)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)

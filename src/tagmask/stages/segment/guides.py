@@ -11,6 +11,7 @@ from tagmask.errors import TagmaskError
 from tagmask.ops.confidence import confidence_weights, relative_margin
 from tagmask.ops.losses import conflict_temperature
 from tagmask.ops.maps import upsample_maps
+from tagmask.ops.transforms import resize_mask, working_size
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import LOCALIZE, REFINE, SEGMENT
 from tagmask.settings.segment import ConfidenceSettings
@@ -41,10 +42,11 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
 
     def from_maps(sample: Sample) -> FloatArray:
         stored = workspace.load_maps(sample.id, stage=of)
-        maps = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+        size = working_size(stored.image_size, context.recipe.max_side)
+        maps = upsample_maps(torch.from_numpy(stored.maps), size)
         for plane, label in zip(maps, stored.classes.tolist(), strict=True):
             plane *= threshold / max(of_label[label], 1e-6)  # a class's own threshold becomes the common one
-        margin = relative_margin(torch.cat([torch.full((1, *stored.image_size), threshold), maps]))
+        margin = relative_margin(torch.cat([torch.full((1, *size), threshold), maps]))
         return confidence_weights(margin, width=settings.width, floor=settings.floor).numpy()
 
     return from_maps
@@ -72,12 +74,15 @@ def check_saliency(
             mask, saliency = read_mask(samples[index]), read_saliency(samples[index])
         except TagmaskError:
             continue  # the training lists it
-        if saliency is None or saliency.shape != mask.shape:
+        if saliency is None:
+            continue
+        mask = resize_mask(mask, working_size((mask.shape[0], mask.shape[1]), context.recipe.max_side))
+        if saliency.shape != mask.shape:
             continue
         salient, counted = saliency >= 0.5, mask != IGNORE_INDEX
         for row, side in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
             counts[row] += [(side & counted & ~salient).sum(), (side & counted & salient).sum()]
-        labels, plane = torch.from_numpy(mask)[None], torch.from_numpy(saliency)[None]
+        labels, plane = torch.tensor(mask)[None], torch.from_numpy(saliency)[None]
         # Both ways round: which agrees better says whether to invert, or whether the maps are of something else.
         temperatures.append([float(conflict_temperature(labels, p)) for p in (plane, 1 - plane)])
     if not temperatures or not counts[1].sum():

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import process_images
+from tagmask.models.enlarging import enlarged_labels
 from tagmask.models.labels_within_tags import labels_within_tags
 from tagmask.models.probabilities import predict_probabilities
 from tagmask.runs.context import Context
@@ -36,7 +36,7 @@ def relabel(
         return margins.exists() and workspace.mask_path(sample.id, stage).exists()
 
     model = nn.Identity() if all(done(sample) for sample in samples) else load()
-    loader = ImageLoader(f"{stage} (training)", max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(f"{stage} (training)")
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
@@ -51,7 +51,7 @@ def relabel(
         )
         # Margins first: a mask says that its image is done.
         save_grey(workspace.grey_path(sample.id, stage, "margins"), margin.numpy())
-        save_mask(workspace.mask_path(sample.id, stage), labels)
+        save_mask(workspace.mask_path(sample.id, stage), enlarged_labels(labels, loader.full_size(sample, image)))
         return None
 
     with torch.no_grad():

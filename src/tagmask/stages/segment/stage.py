@@ -26,7 +26,7 @@ from tagmask.models.classifier import load_classifier
 from tagmask.models.inference import Inference
 from tagmask.models.segmenter import load_segmenter
 from tagmask.models.tag_gate import TagGated
-from tagmask.ops.transforms import View
+from tagmask.ops.transforms import View, resize_mask, working_size
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
@@ -56,6 +56,7 @@ class MaskSet:
         read_mask: Callable[[Sample], UInt8Array],
         *,
         max_pixels: int,
+        max_side: int | None = None,
         planes: Iterable[str] = (),
         read_planes: PlanesReader | None = None,
         read_weights: PlaneReader | None = None,
@@ -63,7 +64,7 @@ class MaskSet:
         self.samples, self.read_mask = samples, read_mask
         self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
         self.stage, self.augment = stage, settings.augment
-        self.loader = ImageLoader(stage, max_pixels=max_pixels)
+        self.loader = ImageLoader(stage, max_pixels=max_pixels, max_side=max_side)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -79,7 +80,7 @@ class MaskSet:
         if isinstance(image, Problem):
             return image
         try:
-            mask = self.read_mask(sample)
+            mask = self._at_working_size(self.read_mask(sample))
             weights = self.read_weights(sample) if self.read_weights else None
             planes = self.read_planes(sample) if self.read_planes else {}
         except TagmaskError as error:
@@ -97,6 +98,10 @@ class MaskSet:
                 item[name] = view.plane(planes[name]) if name in planes else torch.zeros(inside.shape)
             item["valid"] = inside if all(name in planes for name in self.planes) else torch.zeros_like(inside)
         return item
+
+    def _at_working_size(self, mask: UInt8Array) -> UInt8Array:
+        """Masks are stored at the size of the image's file."""
+        return resize_mask(mask, working_size((mask.shape[0], mask.shape[1]), self.loader.max_side))
 
 
 class SegmentationTask:
@@ -209,6 +214,7 @@ def _train(
         settings,
         read_mask,
         max_pixels=context.source.max_pixels,
+        max_side=context.recipe.max_side,
         planes=settings.loss.needs if weak else (),
         read_planes=lambda sample: planes_of(workspace, settings.loss.needs, sample),
         read_weights=weights_reader(context, settings.confidence, stage) if weak and settings.confidence else None,
@@ -231,7 +237,7 @@ def _train(
             "kind": "segmenter",
             "classes": list(names),
             "network": settings.network.dump(),
-            **asdict(Inference.of(settings)),
+            **asdict(Inference.of(settings, context.recipe.max_side)),
         }
         whole: nn.Module = model
         if weak and settings.tag_gate is not None:
@@ -265,15 +271,18 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
     engine, workspace = context.engine, context.workspace
     model = load_segmenter(workspace.model_path(stage), settings.network)
     engine.place(model)
-    loader = ImageLoader(stage, max_pixels=context.source.max_pixels, cache_bytes=0)
+    loader = context.loader(stage)
     n_labels = len(context.source.classes.names)
+    inference = Inference.of(settings, context.recipe.max_side)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
         with engine.autocast():
-            mask = Inference.of(settings).labels(model, image, n_labels=n_labels, device=engine.device)
+            mask = inference.labels(
+                model, image, n_labels=n_labels, device=engine.device, size=loader.full_size(sample, image)
+            )
         save_mask(workspace.prediction_path(sample.id, stage), mask)
         return None
 
