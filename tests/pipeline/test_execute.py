@@ -23,7 +23,7 @@ from tagmask.engine import training
 from tagmask.errors import InputError, RunError
 from tagmask.pipeline.execute import run, status
 from tagmask.runs.workspace import Workspace
-from tagmask.stages.table import STAGES
+from tagmask.stages.table import STAGES, kind_of
 
 ALL = ["classify", "localize", "refine", "segment", "segment/full", "evaluate"]
 
@@ -66,6 +66,12 @@ def test_a_run_leaves_the_artifacts_of_every_stage(finished: Path) -> None:
     assert not [path for path in finished.rglob("*") if path.name.startswith(".tmp-") or path.name == "state.ckpt"]
     assert (finished / "report.html").stat().st_size > 10_000
     assert (finished / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_the_table_of_stages_says_what_each_leaves(finished: Path, stage: str) -> None:
+    for name in kind_of(stage).leaves:
+        assert list((finished / stage).glob(name.replace("ID", "*"))), name
 
 
 def test_the_manifest_says_what_was_done(finished: Path) -> None:
