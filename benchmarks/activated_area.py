@@ -44,7 +44,7 @@ def areas(run: Run, split: str) -> dict[str, ActivatedArea]:
             upsample_maps(torch.from_numpy(stored.maps), stored.image_size), stored.classes - 1, mask
         )
         with torch.inference_mode():
-            features = model(normalise(read_image(sample.image_path))[None]).features
+            features = model(normalise(read_image(sample.image_path), model.input_statistics)[None]).features
             maps = cam(features, model.class_weights[torch.from_numpy(channels)])[0]
         found["one view"].update(upsample_maps(maps, mask.shape), channels, mask)
     return found

@@ -69,7 +69,7 @@ def reference(model: nn.Module, image: UInt8Array, settings: LocalizeSettings) -
     scales = tuple(sorted(settings.scales))
     plan = steps_and_factors(scales, settings.method.steps, compensate=False)
     for scale, (steps, factor) in zip(scales, plan, strict=True):
-        pair = image_and_mirror(image, scale, flip=True)
+        pair = image_and_mirror(image, scale, flip=True, statistics=model.input_statistics)
         climbs = [published_climb(model, pair, label - 1, steps, settings.method) for label in LABELS]
         per_scale.append(factor * torch.stack(climbs))
     return merge_scales(per_scale, (image.shape[0], image.shape[1]))[0]

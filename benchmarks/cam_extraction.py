@@ -35,7 +35,8 @@ def reference(model: torch.nn.Module, image: UInt8Array, settings: LocalizeSetti
     per_scale = []
     with torch.inference_mode():
         for scale in settings.scales:
-            features = model(image_and_mirror(image, scale, flip=True)).features
+            pair = image_and_mirror(image, scale, flip=True, statistics=model.input_statistics)
+            features = model(pair).features
             maps = functional.relu(functional.conv2d(features, model.class_weights[:, :, None, None]))
             per_scale.append(maps[0] + maps[1].flip(-1))
     strided, _ = merge_scales(per_scale, (image.shape[0], image.shape[1]))

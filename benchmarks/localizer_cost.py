@@ -106,7 +106,7 @@ class Way:
 
     def study(self, part: Localizer) -> list[Any]:
         """What all images offer to one of the localizers that learn."""
-        views = Views(self.settings.scales, self.settings.flip)
+        views = Views(self.settings.scales, self.settings.flip, self.model.input_statistics)
         trained = Trained(self.model, self.learnt, self.engine.device)
 
         def one(number: int) -> Any:

@@ -84,7 +84,7 @@ def measure(
         for images in sets:
             n_images[images] += 1
         image = read_image(sample.image_path)
-        logits = model(normalise(image)[None]).logits[0]
+        logits = model(normalise(image, model.input_statistics)[None]).logits[0]
         rank = int((logits > logits[label - 1]).sum())
         for name, method in methods.items():
             options = LocalizeSettings(method=method, **views)

@@ -39,7 +39,7 @@ from tagmask.settings.loading import load_recipe
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.stage import activation_maps, views_of
 from tagmask.storage.images import read_image
-from tagmask.types import Sample
+from tagmask.types import InputStatistics, Sample
 
 RECIPE = "recipes/demo.yaml"
 HEAD = 1
@@ -129,6 +129,11 @@ class Remembering(nn.Module):
         return self.model.class_weights
 
     @property
+    def input_statistics(self) -> InputStatistics:
+        """Of the classifier."""
+        return self.model.input_statistics
+
+    @property
     def head(self) -> Any:
         """Of the classifier."""
         return self.model.head
@@ -205,7 +210,7 @@ def learnt(
             for number, labels in [(n, labels) for n, (other, labels) in enumerate(chosen[key]) if other == index]:
                 channels = torch.tensor([label - 1 for label in labels])
                 rng = np.random.default_rng([engine.seed, number])
-                views, image = views_of(methods[key[0]]), read_image(sample.image_path)
+                views, image = views_of(methods[key[0]], model.input_statistics), read_image(sample.image_path)
                 with engine.autocast(), torch.inference_mode():
                     held[key].add(number, part.study(Trained(model), image, channels, views, rng))
         model.seen.clear()

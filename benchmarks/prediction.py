@@ -67,7 +67,8 @@ def main() -> None:
         engine = predictor.engine
         model = engine.place(model)
         targets = collect([str(folder / "images")])
-        ready = [normalise(read_image(path))[None].to(engine.device) for path in targets.values()]
+        images = [normalise(read_image(path), model.input_statistics)[None] for path in targets.values()]
+        ready = [image.to(engine.device) for image in images]
         ready = [image.to(memory_format=torch.channels_last) for image in ready]
 
         def forward(image: torch.Tensor) -> None:

@@ -56,7 +56,8 @@ def measure(name: str, options: argparse.Namespace) -> tuple[float, float]:
         assert found.shape == image.shape[:2]
     else:
         if isinstance(method, TrainableRefiner):
-            method.item(image, method.targets(image, maps, classes), np.random.default_rng(0))
+            targets, rng = method.targets(image, maps, classes), np.random.default_rng(0)
+            method.item(image, targets, rng, backbone.input_statistics)
         with torch.no_grad():
             refined = refiner.refine(image, maps)
         assert refined.shape == maps.shape

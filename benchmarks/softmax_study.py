@@ -66,7 +66,7 @@ def pooled(model: Classifier, samples: Iterable[Sample]) -> tuple[Tensor, Tensor
     for sample in samples:
         if len(sample.tags) == 1:
             with torch.inference_mode():
-                view = normalise(read_image(sample.image_path))[None]
+                view = normalise(read_image(sample.image_path), model.input_statistics)[None]
                 features.append(model(view).features.float().mean((2, 3))[0])
             tags.append(sample.tags[0] - 1)
     return torch.stack(features), torch.tensor(tags)

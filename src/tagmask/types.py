@@ -27,6 +27,21 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class InputStatistics:
+    """Mean and standard deviation, one number a channel, that pixels in [0, 1] are normalised with.
+
+    Weights are made for those of their own training; a network carries the ones that its images must have.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+#: Of ImageNet's training images: what most weights are made for, and networks that start without any.
+IMAGENET = InputStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """One object: half-open pixel box [x0, x1) x [y0, y1) in the image frame, and its class (1..C)."""
 

@@ -19,6 +19,7 @@ from tagmask.backbones.installed import DEFAULT, PACKAGES, Package, installed_pa
 from tagmask.errors import InputError
 from tagmask.models.classifier import build_classifier
 from tagmask.settings.classify import ClassifySettings
+from tagmask.types import IMAGENET
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir()
     torch.save({"_conv_stem.weight": torch.ones(3)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(PACKAGES, DEFAULT, Package("fake-weights", "fake_weights/w.pth", digest))
+    monkeypatch.setitem(PACKAGES, DEFAULT, Package("fake-weights", "fake_weights/w.pth", digest, IMAGENET))
     monkeypatch.syspath_prepend(str(tmp_path))
     return path
 
@@ -122,7 +123,7 @@ def test_a_file_that_is_not_the_published_one_is_not_opened(fake: Path) -> None:
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PACKAGES, DEFAULT, Package("no-such-package", "w.pth", ""))
+    monkeypatch.setitem(PACKAGES, DEFAULT, Package("no-such-package", "w.pth", "", IMAGENET))
     assert refusal().endswith("pip install no-such-package")
 
 

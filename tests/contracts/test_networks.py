@@ -15,6 +15,7 @@ from tagmask.models.probabilities import full_logits
 from tagmask.ops.losses import cross_entropy, nearest_to
 from tagmask.ops.transforms import normalise
 from tagmask.storage.weights import load_weights, save_weights
+from tagmask.types import IMAGENET
 
 LABELS = 4
 
@@ -54,8 +55,10 @@ def test_labels_without_the_last_enlargement_are_its_highest_logits(
     assert model.coarse(views(1, *size)) is not None
     found = Inference(flip=False).labels(model, image, n_labels=LABELS, tags=tags)
     with torch.inference_mode():
-        logits = model(normalise(image)[None])[0]
-        torch.testing.assert_close(full_logits(model, normalise(image)[None])[0], logits, rtol=1e-4, atol=1e-5)
+        logits = model(normalise(image, IMAGENET)[None])[0]
+        torch.testing.assert_close(
+            full_logits(model, normalise(image, IMAGENET)[None])[0], logits, rtol=1e-4, atol=1e-5
+        )
     if tags is not None:
         logits = logits.clone().index_fill(0, torch.tensor([2]), -torch.inf)
     reached = logits.gather(0, torch.from_numpy(found.astype(np.int64))[None])[0]

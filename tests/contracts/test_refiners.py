@@ -13,6 +13,7 @@ from requests_of import label_request, refine_request
 from tagmask.backbones.build import BackboneSettings
 from tagmask.contracts.trainable import TrainableRefiner
 from tagmask.errors import DataError
+from tagmask.types import IMAGENET
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]
@@ -119,7 +120,7 @@ def test_what_it_learns_from_is_drawn_from_image_and_maps_alone(
     assert targets.shape[-2:] == size
     assert targets.ndim == {"labels": 2, "planes": 3}[trainable.targets_are]
     assert np.array_equal(targets, trainable.targets(refine_request(image(size), given, classes)))
-    items = [trainable.item(image(size), targets, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    items = [trainable.item(image(size), targets, np.random.default_rng(seed), IMAGENET) for seed in (1, 1, 2)]
     assert items[0].keys() == items[1].keys()
     assert all(torch.equal(items[0][key], items[1][key]) for key in items[0]), "all chance comes from the generator"
     assert any(not torch.equal(items[0][key], items[2][key]) for key in items[0])
@@ -131,7 +132,7 @@ def test_items_of_all_images_fit_into_one_batch_that_teaches(trainable: Trainabl
     items = []
     for size, k in (((48, 64), 2), ((61, 47), 1)):
         targets = trainable.targets(refine_request(image(size), maps(size, k), torch.tensor([3, 7][:k])))
-        items.append(trainable.item(image(size), targets, rng))
+        items.append(trainable.item(image(size), targets, rng, IMAGENET))
     network = trainable.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()).train()
     terms = trainable.losses(network, {key: torch.stack([item[key] for item in items]) for key in items[0]})
     terms["loss"].backward()

@@ -23,6 +23,9 @@ from tagmask.models.classifier import build_classifier
 from tagmask.models.tag_gate import TagGated
 from tagmask.ops.transforms import normalise
 from tagmask.settings.classify import ClassifySettings
+from tagmask.types import IMAGENET, ClassifierOutput, InputStatistics
+
+HALF = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.NEEDED), reason="the extra 'onnx' is not installed"
@@ -40,15 +43,17 @@ class Small(nn.Module):
         return functional.interpolate(self.encoder(views), scale_factor=4, mode="bilinear", align_corners=False)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, export.Agreement]:
+@pytest.fixture(scope="module", params=[IMAGENET, HALF], ids=["imagenet", "half"])
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[SegmentationModel, Path, export.Agreement]:
     torch.manual_seed(0)
-    model = SegmentationModel(Small(), grid=4)
+    model = SegmentationModel(Small(), grid=4, statistics=request.param)
     path = tmp_path_factory.mktemp("onnx") / "folder" / "m.onnx"
     return model, path, export.export_onnx(model, path, classes=["background", "Kätzchen", "b", "c"])
 
 
-def test_it_says_how_far_it_is_from_torch(exported: tuple[nn.Module, Path, export.Agreement]) -> None:
+def test_it_says_how_far_it_is_from_torch(exported: tuple[SegmentationModel, Path, export.Agreement]) -> None:
     _, path, result = exported
     assert result.largest < 1e-5
     assert result.other_labels == 0
@@ -58,7 +63,7 @@ def test_it_says_how_far_it_is_from_torch(exported: tuple[nn.Module, Path, expor
 
 @pytest.mark.parametrize("shape", [(1, 20, 31), (3, 7, 5)])
 def test_images_go_in_as_they_are(
-    exported: tuple[nn.Module, Path, export.Agreement], shape: tuple[int, int, int]
+    exported: tuple[SegmentationModel, Path, export.Agreement], shape: tuple[int, int, int]
 ) -> None:
     import onnxruntime
 
@@ -67,12 +72,24 @@ def test_images_go_in_as_they_are(
     images = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     result = session.run(["logits"], {"images": images})[0]
     with torch.inference_mode():
-        expected = model.eval()(torch.stack([normalise(image) for image in images]))
+        expected = model.eval()(torch.stack([normalise(image, model.input_statistics) for image in images]))
     np.testing.assert_allclose(result, expected.numpy(), atol=1e-5)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[1] == "Kätzchen"
 
 
-def test_another_network_is_not_called_the_same(exported: tuple[nn.Module, Path, export.Agreement]) -> None:
+def test_a_gate_with_other_statistics_is_exported_too(tmp_path: Path) -> None:
+    class Tags(nn.Module):
+        input_statistics = HALF
+
+        def forward(self, views: Tensor) -> Any:
+            return ClassifierOutput(views, {}, 5 * views.mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = TagGated(SegmentationModel(Small(), grid=4), Tags(), 0.5)  # type: ignore[arg-type]
+    assert export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"]).largest < 1e-4
+
+
+def test_another_network_is_not_called_the_same(exported: tuple[SegmentationModel, Path, export.Agreement]) -> None:
     _, path, _ = exported
     torch.manual_seed(1)
     other = export.WithNormalisation(SegmentationModel(Small(), grid=4)).eval()

@@ -15,10 +15,13 @@ from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.models.enlarging import labels_at
 from tagmask.models.inference import Inference
 from tagmask.ops.transforms import reduced_to
+from tagmask.types import IMAGENET
 
 
 class Colours(nn.Module):
     """Four labels, each liking another colour."""
+
+    input_statistics = IMAGENET
 
     def forward(self, views: Tensor) -> Tensor:
         return torch.cat([views, views.mean(1, keepdim=True) * 0.9], 1)

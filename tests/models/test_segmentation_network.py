@@ -64,10 +64,11 @@ def picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 @given(st.integers(1, 30), st.integers(1, 30), st.booleans())
 def test_one_scale_is_the_softmax_of_the_network(height: int, width: int, flip: bool) -> None:
     from tagmask.ops.transforms import normalise
+    from tagmask.types import IMAGENET
 
     image = picture(height, width)
     found = predict_probabilities(Bright(), image, flip=flip)
-    torch.testing.assert_close(found, Bright()(normalise(image)[None])[0].softmax(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, Bright()(normalise(image, IMAGENET)[None])[0].softmax(0), rtol=1e-5, atol=1e-6)
 
 
 @given(

@@ -22,6 +22,7 @@ from tagmask.ops.views import (
     strided_size,
     sum_scales,
 )
+from tagmask.types import IMAGENET
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 SUFFIX = {1.0: "1p0", 0.5: "0p5", 1.5: "1p5", 2.0: "2p0"}
@@ -48,7 +49,7 @@ def golden_scales(stored: Mapping[str, np.ndarray[Any, Any]]) -> list[Tensor]:
 
 def test_network_inputs_are_the_published_ones(published: Mapping[str, Any]) -> None:
     for scale in published["scales"]:
-        views = image_and_mirror(published["image_uint8"], float(scale), flip=True)
+        views = image_and_mirror(published["image_uint8"], float(scale), flip=True, statistics=IMAGENET)
         expected = torch.from_numpy(published[f"input_scale_{SUFFIX[float(scale)]}"])
         torch.testing.assert_close(views, torch.stack([expected, expected.flip(-1)]), rtol=0, atol=1e-6)
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmask.types import ClassifierOutput
+from tagmask.types import IMAGENET, ClassifierOutput
 
 
 class GoldenNet(nn.Module):
     """The network of the golden vectors, as a classifier."""
+
+    input_statistics = IMAGENET
 
     def __init__(self, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
         super().__init__()

@@ -16,10 +16,13 @@ from timm.models import swin_transformer
 from torch import Tensor, nn
 
 from tagmask.backbones import inception_v3, vgg16, wide_resnet38
-from tagmask.backbones.installed import installed_package, load_installed
+from tagmask.backbones.installed import load_installed
 from tagmask.backbones.published import published_copy
+from tagmask.backbones.statistics import statistics_of
 from tagmask.errors import InputError, UnknownNameError
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
+from tagmask.storage.weights import read_description, stored_statistics
+from tagmask.types import IMAGENET, InputStatistics
 
 
 def build_backbone(
@@ -47,12 +50,13 @@ def build_backbone(
         UnknownNameError: timm has no such model.
         InputError: the weights do not fit, or the model cannot do this.
     """
-    if weights == "installed":
-        installed_package(name, "classify.weights")
+    statistics = statistics_of(name, weights, setting="classify.weights")
     if name == wide_resnet38.NAME:
-        return _wide_resnet38(dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
+        model = _wide_resnet38(dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
+        return Backbone(model, statistics=statistics)
     if name in _UNDILATED:
-        return _undilated(name, dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
+        model = _undilated(name, dict(args or {}), weights, output_stride, dilate=dilate, final_conv=final_conv)
+        return Backbone(model, statistics=IMAGENET if name == inception_v3.NAME else statistics)
     if not timm.is_model(name):
         raise UnknownNameError("backbone", name, [*timm.list_models(), wide_resnet38.NAME, *_UNDILATED])
     options: dict[str, Any] = dict(args or {})
@@ -73,14 +77,14 @@ def build_backbone(
         load_installed(model, name, setting="classify.weights")
     if not dilate:
         _remove_dilation(model)
-    backbone = Backbone(model, final_conv=final_conv)
+    backbone = Backbone(model, final_conv=final_conv, statistics=statistics)
     _try_any_size(backbone, name)
     return backbone
 
 
 def _wide_resnet38(
     args: dict[str, Any], weights: Path | str | None, output_stride: int, *, dilate: bool, final_conv: bool
-) -> Backbone:
+) -> nn.Module:
     """WideResNet-38, which is made for one stride and one dilation."""
     name = wide_resnet38.NAME
     for wrong, remedy in (
@@ -96,7 +100,7 @@ def _wide_resnet38(
     if unknown:
         msg = f"classify.backbone_args: {name} has width and dropout, not {', '.join(unknown)}"
         raise InputError(msg)
-    return Backbone(wide_resnet38.build_wide_resnet38(weights if isinstance(weights, Path) else None, **args))
+    return wide_resnet38.build_wide_resnet38(weights if isinstance(weights, Path) else None, **args)
 
 
 #: Networks of object localisation, and timm's name of the network whose weights they take.
@@ -114,7 +118,7 @@ def _undilated(
     *,
     dilate: bool,
     final_conv: bool,
-) -> Backbone:
+) -> nn.Module:
     """VGG16 or InceptionV3 with pools or strides left out and nothing in their place."""
     build, twin = _UNDILATED[name]
     for wrong, remedy in (
@@ -137,7 +141,7 @@ def _undilated(
         full = create_timm(twin, {"pretrained": True, "num_classes": 0}, setting="classify.backbone")
         tensors = match_state_dict(full.state_dict(), model.state_dict(), Path(f"timm's {twin}"), name)
         model.load_state_dict(tensors, assign=True)
-    return Backbone(model)
+    return model
 
 
 def _try_any_size(backbone: Backbone, name: str) -> None:
@@ -218,11 +222,14 @@ def _remove_dilation(model: nn.Module) -> None:
 
 
 class Backbone(nn.Module):
-    """Stage features of one network; stage numbers count from 1 (stem) to ``n_stages``."""
+    """Stage features of one network; stage numbers count from 1 (stem) to ``n_stages``.
 
-    def __init__(self, model: nn.Module, *, final_conv: bool = False) -> None:
+    ``input_statistics`` are what its images are normalised with; who loads stored weights sets those stored with them.
+    """
+
+    def __init__(self, model: nn.Module, *, final_conv: bool = False, statistics: InputStatistics = IMAGENET) -> None:
         super().__init__()
-        self.model, self.final_conv = model, final_conv
+        self.model, self.final_conv, self.input_statistics = model, final_conv, statistics
         info: Any = model.feature_info
         self.channels: list[int] = list(info.channels()) if not final_conv else [item["num_chs"] for item in info]
         if final_conv:
@@ -309,7 +316,7 @@ class BackboneSettings(BaseModel):
 
 
 def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put the backbone of a stored classifier (tensors ``backbone.*``) into ``backbone``.
+    """Put the backbone of a stored classifier (tensors ``backbone.*``), and its statistics, into ``backbone``.
 
     Raises:
         InputError: it is another architecture; names ``path``.
@@ -324,6 +331,7 @@ def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], 
         )
         raise InputError(msg)
     backbone.load_state_dict(stored)
+    backbone.input_statistics = stored_statistics(read_description(path), path)
 
 
 def classifier_backbone(path: Path | None) -> dict[str, Tensor]:

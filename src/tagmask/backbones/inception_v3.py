@@ -6,8 +6,8 @@ convolution is padded, the two pools of the stem are 3x3 with padding 1 and roun
 1, its pool too, and a pool before it makes 14x14 maps of 224 pixels (stride 16; left out: 28x28, stride 8). Parameter
 names are torchvision's and timm's, so that their weights fit.
 
-Those weights expect pixels in [-1, 1]; the images of all backbones here are normalised by ImageNet's mean and standard
-deviation, so they are brought into that range first, as torchvision's ``transform_input`` does.
+Those weights expect pixels in [-1, 1]; this network takes images normalised with ImageNet's mean and standard
+deviation, as torchvision's does, and brings them into that range first (``transform_input``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC
 
 from tagmask.backbones.stages import Stages
-from tagmask.ops.transforms import MEAN, STD
+from tagmask.types import IMAGENET
 
 NAME = "inception_v3_wsol"
 _DOUBLED = (128, 160, 160, 192)  # channels of the 7x7 branches of Mixed_6b to Mixed_6e
@@ -55,7 +55,7 @@ class InceptionV3(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """The five stages' features."""
         # From ImageNet's normalisation to [-1, 1], for which these weights were trained.
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET.mean, IMAGENET.std))
         x = _padded((images * std + mean - 0.5) / 0.5, 12)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         taps = [_pool(x)]

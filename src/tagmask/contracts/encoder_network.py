@@ -13,8 +13,10 @@ from torch import nn
 
 from tagmask.backbones.build import check_weights, classifier_backbone, create_timm, not_the_backbone
 from tagmask.backbones.installed import load_installed
+from tagmask.backbones.statistics import classifier_statistics, statistics_of
 from tagmask.contracts.network import Network
 from tagmask.errors import InputError, UnknownNameError
+from tagmask.types import InputStatistics
 
 Weights = Path | Literal["timm", "installed", "classifier"] | None
 _REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, NotImplementedError, IndexError)
@@ -83,8 +85,11 @@ class EncoderNetwork(Network):
             f"segment.network.encoder={self.encoder} with {self.encoder_args}: cannot be an encoder here: {text}"
         )
 
-    def load(self, encoder: nn.Module, classifier: Path | None) -> None:
+    def load(self, encoder: nn.Module, classifier: Path | None) -> InputStatistics:
         """Fill a timm feature extractor as ``weights`` says; ``classifier`` is the file behind 'classifier'.
+
+        Returns:
+            what the images of these weights are normalised with.
 
         Raises:
             InputError: weights that do not fit.
@@ -95,7 +100,9 @@ class EncoderNetwork(Network):
                 encoder.load_state_dict(stored)
             except RuntimeError as error:
                 raise not_the_backbone(self.encoder, "encoder and encoder_args") from error
-        elif self.weights == "installed":
+            assert classifier is not None
+            return classifier_statistics(classifier)
+        if self.weights == "installed":
             load_installed(encoder, self.encoder, setting="segment.network.weights")
         elif self.weights is not None:
             options = {**self.timm_options(), **self.encoder_args, "features_only": True, "pretrained": True}
@@ -103,3 +110,4 @@ class EncoderNetwork(Network):
                 check_weights(self.weights, self.encoder, {**self.timm_options(), **self.encoder_args})
                 options["pretrained_cfg_overlay"] = {"file": str(self.weights)}
             encoder.load_state_dict(create_timm(self.encoder, options, setting="segment.network.encoder").state_dict())
+        return statistics_of(self.encoder, self.weights, setting="segment.network.weights")

@@ -22,7 +22,7 @@ from tagmask.contracts.learning import Candidates, Learnt, Reservoir
 from tagmask.ops.views import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
-from tagmask.types import ClassifierOutput, UInt8Array
+from tagmask.types import ClassifierOutput, InputStatistics, UInt8Array
 
 #: A training image to study: its index, and the tags it is studied for.
 Choice = tuple[int, tuple[int, ...]]
@@ -37,6 +37,12 @@ class Trained:
     classifier: Any
     learnt: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     device: torch.device | str = "cpu"
+
+    @property
+    def input_statistics(self) -> InputStatistics:
+        """What the views that it looks at are normalised with: the classifier's."""
+        statistics: InputStatistics = self.classifier.input_statistics
+        return statistics
 
     def look(self, views: Tensor) -> ClassifierOutput:
         """The classifier's output for normalised images [B, 3, h, w]."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
+from tagmask.types import IMAGENET, InputStatistics
 
 
 class Coarse(NamedTuple):
@@ -58,11 +59,21 @@ class SegmentationModel(nn.Module):
             attribute ``encoder``, its pretrained part, and is perhaps a :class:`GivesCoarse`.
         grid: sides of what the network takes are multiples of this.
         output_weights: one factor for each output in training.
+        statistics: what images are normalised with, kept as ``input_statistics``; who loads stored weights sets those
+            stored with them.
     """
 
-    def __init__(self, network: nn.Module, *, grid: int, output_weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        grid: int,
+        output_weights: Sequence[float] = (1.0,),
+        statistics: InputStatistics = IMAGENET,
+    ) -> None:
         super().__init__()
         self.network, self.grid, self.output_weights = network, grid, tuple(output_weights)
+        self.input_statistics = statistics
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; in training perhaps a tuple of several."""

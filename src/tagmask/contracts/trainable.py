@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tagmask.backbones.build import Backbone, BackboneSettings
 from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
 from tagmask.contracts.refiner import Instances, Refiner, RefineRequest
-from tagmask.types import UInt8Array
+from tagmask.types import InputStatistics, UInt8Array
 
 
 class TrainedRefiner(ABC):
@@ -77,8 +77,11 @@ class TrainableRefiner(Refiner):
         """
 
     @abstractmethod
-    def item(self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One augmented training item, tensors of one shape over all images; all randomness from ``rng``."""
+    def item(
+        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+    ) -> dict[str, Tensor]:
+        """One augmented training item, tensors of one shape over all images; all randomness from ``rng``. The image is
+        normalised with ``statistics``, those of the network's backbone."""
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Optimiser groups: backbone at lr, everything else at head_lr."""

@@ -21,6 +21,7 @@ from tagmask.settings.engine import EngineSettings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Model = TypeVar("Model", bound=nn.Module)
 IMAGES_AT_ONCE = 16  # images in flight on a CPU; each holds its own features
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -130,7 +131,7 @@ class Engine:
         torch.distributed.all_gather_object(parts, value)
         return parts
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: Model) -> Model:
         """Move a model for inference: channels last is 1.4x on CPUs and no loss on GPUs."""
         model.to(self.device)
         model.to(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.errors import InputError, RunError
-from tagmask.ops.transforms import MEAN, STD
+from tagmask.models.tag_gate import Segmenter
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "images", "logits"
@@ -46,16 +46,16 @@ class Agreement:
 
 
 class WithNormalisation(nn.Module):
-    """uint8 [B, H, W, 3] RGB -> logits [B, C + 1, H, W] of a network that takes normalised images."""
+    """uint8 [B, H, W, 3] RGB -> logits [B, C + 1, H, W] of a network, with its own normalisation before it."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(model.input_statistics.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(model.input_statistics.std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -73,12 +73,13 @@ def check_installed() -> None:
 
 
 def export_onnx(
-    model: nn.Module, path: Path, *, classes: Sequence[str], size: tuple[int, int] | None = None
+    model: Segmenter, path: Path, *, classes: Sequence[str], size: tuple[int, int] | None = None
 ) -> Agreement:
     """Write a network to one file, and hold it against torch.
 
     Args:
-        model: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; it is put on the CPU, in eval mode.
+        model: images [B, 3, H, W], normalised with its ``input_statistics`` -> logits [B, C + 1, H, W]; it is put on
+            the CPU, in eval mode.
         path: the .onnx file.
         classes: names, the background first.
         size: (H, W): a file for images of this size alone; None: of any size.

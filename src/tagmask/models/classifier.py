@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tagmask.backbones.build import Backbone, build_backbone, keep_statistics
 from tagmask.contracts.head import HeadModule
 from tagmask.settings.classify import ClassifySettings
-from tagmask.storage.weights import load_weights
-from tagmask.types import ClassifierOutput, ClassList
+from tagmask.storage.weights import load_weights, read_description, stored_statistics
+from tagmask.types import ClassifierOutput, ClassList, InputStatistics
 
 
 class Classifier(nn.Module):
@@ -30,6 +30,11 @@ class Classifier(nn.Module):
         self.batch_norm = batch_norm
         for parameter in backbone.parameters_up_to(frozen_stages):
             parameter.requires_grad_(False)
+
+    @property
+    def input_statistics(self) -> InputStatistics:
+        """What its images are normalised with: the backbone's."""
+        return self.backbone.input_statistics
 
     @property
     def class_weights(self) -> Tensor:
@@ -79,4 +84,5 @@ def load_classifier(path: Path, settings: ClassifySettings, classes: ClassList) 
     """A trained classifier in eval mode."""
     model = build_classifier(settings, len(classes.foreground), pretrained=False)
     load_weights(path, model)
+    model.backbone.input_statistics = stored_statistics(read_description(path), path)
     return model.eval()

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tagmask.contracts.network import SegmentationModel
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.models.enlarging import labels_at
 from tagmask.models.probabilities import constrain_to_tags, full_logits, predict_probabilities, to_mask
+from tagmask.models.tag_gate import Segmenter
 from tagmask.models.tiling import blended_bands
 from tagmask.ops.transforms import normalise, reduced_to
 from tagmask.settings.segment import SegmentSettings
@@ -43,7 +44,7 @@ class Inference:
 
     def probabilities(
         self,
-        model: nn.Module,
+        model: Segmenter,
         image: UInt8Array,
         *,
         n_labels: int,
@@ -53,7 +54,7 @@ class Inference:
         """Float32 [C + 1, h, w] on the CPU, summing to 1 over classes; h, w: the image's size, or its working size.
 
         Args:
-            model: normalised images [B, 3, h, w] -> logits [B, C + 1, h, w].
+            model: images [B, 3, h, w], normalised with its ``input_statistics`` -> logits [B, C + 1, h, w].
             image: uint8 [H, W, 3] RGB.
             n_labels: C + 1.
             tags: labels 1..C that the image is known to hold; no other can be predicted. None: nothing is known.
@@ -63,7 +64,7 @@ class Inference:
 
     def labels(
         self,
-        model: nn.Module,
+        model: Segmenter,
         image: UInt8Array,
         *,
         n_labels: int,
@@ -94,14 +95,16 @@ class Inference:
 
     def _bands(
         self,
-        model: nn.Module,
+        model: Segmenter,
         image: UInt8Array,
         n_labels: int,
         tags: Sequence[int] | None,
         device: torch.device | str,
     ) -> Iterator[Tensor]:
         def whole(part: UInt8Array) -> Tensor:
-            probabilities = predict_probabilities(model, part, scales=self.scales, flip=self.flip, device=device)
+            probabilities = predict_probabilities(
+                model, part, scales=self.scales, flip=self.flip, device=device, statistics=model.input_statistics
+            )
             return _within(part, probabilities, tags, self.crf)
 
         if self.tile is None or not self._tiled(image):
@@ -123,7 +126,7 @@ def _within(image: UInt8Array, probabilities: Tensor, tags: Sequence[int] | None
 
 
 def _labels_at_once(
-    model: nn.Module, image: UInt8Array, tags: Sequence[int] | None, device: torch.device | str
+    model: Segmenter, image: UInt8Array, tags: Sequence[int] | None, device: torch.device | str
 ) -> UInt8Array:
     """The highest logit: what the softmax would say, without it."""
     allowed = None if tags is None else np.array([BACKGROUND, *sorted(set(tags))], dtype=np.uint8)
@@ -132,7 +135,7 @@ def _labels_at_once(
         return logits if allowed is None else logits[torch.from_numpy(allowed.astype(np.int64)).to(logits.device)]
 
     with torch.inference_mode():
-        view = normalise(image)[None].to(device, memory_format=torch.channels_last)
+        view = normalise(image, model.input_statistics)[None].to(device, memory_format=torch.channels_last)
         on_cpu = view.device.type == "cpu"
         # On a CPU straight from the coarse logits: enlarged ones would be made only to be compared.
         coarse = model.coarse(view) if on_cpu and isinstance(model, SegmentationModel) else None

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tagmask.contracts.network import SegmentationModel
 from tagmask.ops.views import image_and_mirror
-from tagmask.types import BACKGROUND, UInt8Array
+from tagmask.types import BACKGROUND, IMAGENET, InputStatistics, UInt8Array
 
 
 def predict_probabilities(
@@ -21,6 +21,7 @@ def predict_probabilities(
     scales: Sequence[float] = (1.0,),
     flip: bool = True,
     device: torch.device | str = "cpu",
+    statistics: InputStatistics = IMAGENET,
 ) -> Tensor:
     """Class probabilities of one image; call it under the autocast you want.
 
@@ -30,6 +31,7 @@ def predict_probabilities(
         scales: factors on the image size; softmax is averaged over scales and flips.
         flip: add the mirror of each scale.
         device: where the model is.
+        statistics: what its images are normalised with; our networks have them as ``input_statistics``.
 
     Returns:
         float32 [C + 1, H, W] on the CPU, summing to 1 over classes.
@@ -41,7 +43,8 @@ def predict_probabilities(
     total: Tensor | None = None
     with torch.inference_mode():
         for scale in scales:
-            views = image_and_mirror(image, scale, flip=flip).to(device, memory_format=torch.channels_last)
+            views = image_and_mirror(image, scale, flip=flip, statistics=statistics)
+            views = views.to(device, memory_format=torch.channels_last)
             logits = full_logits(model, views)
             if flip:
                 logits = torch.stack([logits[0], logits[1].flip(-1)])

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.contracts.network import SegmentationModel
+from tagmask.models.classifier import Classifier
+from tagmask.ops.transforms import renormalise
+from tagmask.types import InputStatistics
 
 _SHUT = -30.0  # added to the logits of classes that are shut out
 
@@ -42,14 +45,24 @@ class TagGated(nn.Module):
 
     Args:
         model: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W].
-        classifier: the same images -> ClassifierOutput.
+        classifier: the same images, normalised with its own ``input_statistics`` -> ClassifierOutput.
         threshold: see :func:`gated_logits`.
     """
 
-    def __init__(self, model: SegmentationModel, classifier: nn.Module, threshold: float) -> None:
+    def __init__(self, model: SegmentationModel, classifier: Classifier, threshold: float) -> None:
         super().__init__()
         self.model, self.classifier, self.threshold = model, classifier, threshold
 
+    @property
+    def input_statistics(self) -> InputStatistics:
+        """What its images are normalised with: the network's."""
+        return self.model.input_statistics
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]."""
-        return gated_logits(self.model(images), self.classifier(images).logits, self.threshold)
+        seen = renormalise(images, self.model.input_statistics, self.classifier.input_statistics)
+        return gated_logits(self.model(images), self.classifier(seen).logits, self.threshold)
+
+
+#: What predicts: takes images normalised with its ``input_statistics``, gives logits.
+Segmenter = SegmentationModel | TagGated

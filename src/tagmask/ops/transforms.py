@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from tagmask.types import IGNORE_INDEX, FloatArray, UInt8Array
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from tagmask.types import IGNORE_INDEX, FloatArray, InputStatistics, UInt8Array
 
 
-def normalise(image: UInt8Array) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [3, H, W], ImageNet mean and standard deviation."""
+def normalise(image: UInt8Array, statistics: InputStatistics) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W]: pixels in [0, 1] minus the mean, divided by the standard deviation."""
     scaled = image.astype(np.float32) / np.float32(255)
     pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return (pixels - torch.tensor(statistics.mean)[:, None, None]) / torch.tensor(statistics.std)[:, None, None]
+
+
+def renormalise(images: Tensor, old: InputStatistics, new: InputStatistics) -> Tensor:
+    """Images [..., 3, H, W] normalised with ``old`` -> normalised with ``new``; the same tensor if they are equal."""
+    if old == new:
+        return images
+    mean, std, new_mean, new_std = (
+        images.new_tensor(values)[:, None, None] for values in (old.mean, old.std, new.mean, new.std)
+    )
+    return (images * std + (mean - new_mean)) / new_std
 
 
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
@@ -126,18 +133,19 @@ def augment_image(
     flip: bool,
     colour_jitter: float,
     rng: np.random.Generator,
+    statistics: InputStatistics,
 ) -> Tensor:
     """Training view of one image, float32 [3, crop, crop]; see AugmentSettings for the kinds."""
     if flip and rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
     if kind == "resized_crop":
         cut = random_resized_crop(image, crop, scale, ratio, rng)
-        return normalise(jitter(cut, colour_jitter, rng))
+        return normalise(jitter(cut, colour_jitter, rng), statistics)
     if kind == "square":
         side = int(rng.integers(long_side[0], long_side[1] + 1))
         resized = resize_image(image, (side, side))
         window = random_window((side, side), crop, rng)
-        return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
+        return place(normalise(jitter(resized, colour_jitter, rng), statistics), crop, window, 0.0)
     if kind == "long_side":
         factor = int(rng.integers(long_side[0], long_side[1] + 1)) / max(image.shape[:2])
     else:
@@ -145,7 +153,7 @@ def augment_image(
     resized = resize_image(image, scaled_size(image.shape[:2], factor))
     window = random_window(resized.shape[:2], crop, rng)
     # The missing area is 0 after normalisation, the mean colour, as in IRNet's code.
-    return place(normalise(jitter(resized, colour_jitter, rng)), crop, window, 0.0)
+    return place(normalise(jitter(resized, colour_jitter, rng), statistics), crop, window, 0.0)
 
 
 @dataclass(frozen=True)
@@ -166,10 +174,12 @@ class View:
         scaled = scaled_size(size, float(rng.uniform(*scale)))
         return cls(mirrored, scaled, crop, random_window(scaled, crop, rng))
 
-    def pixels(self, image: UInt8Array, colour_jitter: float, rng: np.random.Generator) -> Tensor:
+    def pixels(
+        self, image: UInt8Array, colour_jitter: float, rng: np.random.Generator, statistics: InputStatistics
+    ) -> Tensor:
         """uint8 [H, W, 3] -> float32 [3, crop, crop]; outside the image the mean colour."""
         resized = resize_image(self._turned(image), self.size)
-        return place(normalise(jitter(resized, colour_jitter, rng)), self.crop, self.window, 0.0)
+        return place(normalise(jitter(resized, colour_jitter, rng), statistics), self.crop, self.window, 0.0)
 
     def labels(self, mask: UInt8Array) -> Tensor:
         """uint8 [H, W] -> int64 [crop, crop]; outside the image 255, so padding never trains."""
@@ -199,7 +209,8 @@ def augment_pair(
     flip: bool,
     colour_jitter: float,
     rng: np.random.Generator,
+    statistics: InputStatistics,
 ) -> tuple[Tensor, Tensor]:
     """One random :class:`View` of image and mask: float32 [3, crop, crop], int64 [crop, crop]."""
     view = View.draw((image.shape[0], image.shape[1]), crop=crop, scale=scale, flip=flip, rng=rng)
-    return view.pixels(image, colour_jitter, rng), view.labels(mask)
+    return view.pixels(image, colour_jitter, rng, statistics), view.labels(mask)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.ops.transforms import normalise, resize_image, scaled_size
-from tagmask.types import UInt8Array
+from tagmask.types import IMAGENET, InputStatistics, UInt8Array
 
 Flips = Literal["sum", "max"]
 
@@ -80,23 +80,30 @@ def merge_scales(
     return (normalize_maps(strided), normalize_maps(full)) if normalize else (strided, full)
 
 
-def image_and_mirror(image: UInt8Array, scale: float, *, flip: bool) -> Tensor:
+def image_and_mirror(image: UInt8Array, scale: float, *, flip: bool, statistics: InputStatistics) -> Tensor:
     """Network input of one scale: the resized image and its mirror, float32 [2 or 1, 3, h, w]."""
     # Resized once and then mirrored, as in the published code.
-    view = normalise(resize_image(image, scaled_size(image.shape[:2], scale)))
+    view = normalise(resize_image(image, scaled_size(image.shape[:2], scale)), statistics)
     return torch.stack([view, view.flip(-1)]) if flip else view[None]
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The views of one image that a localizer sees: scales, and with each scale its mirror."""
+    """The views of one image that a localizer sees: scales, with each scale its mirror, and what they are normalised
+    with (the classifier's ``statistics``)."""
 
     scales: tuple[float, ...]
     flip: bool = True
+    statistics: InputStatistics = IMAGENET
 
     def of(self, image: UInt8Array) -> list[Tensor]:
         """Per scale the network input float32 [2 or 1, 3, h, w] of image uint8 [H, W, 3]."""
-        return [image_and_mirror(image, scale, flip=self.flip) for scale in self.scales]
+        return [self.at(image, scale) for scale in self.scales]
+
+    def at(self, image: UInt8Array, scale: float, *, flip: bool | None = None) -> Tensor:
+        """The network input of one scale; ``flip``: None is as the views have it."""
+        mirrored = self.flip if flip is None else flip
+        return image_and_mirror(image, scale, flip=mirrored, statistics=self.statistics)
 
 
 def merge_flips(maps: Tensor, how: Flips = "sum") -> Tensor:

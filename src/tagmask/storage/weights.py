@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from tagmask.errors import InputError
 from tagmask.storage.files import atomic_write
+from tagmask.types import IMAGENET, InputStatistics
 
 
 def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> None:
@@ -43,6 +45,30 @@ def read_description(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{path}: not a model saved by tagmask"
         raise InputError(msg) from error
+
+
+def statistics_entry(statistics: InputStatistics) -> dict[str, Any]:
+    """What a description says about a network's images; :func:`stored_statistics` reads it."""
+    return {"input_statistics": asdict(statistics)}
+
+
+def stored_statistics(description: Mapping[str, Any], path: Path) -> InputStatistics:
+    """What the images of a stored network are normalised with; ``path`` is named in messages.
+
+    A description without the entry is of a version that fed ImageNet's to every network.
+
+    Raises:
+        InputError: the entry is not one.
+    """
+    entry = description.get("input_statistics")
+    if entry is None:
+        return IMAGENET
+    try:
+        mean, std = (tuple(float(value) for value in entry[key]) for key in ("mean", "std"))
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: its description has no readable input_statistics ({error}); save it again"
+        raise InputError(msg) from error
+    return InputStatistics(mean, std)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

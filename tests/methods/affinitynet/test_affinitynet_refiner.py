@@ -16,7 +16,8 @@ from tagmask.functional import dense_crf, upsample_maps
 from tagmask.methods.affinitynet import losses as affinitynet
 from tagmask.methods.affinitynet.refiner import AffinityNet, TrainedAffinityNet
 from tagmask.ops.maps import maps_to_labels
-from tagmask.ops.transforms import MEAN, STD, resize_image
+from tagmask.ops.transforms import resize_image
+from tagmask.types import IMAGENET
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
@@ -61,7 +62,7 @@ def test_a_photograph_is_reduced(maps: torch.Tensor) -> None:
     large = np.zeros((96, 120, 3), np.uint8)
     targets = method.targets(refine_request(large, maps, torch.tensor([3, 7])))
     assert targets.shape == (6, 57, 72)
-    item = method.item(large, targets, np.random.default_rng(0))
+    item = method.item(large, targets, np.random.default_rng(0), IMAGENET)
     assert item["image"].shape == (3, 80, 80)
     assert (item["labels"] == 255).any()
 
@@ -72,24 +73,24 @@ def test_an_item_is_the_published_one(image: Any) -> None:
     half = torch.zeros(2, 24, 30)
     half[1, :, :15] = 1
     targets = method.targets(refine_request(image, half, torch.tensor([3, 7])))
-    black = (-torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
+    black = (-torch.tensor(IMAGENET.mean) / torch.tensor(IMAGENET.std))[:, None, None]
     mirrored = set()
     for seed in range(6):
-        item = method.item(image, targets, np.random.default_rng(seed))
+        item = method.item(image, targets, np.random.default_rng(seed), IMAGENET)
         there = (item["image"] - black).abs().amax(0) > 1e-4
         assert int(there.sum()) <= 96 * 120
         (top, *_), (left, *_) = (torch.nonzero(there.any(d)).flatten().tolist() for d in (1, 0))
         canvas = torch.zeros(6, 160, 160)
         planes, pixels = torch.from_numpy(targets) / 255, torch.from_numpy(image)
-        red = float(item["image"][0, top + 48, left + 10] * STD[0] + MEAN[0]) > 0.5
+        red = float(item["image"][0, top + 48, left + 10] * IMAGENET.std[0] + IMAGENET.mean[0]) > 0.5
         mirrored.add(red)
         if not red:
             planes, pixels = planes.flip(-1), pixels.flip(1)
         canvas[:, top : top + 96, left : left + 120] = planes
         low, high = functional.avg_pool2d(canvas[None], 8)[0].chunk(2)
         assert torch.equal(item["labels"], affinitynet.affinity_labels(low, high))
-        shown = item["image"][:, top : top + 96, left : left + 120].permute(1, 2, 0) * torch.tensor(STD)
-        torch.testing.assert_close(shown + torch.tensor(MEAN), pixels / 255, atol=1e-5, rtol=0)
+        shown = item["image"][:, top : top + 96, left : left + 120].permute(1, 2, 0) * torch.tensor(IMAGENET.std)
+        torch.testing.assert_close(shown + torch.tensor(IMAGENET.mean), pixels / 255, atol=1e-5, rtol=0)
     assert mirrored == {True, False}
     assert {0, 2, 255} == set(item["labels"].unique().tolist())
 
@@ -109,7 +110,7 @@ def test_the_walk_by_hand(image: Any, maps: torch.Tensor) -> None:
 
 
 def refiner_input(image: Any) -> torch.Tensor:
-    pixels = (torch.from_numpy(image).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    pixels = (torch.from_numpy(image).float() / 255 - torch.tensor(IMAGENET.mean)) / torch.tensor(IMAGENET.std)
     return pixels.permute(2, 0, 1)[None]
 
 
@@ -174,7 +175,7 @@ def test_it_learns_the_two_halves(image: Any, maps: torch.Tensor) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):
-        items = [method.item(image, targets, rng) for _ in range(2)]
+        items = [method.item(image, targets, rng, IMAGENET) for _ in range(2)]
         terms = method.losses(network, {key: torch.stack([item[key] for item in items]) for key in items[0]})
         optimizer.zero_grad()
         terms["loss"].backward()

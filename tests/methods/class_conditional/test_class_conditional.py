@@ -25,7 +25,7 @@ from tagmask.ops.views import Views, normalize_maps
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.stage import activation_maps
-from tagmask.types import ClassifierOutput
+from tagmask.types import IMAGENET, ClassifierOutput
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 Stored = Mapping[str, np.ndarray[Any, Any]]
@@ -56,6 +56,7 @@ class ColourNet(nn.Module):
     """Features are the pixels' own colours, rectified, red for class 0 and so on: maps can be drawn by hand."""
 
     class_weights = torch.eye(3)
+    input_statistics = IMAGENET
 
     def forward(self, views: Tensor) -> ClassifierOutput:
         features = views.clamp(min=0)

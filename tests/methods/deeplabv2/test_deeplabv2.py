@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tagmask.errors import InputError
 from tagmask.methods.deeplabv2.network import DeepLabV2, DeepLabV2Network, MultiScale, published_names
+from tagmask.storage.weights import save_tensors
 
 SMALL: dict[str, Any] = {"depth": 14, "width": 8}
 
@@ -77,9 +78,10 @@ def test_caffe_sees_blue_green_red_of_0_to_255() -> None:
             return x
 
     from tagmask.ops.transforms import normalise
+    from tagmask.types import IMAGENET
 
     pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8)
-    MultiScale(Watch(), layout="caffe", scales=()).train()(normalise(pixels.numpy())[None])  # type: ignore[arg-type]
+    MultiScale(Watch(), layout="caffe", scales=()).train()(normalise(pixels.numpy(), IMAGENET)[None])  # type: ignore[arg-type]
     expected = pixels.flip(-1).permute(2, 0, 1) - torch.tensor([104.008, 116.669, 122.675]).view(3, 1, 1)
     torch.testing.assert_close(seen[0][0], expected, atol=1e-3, rtol=0)
 
@@ -132,7 +134,7 @@ def test_the_layout_must_be_that_of_the_weights(resnet: dict[str, Tensor], tmp_p
 
 def test_it_starts_from_a_classifier(resnet: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    save_file({f"backbone.model.{key}": value for key, value in resnet.items()}, path)
+    save_tensors(path, {f"backbone.model.{key}": value for key, value in resnet.items()}, {"kind": "classifier"})
     model = DeepLabV2(depth=50, weights="classifier").build(2, classifier=path)
     assert torch.equal(model.encoder.layer1.conv1.conv.weight, resnet["conv1.weight"])  # type: ignore[union-attr]
     with pytest.raises(InputError, match="'ResNet-101' is not the classifier's backbone"):

@@ -19,6 +19,7 @@ from tagmask.methods.irnet.losses import labels_on_grid
 from tagmask.methods.irnet.model import IRNetwork
 from tagmask.methods.irnet.refiner import IRNet, TrainedIRNet
 from tagmask.ops.transforms import normalise
+from tagmask.types import IMAGENET
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
@@ -72,7 +73,7 @@ def test_items_hold_the_labels_of_their_pixels() -> None:
     labels = np.repeat(np.repeat(np.arange(1, 13, dtype=np.uint8).reshape(3, 4), 16, 0), 16, 1)
     image = np.repeat(labels[..., None] * 20, 3, axis=2)
     settings = IRNet(crop=96, scale=(1.0, 1.0))
-    item = settings.item(image, labels, np.random.default_rng(3))
+    item = settings.item(image, labels, np.random.default_rng(3), IMAGENET)
     assert item["image"].shape == (3, 96, 96)
     assert item["labels"].shape == (24, 24)
     assert item["labels"].dtype == torch.uint8
@@ -88,11 +89,11 @@ def test_items_hold_the_labels_of_their_pixels() -> None:
 def test_inference_by_hand(pad_to: int | None) -> None:
     settings = IRNet(pad_to=pad_to, power=1.5, beta=4.0, steps=20, radius=4)
     net, (image, maps) = network(settings), scene()
-    x = normalise(image)
+    x = normalise(image, IMAGENET)
     if pad_to == 96:
         x = functional.pad(x, (0, 35, 0, 49))
     # The mirror image is padded on its right, as the image is.
-    mirrored = normalise(image).flip(-1)
+    mirrored = normalise(image, IMAGENET).flip(-1)
     mirrored = functional.pad(mirrored, (0, 35, 0, 49)) if pad_to == 96 else mirrored
     with torch.no_grad():
         logits = [net(view[None])[0][0, 0, :12, :16] for view in (x, mirrored)]
@@ -118,7 +119,7 @@ def test_the_mean_displacement_is_measured_on_top_left_crops() -> None:
     fields = []
     for image in images:
         with torch.no_grad():
-            fields.append(net.train()(normalise(image[:73, :73])[None])[1].mean(dim=(0, 2, 3)))
+            fields.append(net.train()(normalise(image[:73, :73], IMAGENET)[None])[1].mean(dim=(0, 2, 3)))
     settings.finish(net, iter(images), torch.device("cpu"))
     torch.testing.assert_close(net.displacement.shift.running_mean, torch.stack(fields).mean(0))
     IRNet().finish(network(IRNet()), iter(()), torch.device("cpu"))  # nothing to measure

@@ -19,7 +19,7 @@ from tagmask.stages.classify import stage
 from tagmask.stages.classify.stage import TagTask, multi_hot, trained_classifier
 from tagmask.storage.records import read_jsonl
 from tagmask.storage.weights import read_description
-from tagmask.types import ClassList, DataSource, Problem, Sample
+from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
 COLOURS = {1: (220, 40, 40), 2: (40, 220, 40), 3: (40, 40, 220)}
@@ -120,6 +120,8 @@ def test_average_precision_by_hand(context_of: ContextOf, quick: dict[str, Any],
     order = iter([4.0, 3.0, 2.0, 1.0])
 
     class Fake(torch.nn.Module):
+        input_statistics = IMAGENET
+
         def forward(self, view: torch.Tensor) -> Any:
             value = next(order)
             return type("Output", (), {"logits": torch.tensor([[value, value, value]])})

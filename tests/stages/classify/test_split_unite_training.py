@@ -31,7 +31,7 @@ from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.stage import TagSet, run
 from tagmask.storage.images import read_image
 from tagmask.storage.records import read_json
-from tagmask.types import Problem, Sample
+from tagmask.types import IMAGENET, Problem, Sample
 
 MakeContext = Callable[..., Context]
 
@@ -103,7 +103,7 @@ def test_a_training_item_shows_one_cut(tmp_path: Path) -> None:
     Image.fromarray(image).save(path)
     settings = ClassifySettings.model_validate({"augment": {"crop": 16, "scale": [1, 1], "colour_jitter": 0}})
     samples = [Sample("a", path, (1,))]
-    dataset = TagSet(settings, 2, samples, ImageLoader("classify", max_pixels=10**6))
+    dataset = TagSet(settings, 2, samples, ImageLoader("classify", max_pixels=10**6), statistics=IMAGENET)
     corners = [Rectangle(y, x, y + 20, x + 20) for y in (0, 20) for x in (0, 20)]
     whole = dataset.item(0, np.random.default_rng(0))
     assert isinstance(whole, dict)
@@ -119,7 +119,7 @@ def test_a_training_item_shows_one_cut(tmp_path: Path) -> None:
     dataset.prepared = Prepared(records=[(SplitUnite(), {"images": {}})])  # an image without cuts stays whole
     item = dataset.item(0, np.random.default_rng(1))
     assert isinstance(item, dict)
-    assert item["image"].shape == normalise(image[:16, :16]).shape
+    assert item["image"].shape == normalise(image[:16, :16], IMAGENET).shape
     assert float(item["image"].std((1, 2)).max()) > 0.5
 
 

@@ -13,7 +13,7 @@ from tagmask.contracts.localizer import Trained
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.ranking import at_size, class_ranking, crops_of
 from tagmask.stages.localize.stage import activation_maps, classifier_image
-from tagmask.types import ClassifierOutput
+from tagmask.types import IMAGENET, ClassifierOutput
 
 
 class Brightness:
@@ -21,6 +21,7 @@ class Brightness:
 
     class_weights = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0.0, 0, 0]])
     class_bias = None
+    input_statistics = IMAGENET
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
@@ -45,12 +46,12 @@ def test_the_best_class_comes_first(ten: bool) -> None:
 
 def test_ten_crops_are_corners_centre_and_mirrors() -> None:
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    crops = crops_of(image, 224)
+    crops = crops_of(image, IMAGENET, 224)
     assert crops.shape == (10, 3, 224, 224)
     assert torch.equal(crops[:5].flip(-1), crops[5:])
     assert torch.equal(crops[0][:, 32:, 32:], crops[3][:, :192, :192])
     assert torch.equal(crops[4][:, :208, :208], crops[0][:, 16:, 16:])
-    assert crops_of(image[:128, :64]).shape == (10, 3, 112, 56)
+    assert crops_of(image[:128, :64], IMAGENET).shape == (10, 3, 112, 56)
 
 
 def test_maps_are_made_of_the_square_and_stretched_back() -> None:

@@ -22,6 +22,7 @@ from tagmask.stages.planes import planes_of
 from tagmask.stages.segment.guides import check_saliency, weights_reader
 from tagmask.stages.segment.stage import MaskSet
 from tagmask.storage.pictures import load_mask, save_grey
+from tagmask.types import IMAGENET
 
 IMAGE = np.zeros((8, 12, 3), np.uint8)
 
@@ -178,7 +179,7 @@ def test_padding_and_missing_maps_are_not_valid(context_of: Any, salient: dict[s
         update={"augment": settings.augment.model_copy(update={"crop": 64, "scale": (1, 1)})}
     )
     dataset = MaskSet(
-        "segment", samples, settings, lambda s: np.ones((48, 48), np.uint8), max_pixels=10**6,
+        "segment", samples, settings, lambda s: np.ones((48, 48), np.uint8), max_pixels=10**6, statistics=IMAGENET,
         planes={"saliency"}, read_planes=lambda s: planes_of(workspace, {"saliency"}, s),
         read_weights=lambda s: np.full((48, 48), 0.5, np.float32),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from tagmask.stages.segment.stage import FULL, WEAK, MaskSet, SegmentationTask, 
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.records import read_jsonl
 from tagmask.storage.weights import read_description
-from tagmask.types import ClassList, DataSource, Problem, Sample
+from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
 
@@ -145,15 +145,16 @@ def test_a_trained_network_is_not_trained_again(
 def test_items_keep_image_and_mask_together(context_of: ContextOf, quick: dict[str, Any], halves: DataSource) -> None:
     settings = context_of(quick, halves).recipe.segment
     assert settings is not None
-    data = MaskSet(FULL, list(halves.split("train")), settings, halves.read_mask, max_pixels=10**6)
+    data = MaskSet(FULL, list(halves.split("train")), settings, halves.read_mask, max_pixels=10**6, statistics=IMAGENET)
     item = data.item(0, np.random.default_rng(0))
     assert isinstance(item, dict)
     assert item["image"].shape == (3, 32, 32)
     inside = item["labels"] != 255
     assert ((item["image"][0] > 0) == (item["labels"] == 1))[inside].float().mean() > 0.9
     broken = MaskSet(
-        FULL, [replace(halves.split("train")[0], mask_path=Path("none"))], settings, halves.read_mask, max_pixels=9**6
-    )
+        FULL, [replace(halves.split("train")[0], mask_path=Path("none"))], settings, halves.read_mask,
+        max_pixels=9**6, statistics=IMAGENET,
+    )  # fmt: skip
     assert isinstance(broken.item(0, np.random.default_rng(0)), Problem)
 
 

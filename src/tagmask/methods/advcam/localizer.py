@@ -12,7 +12,7 @@ get no gradients. All classes of an image climb in one batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -190,7 +190,7 @@ class AdvCam(Localizer, Climbing):
 
     def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """See :meth:`Localizer.image_maps`."""
-        ascending = Views(tuple(sorted(views.scales)), views.flip)
+        ascending = replace(views, scales=tuple(sorted(views.scales)))
         plan = steps_and_factors(ascending.scales, self.steps, compensate=self.compensate)
         # Tensors of inference mode take no part in gradients. Gradients of half floats (fp16) would vanish; those of
         # bfloat16 have the range of float32.

@@ -41,7 +41,7 @@ from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.ops.maps import check_maps, divide_by_peaks, upsample_maps
 from tagmask.ops.random_walk import stencil_offsets
 from tagmask.ops.transforms import jitter, normalise, place, random_window, resize_image, scaled_size
-from tagmask.types import UInt8Array
+from tagmask.types import InputStatistics, UInt8Array
 
 Alpha = Annotated[float, Field(gt=0, le=256)]
 
@@ -109,7 +109,9 @@ class AffinityNet(TrainableRefiner):
         ]
         return (torch.cat(planes) * 255).round().byte().numpy()
 
-    def item(self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator) -> dict[str, Tensor]:
+    def item(
+        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+    ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop], black outside, and labels int64 [crop / 8, crop / 8], 255 outside."""
         size = self.working_size(image, self.scale)
         pixels = jitter(resize_image(image, size), self.colour_jitter, rng)
@@ -124,7 +126,7 @@ class AffinityNet(TrainableRefiner):
         if rng.random() < 0.5:
             cut, pooled = cut.flip(-1), pooled.flip(-1)
         low, high = pooled.chunk(2)
-        return {"image": normalise(cut.permute(1, 2, 0).numpy()), "labels": affinity_labels(low, high)}
+        return {"image": normalise(cut.permute(1, 2, 0).numpy(), statistics), "labels": affinity_labels(low, high)}
 
     def losses(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy of pairs, and its three parts."""
@@ -148,7 +150,7 @@ class TrainedAffinityNet(TrainedRefiner):
     @torch.no_grad()
     def affinity(self, image: UInt8Array) -> Tensor:
         """Affinities of an image uint8 [H, W, 3], see ``losses``: float32 [P, n], n = 0 on too small a grid."""
-        pixels = normalise(image)
+        pixels = normalise(image, self.network.backbone.input_statistics)
         padded = functional.pad(pixels, (0, -pixels.shape[2] % STRIDE, 0, -pixels.shape[1] % STRIDE))
         radius = self.settings.radius
         height, width = padded.shape[1] // STRIDE, padded.shape[2] // STRIDE

@@ -26,7 +26,7 @@ from tagmask.methods.class_conditional.split_unite import (
 from tagmask.ops.views import Views
 from tagmask.types import Problem, Sample, UInt8Array
 
-_VIEWS = Views((1.0,), flip=True)
+_SCALES = (1.0,)
 
 
 class SplitUnite(Preparation):
@@ -48,7 +48,8 @@ class SplitUnite(Preparation):
         channels = torch.tensor([label - 1 for label in sample.tags], dtype=torch.int64, device=trained.device)
         # Plain CAM at one scale: centres of mass hardly move with better maps, and this is done for every training
         # image.
-        maps = full_size_maps(trained, Cam(), _VIEWS.of(image), channels, size)
+        views = Views(_SCALES, flip=True, statistics=trained.input_statistics)
+        maps = full_size_maps(trained, Cam(), views.of(image), channels, size)
         silent = [class_names[label - 1] for label, row in zip(sample.tags, maps, strict=True) if not row.any()]
         note = (
             f"{sample.image_path}: {', '.join(silent)}: the map is zero everywhere; its centre is taken as the middle"

@@ -23,11 +23,12 @@ from torch.nn import functional
 
 from tagmask.backbones.build import classifier_backbone, create_timm, not_the_backbone
 from tagmask.backbones.installed import no_package
+from tagmask.backbones.statistics import classifier_statistics, statistics_of
 from tagmask.contracts.encoder_network import Weights
 from tagmask.contracts.network import Coarse, Network, SegmentationModel
 from tagmask.errors import InputError
-from tagmask.ops.transforms import MEAN, STD
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
+from tagmask.types import IMAGENET, InputStatistics
 
 Layout = Literal["caffe", "torchvision"]
 Rate = Annotated[int, Field(ge=1)]
@@ -144,7 +145,7 @@ class MultiScale(nn.Module):
     ) -> None:
         super().__init__()
         self.base, self.scales, self.frozen, self.bgr = base, scales, frozen, layout == "caffe"
-        mean, std = (torch.tensor(values).flip(0) * 255 for values in (MEAN, STD))
+        mean, std = (torch.tensor(values).flip(0) * 255 for values in (IMAGENET.mean, IMAGENET.std))
         self.register_buffer("scale", std.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", (mean - torch.tensor(CAFFE_MEAN)).view(3, 1, 1), persistent=False)
         for norm in self._norms():
@@ -240,10 +241,12 @@ class DeepLabV2(Network):
         base = DeepLabV2Network(
             n_labels, blocks=BLOCKS[self.depth], rates=self.atrous_rates, layout=self.layout, width=self.width
         )
+        statistics = IMAGENET
         if pretrained and self.weights is not None:
             self._load(base.encoder, classifier)
+            statistics = self._statistics(classifier)
         network = MultiScale(base, layout=self.layout, scales=self.scales, frozen=self.frozen_norms)
-        return SegmentationModel(network, grid=1, output_weights=(1.0,) * (2 + len(self.scales)))
+        return SegmentationModel(network, grid=1, output_weights=(1.0,) * (2 + len(self.scales)), statistics=statistics)
 
     def _load(self, encoder: nn.Module, classifier: Path | None) -> None:
         encoder_state, name = encoder.state_dict(), f"ResNet-{self.depth}"
@@ -265,6 +268,14 @@ class DeepLabV2(Network):
             assert isinstance(self.weights, Path)
             state = self._read(self.weights, encoder_state, name)
         encoder.load_state_dict(state)
+
+    def _statistics(self, classifier: Path | None) -> InputStatistics:
+        """What the images of the weights are normalised with; Caffe's layout starts from ImageNet's, see MultiScale."""
+        if self.layout == "caffe":
+            return IMAGENET
+        if self.weights == "classifier" and classifier is not None:
+            return classifier_statistics(classifier)
+        return statistics_of(f"resnet{self.depth}.tv_in1k", self.weights, setting="segment.network.weights")
 
     def _read(self, path: Path, encoder_state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
         state = read_state_dict(path, remedy="Set segment.network.weights to a local file, or to null.")

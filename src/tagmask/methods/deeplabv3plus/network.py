@@ -14,6 +14,7 @@ from pydantic import Field
 
 from tagmask.contracts.encoder_network import EncoderNetwork
 from tagmask.contracts.network import SegmentationModel
+from tagmask.types import IMAGENET
 
 Rate = Annotated[int, Field(ge=1)]
 
@@ -42,9 +43,8 @@ class DeepLabV3Plus(EncoderNetwork):
             decoder_atrous_rates=self.atrous_rates,
             decoder_aspp_dropout=self.dropout,
         )
-        if pretrained:
-            self.load(network.encoder.model, classifier)
-        return SegmentationModel(network, grid=32)
+        statistics = self.load(network.encoder.model, classifier) if pretrained else IMAGENET
+        return SegmentationModel(network, grid=32, statistics=statistics)
 
     def timm_options(self) -> dict[str, Any]:
         """The stride is timm's work."""

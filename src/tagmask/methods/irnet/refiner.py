@@ -35,7 +35,7 @@ from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
 from tagmask.ops.maps import check_image, check_maps, upsample_maps
 from tagmask.ops.random_walk import random_walk
 from tagmask.ops.transforms import augment_pair, normalise, resize_image, resize_mask, scaled_size
-from tagmask.types import UInt8Array
+from tagmask.types import InputStatistics, UInt8Array
 
 _MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
 
@@ -96,10 +96,12 @@ class IRNet(TrainableRefiner):
         labels = ir_labels(stretched, classes, crf, foreground=self.conf_fg, background=self.conf_bg)
         return resize_mask(labels, size)
 
-    def item(self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator) -> dict[str, Tensor]:
+    def item(
+        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+    ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop] and labels uint8 [crop / 4, crop / 4]; 255 outside the image."""
         options: dict[str, Any] = {"crop": self.crop, "scale": self.scale, "flip": True, "colour_jitter": 0.0}
-        pixels, labels = augment_pair(image, targets, rng=rng, **options)
+        pixels, labels = augment_pair(image, targets, rng=rng, statistics=statistics, **options)
         return {"image": pixels, "labels": labels_on_grid(labels, grid_size(self.crop, self.crop)).to(torch.uint8)}
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
@@ -121,7 +123,8 @@ class IRNet(TrainableRefiner):
             return
         # In training mode the shift is not subtracted, which is what is measured here.
         network.train()
-        crops = (normalise(image[: self.crop, : self.crop])[None].to(device) for image in images)
+        statistics = network.backbone.input_statistics
+        crops = (normalise(image[: self.crop, : self.crop], statistics)[None].to(device) for image in images)
         network.displacement.shift.measure(_field(network, crop) for crop in crops)
 
     @property
@@ -152,7 +155,8 @@ class TrainedIRNet(TrainedRefiner):
         """Boundary probability float32 [h, w] of an image uint8 [H, W, 3], and displacement [2, h, w] if it is learnt;
         h, w = ceil(H / 4), ceil(W / 4). The boundary sees the mirror image too."""
         check_image(image)
-        pixels, size = normalise(image), grid_size(image.shape[0], image.shape[1])
+        pixels = normalise(image, self.network.backbone.input_statistics)
+        size = grid_size(image.shape[0], image.shape[1])
         # Never negative: padding an image of more than 512 pixels to 512 would cut it off without a word.
         padding = [max(0, (self.settings.pad_to or 0) - side) for side in (image.shape[1], image.shape[0])]
         views = []

@@ -19,7 +19,7 @@ from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir
 from tagmask.contracts.localizer import Choice, Localizer, Trained, ViewLocalizer, ViewLocalizerField
 from tagmask.methods.lpcam.prototypes import Posterior, class_vector, keep_mask, prototype_scores, split_positions
 from tagmask.ops.kmeans import Centre, cosine_kmeans, unit
-from tagmask.ops.views import Views, image_and_mirror, merge_scales
+from tagmask.ops.views import Views, merge_scales
 from tagmask.registry.field import by_name
 from tagmask.types import ClassifierOutput, UInt8Array
 
@@ -136,7 +136,7 @@ class Lpcam(ViewLocalizer):
             if scale == 1:
                 features = output.features[0]
         if features is None:
-            features = trained.look(image_and_mirror(image, 1.0, flip=False)).features[0]
+            features = trained.look(views.at(image, 1.0, flip=False)).features[0]
         # Features as the backbone gives them: a centre's length carries how sure the classifier is of it.
         cells = features.flatten(1).T.cpu()
         size = (features.shape[1], features.shape[2])

@@ -48,7 +48,8 @@ class Subcategories(Preparation):
     def observe(self, trained: Trained, sample: Sample, image: UInt8Array, class_names: Sequence[str]) -> FloatArray:
         """Mean of the last features, float32 [D]: scale 1, not mirrored. See :meth:`Preparation.observe`."""
         del class_names
-        pooled: FloatArray = trained.look(normalise(image)[None]).features[0].float().mean((1, 2)).cpu().numpy()
+        features = trained.look(normalise(image, trained.input_statistics)[None]).features[0]
+        pooled: FloatArray = features.float().mean((1, 2)).cpu().numpy()
         if not np.isfinite(pooled).all():
             msg = f"classify: the features of image '{sample.id}' are not finite. Use engine.precision=float32."
             raise RunError(msg)

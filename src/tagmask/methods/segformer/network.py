@@ -14,10 +14,12 @@ import segmentation_models_pytorch as smp
 from pydantic import Field
 from torch import nn
 
+from tagmask.backbones.statistics import statistics_of
 from tagmask.contracts.encoder_network import EncoderNetwork
 from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
+from tagmask.types import IMAGENET, InputStatistics
 
 MIX = tuple(f"mit_b{size}" for size in range(6))
 
@@ -37,16 +39,17 @@ class Segformer(EncoderNetwork):
             UnknownNameError: no such encoder.
             InputError: it takes one image size only, or weights that do not fit.
         """
+        statistics = IMAGENET
         if self.encoder in MIX:
             network = self._mix(n_labels)
             if pretrained and self.weights is not None:
-                self._load_mix(network.encoder)
+                statistics = self._load_mix(network.encoder)
         else:
             network = self.assemble(smp.Segformer, n_labels, decoder_segmentation_channels=self.decoder_channels)
             self.try_any_size(network.encoder)
             if pretrained:
-                self.load(network.encoder.model, classifier)
-        return SegmentationModel(network, grid=32)
+                statistics = self.load(network.encoder.model, classifier)
+        return SegmentationModel(network, grid=32, statistics=statistics)
 
     def timm_options(self) -> dict[str, Any]:
         """Swin must be told that it may see more than one size."""
@@ -60,9 +63,10 @@ class Segformer(EncoderNetwork):
             self.encoder, encoder_weights=None, classes=n_labels, decoder_segmentation_channels=self.decoder_channels
         )
 
-    def _load_mix(self, encoder: nn.Module) -> None:
+    def _load_mix(self, encoder: nn.Module) -> InputStatistics:
         if not isinstance(self.weights, Path):
             msg = f"segment.network.weights={self.weights}: timm has no {self.encoder}; name a local file, or null"
             raise InputError(msg)
         state = match_state_dict(read_state_dict(self.weights), encoder.state_dict(), self.weights, self.encoder)
         nn.Module.load_state_dict(encoder, state)  # the encoder's own takes a classifier out first
+        return statistics_of(self.encoder, self.weights, setting="segment.network.weights")

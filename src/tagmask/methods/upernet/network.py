@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from tagmask.contracts.encoder_network import EncoderNetwork
 from tagmask.contracts.network import Coarse, SegmentationModel, smp_coarse
+from tagmask.types import IMAGENET
 
 
 class UPerNet(EncoderNetwork):
@@ -45,12 +46,12 @@ class UPerNet(EncoderNetwork):
         """
         network = self.assemble(smp.UPerNet, n_labels, decoder_channels=self.decoder_channels)
         self.try_any_size(network.encoder)
-        if pretrained:
-            self.load(network.encoder.model, classifier)
+        statistics = self.load(network.encoder.model, classifier) if pretrained else IMAGENET
         third = network.encoder.out_channels[-2]
         head = _fcn(third, self.auxiliary_channels, n_labels, self.dropout) if self.auxiliary else None
         weights = (1.0, self.auxiliary) if self.auxiliary else (1.0,)
-        return SegmentationModel(_Pyramid(network, self.dropout, head), grid=32, output_weights=weights)
+        pyramid = _Pyramid(network, self.dropout, head)
+        return SegmentationModel(pyramid, grid=32, output_weights=weights, statistics=statistics)
 
     def timm_options(self) -> dict[str, Any]:
         """Swin must be told that it may see more than one size."""

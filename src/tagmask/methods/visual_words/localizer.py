@@ -19,7 +19,7 @@ from tagmask.contracts.learning import Candidates, Learnt, PatchGroup, Reservoir
 from tagmask.contracts.localizer import Choice, Trained, ViewLocalizer
 from tagmask.methods.cam.localizer import cam
 from tagmask.methods.visual_words.head import word_similarity
-from tagmask.ops.views import Flips, Views, image_and_mirror, merge_flips, normalize_maps
+from tagmask.ops.views import Flips, Views, merge_flips, normalize_maps
 from tagmask.types import ClassifierOutput, UInt8Array
 
 _WORDS_SHOWN, _PATCHES_SHOWN = 24, 8
@@ -90,7 +90,7 @@ class VisualWords(ViewLocalizer):
         """Of each word that occurs, the position most like it. The key is minus the cosine, the vector [1 + C] the
         share of the image's positions that the word has, and the image's tags."""
         part = trained.classifier.head.part_with("codebook")
-        features = trained.look(image_and_mirror(image, 1.0, flip=False)).features
+        features = trained.look(views.at(image, 1.0, flip=False)).features
         similarity = word_similarity(features, part.codebook)[0].cpu()
         size = (similarity.shape[1], similarity.shape[2])
         similarity = similarity.flatten(1)

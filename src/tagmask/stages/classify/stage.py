@@ -22,8 +22,8 @@ from tagmask.runs.stage_names import CLASSIFY
 from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.stages.classify.preparations import Prepared, prepare
-from tagmask.storage.weights import load_tensors, save_weights
-from tagmask.types import Problem, Sample
+from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
+from tagmask.types import InputStatistics, Problem, Sample
 
 STAGE = CLASSIFY
 
@@ -45,9 +45,11 @@ class TagSet:
         samples: list[Sample],
         loader: ImageLoader,
         prepared: Prepared | None = None,
+        *,
+        statistics: InputStatistics,
     ) -> None:
         self.samples, self.loader = samples, loader
-        self.augment, self.n_classes = settings.augment, n_classes
+        self.augment, self.n_classes, self.statistics = settings.augment, n_classes, statistics
         self.prepared = prepared or Prepared()
 
     def __len__(self) -> int:
@@ -62,7 +64,7 @@ class TagSet:
         image = self.prepared.view(sample, image, rng)
         options = self.augment.model_dump()
         return {
-            "image": augment_image(image, rng=rng, **options),
+            "image": augment_image(image, rng=rng, statistics=self.statistics, **options),
             "tags": multi_hot(sample.tags, self.n_classes),
             **{key: values[sample.id] for key, values in self.prepared.extras.items()},
         }
@@ -82,9 +84,8 @@ class TagTask:
         self.context, self.model, self.carried = context, model, carried
         self.settings = settings = context.recipe.trainings[stage]
         loader = context.loader(STAGE, cached=True)
-        self.dataset = TagSet(
-            settings, len(context.source.classes.foreground), context.samples(TRAIN), loader, prepared
-        )
+        n_classes, statistics = len(context.source.classes.foreground), model.input_statistics
+        self.dataset = TagSet(settings, n_classes, context.samples(TRAIN), loader, prepared, statistics=statistics)
         self.loader = loader
         self.problems: list[Problem] = []
         self.warned = False
@@ -141,7 +142,8 @@ class TagTask:
             if isinstance(image, Problem):
                 continue
             with torch.inference_mode(), context.engine.autocast():
-                view = normalise(image)[None].to(context.engine.device, memory_format=torch.channels_last)
+                view = normalise(image, self.model.input_statistics)[None]
+                view = view.to(context.engine.device, memory_format=torch.channels_last)
                 scores[index, :-1] = self.model(view).logits[0].float()
             scores[index, -1] = 1
         self.model.train()
@@ -203,6 +205,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
             "kind": "classifier",
             "classes": list(context.source.classes.names),
             "settings": settings.model_dump(mode="json"),
+            **statistics_entry(model.input_statistics),
         }
         save_weights(context.workspace.model_path(stage), model, description)
     engine.barrier()
@@ -245,4 +248,5 @@ def _carry_over(path: Path, model: Classifier) -> set[str]:
         )
         raise InputError(msg)
     model.load_state_dict({**model_state, **{name: tensors[name] for name in names}})
+    model.backbone.input_statistics = stored_statistics(read_description(path), path)
     return names

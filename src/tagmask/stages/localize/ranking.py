@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tagmask.contracts.localizer import Trained
 from tagmask.ops.transforms import normalise, resize_image
-from tagmask.types import UInt8Array
+from tagmask.types import InputStatistics, UInt8Array
 
 KEPT = 5
 
@@ -22,11 +22,12 @@ def at_size(image: UInt8Array, size: int | None) -> UInt8Array:
     return image if size is None else resize_image(image, (size, size))
 
 
-def crops_of(image: UInt8Array, size: int | None = None) -> Tensor:
+def crops_of(image: UInt8Array, statistics: InputStatistics, size: int | None = None) -> Tensor:
     """Corners and centre, 224/256 of the image each way, and their mirrors: float32 [10, 3, h, w], normalised.
 
     Args:
         image: uint8 [H, W, 3].
+        statistics: what they are normalised with.
         size: side of the crops, of an image squeezed to 256/224 of that; None: cut from the image as it is.
     """
     if size is None:
@@ -37,7 +38,8 @@ def crops_of(image: UInt8Array, size: int | None = None) -> Tensor:
         image = at_size(image, round(size * 256 / 224))
     below, beside = image.shape[0] - height, image.shape[1] - width
     places = [(0, 0), (0, beside), (below, 0), (below, beside), (below // 2, beside // 2)]
-    crops = [normalise(np.ascontiguousarray(image[y : y + height, x : x + width])) for y, x in places]
+    parts = [np.ascontiguousarray(image[y : y + height, x : x + width]) for y, x in places]
+    crops = [normalise(part, statistics) for part in parts]
     return torch.stack([*crops, *(crop.flip(-1) for crop in crops)])
 
 
@@ -55,8 +57,9 @@ def class_ranking(
     with torch.inference_mode():
         if ten_crops:
             # Softmax before the mean: a crop with nothing in it then counts for little.
-            scores = trained.look(crops_of(image, size)).logits.float().softmax(1).mean(0)
+            scores = trained.look(crops_of(image, trained.input_statistics, size)).logits.float().softmax(1).mean(0)
         else:
-            scores = trained.look(normalise(at_size(image, size))[None]).logits[0].float()
+            view = normalise(at_size(image, size), trained.input_statistics)
+            scores = trained.look(view[None]).logits[0].float()
     order = scores.argsort(descending=True, stable=True)[:KEPT]
     return tuple(int(channel) + 1 for channel in order)

@@ -32,7 +32,7 @@ from tagmask.storage.arrays import SCHEMA
 from tagmask.storage.images import image_size
 from tagmask.storage.records import read_json, write_json
 from tagmask.storage.weights import load_tensors, save_tensors
-from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.types import ActivationMaps, InputStatistics, Problem, Sample, UInt8Array
 
 STAGE = LOCALIZE
 
@@ -69,7 +69,8 @@ def activation_maps(
     size = strided_size((image.shape[0], image.shape[1]))
     if labels:
         pixels = classifier_image(image, settings)
-        own = settings.method.image_maps(trained, pixels, channels, views_of(settings))
+        views = views_of(settings, trained.input_statistics)
+        own = settings.method.image_maps(trained, pixels, channels, views)
         # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
         # knows one grid.
         merged, notes = resize(own.maps.float().cpu(), size), own.notes
@@ -98,9 +99,9 @@ def seen_size(size: tuple[int, int], settings: LocalizeSettings) -> tuple[int, i
     return working_size(size if settings.size is None else (settings.size, settings.size), settings.max_side)
 
 
-def views_of(settings: LocalizeSettings) -> Views:
-    """The views that the settings ask for."""
-    return Views(settings.scales, settings.flip)
+def views_of(settings: LocalizeSettings, statistics: InputStatistics) -> Views:
+    """The views that the settings ask for, normalised with ``statistics``."""
+    return Views(settings.scales, settings.flip, statistics)
 
 
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
@@ -191,7 +192,7 @@ def _study(
     engine = context.engine
     samples = _to_study(context)
     classes = context.source.classes.foreground
-    views = views_of(context.recipe.localize)
+    views = views_of(context.recipe.localize, trained.input_statistics)
     choices = part.choose([sample.tags for sample in samples], len(classes))
     # An image may be studied for some of its tags only, and more than once.
     study_samples = [replace(samples[index], tags=labels) for index, labels in choices]

@@ -32,8 +32,15 @@ from tagmask.stages.planes import planes_of
 from tagmask.storage.arrays import load_planes, save_planes
 from tagmask.storage.files import artifact_name
 from tagmask.storage.pictures import load_mask, save_mask
-from tagmask.storage.weights import load_tensors, load_weights, save_weights
-from tagmask.types import ActivationMaps, Problem, Sample, UInt8Array
+from tagmask.storage.weights import (
+    load_tensors,
+    load_weights,
+    read_description,
+    save_weights,
+    statistics_entry,
+    stored_statistics,
+)
+from tagmask.types import ActivationMaps, InputStatistics, Problem, Sample, UInt8Array
 
 STAGE, TRAINING = REFINE, f"{REFINE} (training)"
 
@@ -124,9 +131,15 @@ class _Targets:
     """Images and what they teach, augmented by the refiner."""
 
     def __init__(
-        self, refiner: TrainableRefiner, samples: Sequence[Sample], paths: Sequence[Path], loader: ImageLoader
+        self,
+        refiner: TrainableRefiner,
+        samples: Sequence[Sample],
+        paths: Sequence[Path],
+        loader: ImageLoader,
+        statistics: InputStatistics,
     ) -> None:
         self.refiner, self.samples, self.paths, self.loader = refiner, samples, paths, loader
+        self.statistics = statistics
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -137,7 +150,7 @@ class _Targets:
         if isinstance(image, Problem):
             return image
         load = load_mask if self.refiner.targets_are == "labels" else load_planes
-        return self.refiner.item(image, load(self.paths[index]), rng)
+        return self.refiner.item(image, load(self.paths[index]), rng, self.statistics)
 
 
 class _FittingTask:
@@ -189,10 +202,12 @@ class _Fitting:
             raise RunError(msg)
         # Here, not once per run: a refiner starts alike whether the ones before it were trained or read back.
         torch.manual_seed(context.recipe.seed)
-        model = self.refiner.build(self._backbone(pretrained=True))
+        backbone = self._backbone(pretrained=True)
+        model = self.refiner.build(backbone)
         model.train()
         loader = context.loader(TRAINING, cached=True)
-        dataset = _Targets(self.refiner, learnt_from, [self.target_path(s) for s in learnt_from], loader)
+        paths = [self.target_path(s) for s in learnt_from]
+        dataset = _Targets(self.refiner, learnt_from, paths, loader, backbone.input_statistics)
         problems += train(
             engine,
             _FittingTask(self.refiner, model, dataset),
@@ -207,15 +222,18 @@ class _Fitting:
             self.refiner.finish(model, self._images(learnt_from), engine.device)
             # Before the network: its file says that the training is done, and a kill in between must not lose the list.
             context.workspace.write_problems(TRAINING, [*earlier, *problems])
-            save_weights(self.path, model, {"kind": self.refiner.name, "settings": self.refiner.dump()})
+            description = {"kind": self.refiner.name, "settings": self.refiner.dump()}
+            save_weights(self.path, model, {**description, **statistics_entry(backbone.input_statistics)})
             (self.folder / "state.ckpt").unlink(missing_ok=True)
         engine.barrier()
         return [*earlier, *problems]
 
     def trained(self) -> TrainedRefiner:
         """The refiner with its stored network on the engine's device."""
-        model = self.refiner.build(self._backbone(pretrained=False))
+        backbone = self._backbone(pretrained=False)
+        model = self.refiner.build(backbone)
         load_weights(self.path, model)
+        backbone.input_statistics = stored_statistics(read_description(self.path), self.path)
         self.context.engine.place(model.requires_grad_(False))
         return _Fitted(self.refiner.trained(model, self.context.engine.device), self.context.engine)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from tagmask.engine.image_loop import process_images
 from tagmask.models.enlarging import enlarged_labels
 from tagmask.models.labels_within_tags import labels_within_tags
 from tagmask.models.probabilities import predict_probabilities
+from tagmask.models.tag_gate import Segmenter
 from tagmask.runs.context import Context
 from tagmask.settings.segment import SegmentSettings
 from tagmask.storage.pictures import save_grey, save_mask
@@ -23,7 +23,7 @@ from tagmask.types import Problem, Sample
 
 
 def relabel(
-    context: Context, settings: SegmentSettings, load: Callable[[], nn.Module], samples: list[Sample], stage: str
+    context: Context, settings: SegmentSettings, load: Callable[[], Segmenter], samples: list[Sample], stage: str
 ) -> list[Problem]:
     """Write masks and margins of a round for the training images; returns those that could not be read.
 
@@ -35,16 +35,22 @@ def relabel(
         margins = workspace.grey_path(sample.id, stage, "margins")
         return margins.exists() and workspace.mask_path(sample.id, stage).exists()
 
-    model = nn.Identity() if all(done(sample) for sample in samples) else load()
+    model = None if all(done(sample) for sample in samples) else load()
     loader = context.loader(f"{stage} (training)")
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
+        assert model is not None
         with engine.autocast():
             probabilities = predict_probabilities(
-                model, image, scales=settings.scales, flip=settings.flip, device=engine.device
+                model,
+                image,
+                scales=settings.scales,
+                flip=settings.flip,
+                device=engine.device,
+                statistics=model.input_statistics,
             )
         labels, margin = labels_within_tags(
             image, probabilities, sample.tags, crf=settings.relabel.crf, ignore=settings.relabel.ignore

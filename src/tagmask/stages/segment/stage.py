@@ -25,7 +25,7 @@ from tagmask.errors import RunError, TagmaskError
 from tagmask.models.classifier import load_classifier
 from tagmask.models.inference import Inference
 from tagmask.models.segmenter import load_segmenter
-from tagmask.models.tag_gate import TagGated
+from tagmask.models.tag_gate import Segmenter, TagGated
 from tagmask.ops.transforms import View, resize_mask, working_size
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
@@ -35,8 +35,8 @@ from tagmask.stages.segment.guides import PlaneReader, check_saliency, weights_r
 from tagmask.stages.segment.schedule import options, sampling_weights, scaled
 from tagmask.stages.segment.self_training import relabel
 from tagmask.storage.pictures import load_mask, save_mask
-from tagmask.storage.weights import save_weights
-from tagmask.types import FloatArray, Problem, Sample, UInt8Array
+from tagmask.storage.weights import save_weights, statistics_entry
+from tagmask.types import FloatArray, InputStatistics, Problem, Sample, UInt8Array
 
 WEAK, FULL = SEGMENT, SEGMENT_FULL
 _TOLD = {WEAK: "", FULL: " on real masks"}
@@ -56,6 +56,7 @@ class MaskSet:
         read_mask: Callable[[Sample], UInt8Array],
         *,
         max_pixels: int,
+        statistics: InputStatistics,
         max_side: int | None = None,
         planes: Iterable[str] = (),
         read_planes: PlanesReader | None = None,
@@ -63,7 +64,7 @@ class MaskSet:
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
         self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
-        self.stage, self.augment = stage, settings.augment
+        self.stage, self.augment, self.statistics = stage, settings.augment, statistics
         self.loader = ImageLoader(stage, max_pixels=max_pixels, max_side=max_side)
 
     def __len__(self) -> int:
@@ -88,7 +89,8 @@ class MaskSet:
         augment, size = self.augment, (image.shape[0], image.shape[1])
         # One view for all planes: saliency or weights of another crop would still train, and wrongly.
         view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng)
-        item = {"image": view.pixels(image, augment.colour_jitter, rng), "labels": view.labels(mask)}
+        pixels = view.pixels(image, augment.colour_jitter, rng, self.statistics)
+        item = {"image": pixels, "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
             item["weights"] = view.plane(weights)
         # An image that lacks a plane is trained, but not by planes: no pixel of it is valid there.
@@ -179,7 +181,7 @@ def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[lis
     before = workspace.model_path(settings.stages[settings.stages.index(stage) - 1])
 
     # A function: the network is needed only while an image is without its new labels.
-    def load() -> nn.Module:
+    def load() -> Segmenter:
         return context.engine.place(load_segmenter(before, settings.network))
 
     problems = relabel(context, settings, load, samples, stage)
@@ -215,6 +217,7 @@ def _train(
         read_mask,
         max_pixels=context.source.max_pixels,
         max_side=context.recipe.max_side,
+        statistics=model.input_statistics,
         planes=settings.loss.needs if weak else (),
         read_planes=lambda sample: planes_of(workspace, settings.loss.needs, sample),
         read_weights=weights_reader(context, settings.confidence, stage) if weak and settings.confidence else None,
@@ -238,6 +241,7 @@ def _train(
             "classes": list(names),
             "network": settings.network.dump(),
             **asdict(Inference.of(settings, context.recipe.max_side)),
+            **statistics_entry(model.input_statistics),
         }
         whole: nn.Module = model
         if weak and settings.tag_gate is not None:
@@ -250,7 +254,11 @@ def _gated(context: Context, model: SegmentationModel, threshold: float) -> tupl
     name, settings = list(context.recipe.trainings.items())[-1]
     path = context.workspace.model_path(name)
     classifier = load_classifier(path, settings, context.source.classes)
-    description = {"threshold": threshold, "classifier": settings.model_dump(mode="json")}
+    description = {
+        "threshold": threshold,
+        "classifier": settings.model_dump(mode="json"),
+        **statistics_entry(classifier.input_statistics),
+    }
     return description, TagGated(model, classifier, threshold)
 
 
