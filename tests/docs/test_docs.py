@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tagmask import cli, registry
 from tagmask.cli.recipes import find_recipe
+from tagmask.cli.sources import source_and_changes
 from tagmask.registry import Kind
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
@@ -60,10 +61,13 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: " ".join(value) if value else "")
 def test_every_command_of_the_pages_parses(page: str, words: list[str]) -> None:
     values = parse(words)
-    recipe = values.get("recipe")
-    if recipe is None or recipe.startswith("runs/") or recipe in ("shop.yaml", "mine.yaml"):
-        return  # made by an earlier command of the page
-    overrides = [text for text in values.get("overrides") or () if not text.startswith("data.root")]
+    recipe, changes = source_and_changes(values.get("recipe"), values.get("overrides"))
+    if recipe is None and "recipe" in values:
+        recipe = "own"  # what images and tags are run by
+    readers = ("shop", "shop/labels.csv", "shop.yaml", "mine.yaml")
+    if recipe is None or recipe.startswith("runs/") or recipe in readers:
+        return  # made by an earlier command of the page, or the reader's data
+    overrides = [text for text in changes if not text.startswith("data.root")]
     if recipe == "own":
         overrides.append("data.format=table")  # found by looking into the reader's folder, which is not here
     load_recipe(find_recipe(recipe).path, overrides)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask.cli import catalogue, compare, crf, data, evaluate, export, predict, recipes, runs, sweep
+from tagmask.cli import catalogue, compare, crf, data, evaluate, export, predict, recipes, runs, suggest, sweep
 from tagmask.cli.guard import DEBUG_VARIABLE, guarded
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -41,6 +41,7 @@ export_app = typer.Typer(
 )
 
 app.command("run")(guarded(runs.run))
+app.command("suggest")(guarded(suggest.suggest))
 app.command("sweep")(guarded(sweep.sweep))
 app.command("status")(guarded(runs.status))
 app.command("predict")(guarded(predict.predict))

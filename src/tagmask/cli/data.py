@@ -8,15 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from tagmask.cli.recipes import OverrideArguments, find_recipe
+from tagmask.cli.recipes import OverrideArguments, find_recipe, shipped
 from tagmask.cli.runs import PlainOption
+from tagmask.cli.sources import ImagesOption, TagsOption, data_overrides, named_data, source_and_changes
 
 
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE|RECIPE", help="Folder or table of data, a recipe, or a run.")
-    ],
+        str | None, typer.Argument(metavar="SOURCE|RECIPE", help="Folder or table of data, a recipe, or a run.")
+    ] = None,
     overrides: OverrideArguments = None,
+    images: ImagesOption = None,
+    tags: TagsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="All findings as JSON.")] = False,
 ) -> None:
     """Report on the health of a data source.
@@ -25,7 +28,7 @@ def check(
     from tagmask.data.health import check as health
     from tagmask.storage.records import json_text
 
-    source_data = data_settings(source, overrides or ()).open()
+    source_data = data_settings(source, overrides or (), images=images, tags=tags).open()
     report = health.check(source_data, max_pixels=source_data.max_pixels)
     if as_json:
         typer.echo(json_text(report.to_dict(), indent=1))
@@ -56,17 +59,18 @@ def make_partsworld(
     typer.echo(f"{folder}: written. Look at it with: tagmask data check {folder}")
 
 
-def data_settings(source: str, overrides: Sequence[str] = ()) -> Any:
-    """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source."""
-    from tagmask.data.table.per_image import YOLO_FILES
-    from tagmask.data.table.read import TABLE_FILES
+def data_settings(
+    source: str | None, overrides: Sequence[str] = (), *, images: Path | None = None, tags: Path | None = None
+) -> Any:
+    """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source.
+
+    Data without a recipe is read as ``tagmask run`` reads it, with the same images held out.
+    """
     from tagmask.settings.loading import load_recipe
 
-    path = Path(source)
-    if path.is_file() and (path.suffix.lower() not in {".yaml", ".yml"} or path.name.lower() in YOLO_FILES):
-        from tagmask.data.detect import file_settings
-
-        return load_recipe({"data": file_settings(path)}, overrides).data
-    if path.suffix.lower() in TABLE_FILES or (path.is_dir() and not (path / "recipe.yaml").exists()):
-        return load_recipe({"data": {"root": source}}, overrides).data
+    source, overrides = source_and_changes(source, overrides)
+    data = named_data(source, images, tags)
+    if data is not None:
+        return load_recipe(shipped()["own"], [*data_overrides(data), *overrides]).data
+    assert source is not None
     return load_recipe(find_recipe(source).path, overrides).data

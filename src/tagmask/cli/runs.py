@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagmask.cli.recipes import OverrideArguments, RecipeArgument, find_recipe
+from tagmask.cli.recipes import OverrideArguments
+from tagmask.cli.sources import ImagesOption, SourceArgument, TagsOption, check_output, find_start
 
 if TYPE_CHECKING:
     from tagmask.runs.run import Run
@@ -21,8 +22,10 @@ PlainOption = Annotated[bool, typer.Option("--plain", help="Plain progress lines
 
 
 def run(
-    recipe: RecipeArgument,
+    recipe: SourceArgument = None,
     overrides: OverrideArguments = None,
+    images: ImagesOption = None,
+    tags: TagsOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder of the run (default: runs/NAME)."),
@@ -34,20 +37,26 @@ def run(
     until: UntilOption = None,
     plain: PlainOption = False,
 ) -> None:
-    """Run a recipe, or go on with a run.
+    """Run on images and tags, by a recipe, or go on with a run.
 
-    Tags in; masks, model and report out. Started again, it goes on where it stopped; after a change
-    only what depends on it is redone.
+    Tags in; masks, model and report out. Images and tags alone are run by the recipe 'own', with what follows from
+    the data (see 'tagmask suggest'). Started again, it goes on where it stopped; after a change only what depends on
+    it is redone.
     """
-    source = find_recipe(recipe)
+    start = find_start(recipe, overrides or (), images=images, tags=tags)
+    from tagmask.cli.suggest import summary
     from tagmask.cli.terminal import first_rank, terminal_progress
     from tagmask.pipeline.execute import run as run_pipeline
     from tagmask.settings.loading import load_recipe
 
-    loaded = load_recipe(source.path, overrides or ())
+    loaded = load_recipe(start.recipe, start.overrides)
+    if start.data is not None:
+        check_output(output, loaded.name, start.data)
+        if first_rank():
+            typer.echo("\n".join(summary(start)), err=True)
     with terminal_progress(plain=plain) as progress:
         result = run_pipeline(
-            loaded, output=output or source.run, devices=devices, reuse=reuse, progress=progress, until=until
+            loaded, output=output or start.run, devices=devices, reuse=reuse, progress=progress, until=until
         )
     if first_rank():
         print_result(result)

@@ -76,7 +76,10 @@ def detect_format(root: Path | str, settings: Collection[str] = ()) -> str:
             return "folders"
         images = True
     if images:
-        content = "only images, and nothing that says what is on them; add a labels.csv with the columns image,tags"
+        content = (
+            "only images, and nothing that says what is on them; add a labels.csv with the columns image,tags, or name "
+            f"a table elsewhere: tagmask run --images {root} --tags FILE"
+        )
     else:
         content = f"no images; it holds {', '.join(_names(root)[:8]) or 'nothing'}"
     msg = f"{root}: no known data format: {content}. Expected one of: {EXPECTED}."

@@ -51,6 +51,28 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequ
     Raises:
         RecipeError: one line with the key and the nearest right name.
     """
+    return _build(*_written(source, overrides))
+
+
+def written_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe file as it is written, ``extends`` and overrides merged in: plain values, defaults left out.
+
+    Raises:
+        RecipeError: the file cannot be read, or an override is none.
+    """
+    values: dict[str, Any] = _plain(_written(path, overrides)[0])
+    return values
+
+
+def run_name(text: str) -> str:
+    """A name that a run can have, of any text."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:100] or "run"
+
+
+def _written(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Path, str]:
+    """Values with overrides, the folder that relative paths start from, and where they stand."""
     if isinstance(source, Recipe):
         raw, base, where = source.dump(), Path.cwd(), source.name
     elif isinstance(source, Mapping):
@@ -58,11 +80,11 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequ
     else:
         path = Path(source)
         raw, base, where = _read_yaml(path), path.resolve().parent, str(path)
-        raw.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem).strip(".-")[:100] or "run")
+        raw.setdefault("name", run_name(path.stem))
     # A preset starts its block afresh, so it comes before what is set beside it.
     for override in sorted(overrides, key=lambda text: not text.startswith("segment.preset=")):
         _apply_override(raw, override)
-    return _build(raw, base, where)
+    return raw, base, where
 
 
 def _plain(value: Any) -> Any:
