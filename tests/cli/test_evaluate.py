@@ -177,6 +177,13 @@ def test_a_submission_of_voc(tagmask: Tagmask, tmp_path: Path) -> None:
     assert done.stdout == f"2 masks in {folder}\n"
     assert (load_mask(folder / "2008_000001.png") == 20).all()
     assert (load_mask(folder / "2008_000002.png") == 0).all(), "void is no label of the server"
+    save_mask(run.prediction_path("2008_000001", "segment/2"), np.full((3, 4), 7, np.uint8))
+    classes = {"classes": ["background", *VOC_CLASSES]}
+    write_json(run.root / "manifest.json", {"data": classes, "result_stage": "segment/2"})
+    assert tagmask("export", "voc-submission", run.root, "--output", tmp_path / "second").returncode == 0
+    last = tmp_path / "second" / folder.relative_to(tmp_path) / "2008_000001.png"
+    assert (load_mask(last) == 7).all(), "the last round of self-training is the run's result"
+    write_json(run.root / "manifest.json", {"data": classes})
     (tmp_path / "test.txt").write_text("2008_000003\n")
     missing = tagmask("export", "voc-submission", run.root, "--output", tmp_path, "--images", tmp_path / "test.txt")
     assert missing.returncode == 2

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 from tagmask.data.lists import match_ids
 from tagmask.data.voc.source import VOC_CLASSES as CLASSES
 from tagmask.errors import DataError, InputError
-from tagmask.runs.stage_names import SEGMENT
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.types import BACKGROUND, IGNORE_INDEX
@@ -77,4 +76,4 @@ def _masks(source: Path) -> Path:
     if names[1:] != CLASSES:
         msg = f"{source}: its classes are not the 20 of PASCAL VOC in their order, so the server cannot read its masks"
         raise InputError(msg)
-    return space.stage(SEGMENT) / "predictions"
+    return space.stage(space.result_stage()) / "predictions"
