@@ -162,7 +162,7 @@ def test_erasing_goes_on_until_a_round_adds_less_than_stop(seed: int, stop: floa
     for one, (maps, accumulated, left) in zip(rounds, expected, strict=True):
         close(one.maps, maps)
         close(one.accumulated, accumulated)
-        assert (one.kept.numpy() == left.astype(bool)).all()
+        assert (one.keep_mask.numpy() == left.astype(bool)).all()
     close(asked[0][0], pairs[0].numpy())
     for number, own in enumerate(asked[1:]):  # always from the clean image
         close(own[0], erased_by_hand([pairs[0].numpy()], expected[number][2].astype(bool), "correct")[0])
