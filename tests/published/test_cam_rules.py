@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from formulas import bilinear, close, drawn
 from tagmask.functional import cam, maps_to_labels, merge_scales, normalize_maps, upsample_maps
 from tagmask.ops.views import image_and_mirror, merge_flips, strided_size
+from tagmask.types import IMAGENET, InputStatistics
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -121,18 +122,24 @@ def test_maps_of_a_mirror_are_turned_back_before_they_are_merged() -> None:
     close(merge_flips(torch.from_numpy(pair[:1])), pair[0])
 
 
-def test_the_second_view_is_the_mirror_of_the_first_and_normalised_by_imagenet() -> None:
+@pytest.mark.parametrize("statistics", [InputStatistics(MEAN, STD), InputStatistics((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))])
+def test_the_second_view_is_the_mirror_of_the_first_both_normalised(statistics: InputStatistics) -> None:
     image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    pair = image_and_mirror(image, 1.0, flip=True)
-    expected = ((image / 255.0) - np.array(MEAN)) / np.array(STD)
+    pair = image_and_mirror(image, 1.0, flip=True, statistics=statistics)
+    expected = ((image / 255.0) - np.array(statistics.mean)) / np.array(statistics.std)
     close(pair[0], expected.transpose(2, 0, 1), 1e-6)
     close(pair[1], expected[:, ::-1].transpose(2, 0, 1), 1e-6)
+
+
+def test_backbones_see_imagenets_statistics_unless_they_say_otherwise() -> None:
+    close(IMAGENET.mean, MEAN)
+    close(IMAGENET.std, STD)
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0.5, (2, 4)), (1.5, (8, 14)), (2.0, (10, 18))])
 def test_scaled_sides_are_rounded_half_to_even(scale: float, size: tuple[int, int]) -> None:
     image = np.zeros((5, 9, 3), np.uint8)
-    assert tuple(image_and_mirror(image, scale, flip=False).shape[2:]) == size
+    assert tuple(image_and_mirror(image, scale, flip=False, statistics=IMAGENET).shape[2:]) == size
 
 
 @given(SIZES, SIZES, st.integers(0, 1000))
