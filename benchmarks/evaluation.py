@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tagmask.data.source import PngMasks
+from tagmask.data.masks import PngMasks
 from tagmask.experiments import rescore
 from tagmask.metrics import boundary_counts, confusion_matrix
 from tagmask.metrics.boundary import boundary_width

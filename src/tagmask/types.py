@@ -133,7 +133,8 @@ MaskReader = Callable[[Sample], UInt8Array]
 class DataSource:
     """Samples by split. ``mask_reader`` is the only way to ground truth; weak stages get ``weak()``.
 
-    ``max_pixels`` is the largest image that stages decode; larger ones are listed as problems.
+    ``max_pixels`` is the largest image that stages decode; larger ones are listed as problems. ``mask_key`` tells apart
+    readings of the same mask files.
     """
 
     format: str
@@ -143,6 +144,7 @@ class DataSource:
     problems: tuple[Problem, ...] = ()
     max_pixels: int = 100_000_000
     mask_reader: MaskReader | None = field(default=None, repr=False)
+    mask_key: str = ""
     has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
 
     def split(self, name: str) -> tuple[Sample, ...]:

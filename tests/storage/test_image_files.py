@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
-from tagmask.errors import UnreadableImageError, UnreadableMaskError
+from tagmask.errors import RunError, UnreadableImageError, UnreadableMaskError
 from tagmask.ops.transforms import reduced_to, working_size
-from tagmask.storage.images import image_size, read_image, read_mask_png
+from tagmask.storage.images import image_size, read_image
+from tagmask.storage.label_masks import read_mask_png
+from tagmask.storage.pictures import load_mask
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what EXIF 2.3 says to do with the stored pixels
@@ -309,6 +311,16 @@ def test_palette_grey_and_deep_masks_hold_the_same_labels(tmp_path: Path) -> Non
         mask = read_mask_png(tmp_path / f"{name}.png", (2, 3), 4)
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, LABELS)
+        np.testing.assert_array_equal(load_mask(tmp_path / f"{name}.png"), LABELS)
+
+
+def test_predictions_that_are_no_labels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 3), 257, np.uint16)).save(tmp_path / "instances.png")
+    with pytest.raises(RunError, match=r"instances\.png.*holds the number 257, and labels go from 0 to 255"):
+        load_mask(tmp_path / "instances.png")
+    Image.fromarray(RGB).save(tmp_path / "colour.png")
+    with pytest.raises(RunError, match=r"colour\.png.*colour picture"):
+        load_mask(tmp_path / "colour.png")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -322,6 +334,7 @@ def test_masks_of_few_bits_hold_labels(tmp_path: Path, bits: int, mode: str) -> 
     data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
     (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     np.testing.assert_array_equal(read_mask_png(tmp_path / "m.png", (2, 4), 16), labels)
+    np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), labels)
 
 
 def test_unknown_index_is_named_with_the_number_of_classes(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class ImageFolder:
         Links that lead nowhere are added to ``problems``.
         """
         seen: set[tuple[int, int]] = set()
-        pending = [""]
+        pending = [""] if self.root.is_dir() else []
         while pending:
             directory = pending.pop()
             status = self._place(directory).stat()

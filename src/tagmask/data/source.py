@@ -1,4 +1,4 @@
-"""What all data formats share: settings, splits, the collecting of samples, the fingerprint, PNG masks."""
+"""What all data formats share: settings, splits, the collecting of samples, the fingerprint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydantic import Field
 from tagmask.contracts.source import Source
 from tagmask.data.files import ImageFile
 from tagmask.data.tags import make_classes, read_classes
-from tagmask.errors import DataError, UnreadableMaskError
-from tagmask.storage.images import MAX_PIXELS, read_mask_png, size_for_mask
-from tagmask.types import Box, ClassList, DataSource, MaskReader, Problem, Sample, UInt8Array
+from tagmask.errors import DataError
+from tagmask.storage.images import MAX_PIXELS
+from tagmask.types import Box, ClassList, DataSource, MaskReader, Problem, Sample
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train", "val"
@@ -110,22 +110,6 @@ def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, stratifie
     return validation
 
 
-@dataclass(frozen=True, slots=True)
-class PngMasks:
-    """Mask reader of all formats that keep masks as files."""
-
-    n_classes: int
-    max_pixels: int
-
-    def __call__(self, sample: Sample) -> UInt8Array:
-        """uint8 [H, W]; raises UnreadableMaskError (also when the image itself cannot be read)."""
-        if sample.mask_path is None:
-            msg = f"{sample.image_path}: has no mask. Add one, or leave the image out of the evaluation."
-            raise UnreadableMaskError(msg)
-        size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
-        return read_mask_png(sample.mask_path, size, self.n_classes)
-
-
 @dataclass(slots=True)
 class Collector:
     """Gathers samples and problems of one source. A split of None means: to be divided at the end."""
@@ -159,6 +143,14 @@ class Collector:
         self._rows.append((split, Sample(key, file.path, tags, mask_path, boxes), file))
         return True
 
+    def ids(self) -> list[str]:
+        """Ids of all samples so far."""
+        return list(self._places)
+
+    def has_masks(self) -> bool:
+        """Whether any sample has a mask file."""
+        return any(sample.mask_path for _, sample, _ in self._rows)
+
     def skip(self, sample_id: str, path: Path | str, reason: str) -> None:
         """List an image that is left out."""
         self.problems.append(Problem("data", sample_id, str(path), reason))
@@ -173,14 +165,13 @@ class Collector:
         *,
         masks: MaskReader | None = None,
         has_mask: Callable[[Sample], bool] | None = None,
+        mask_key: str = "",
     ) -> DataSource:
-        """The source. Without ``masks``, PNG masks are read when any sample has one.
+        """The source. ``masks`` read the truth; without any sample that has some, the source has no reader.
 
         Raises:
             DataError: no training image is left; names the first problem.
         """
-        if masks is None and any(sample.mask_path for _, sample, _ in self._rows):
-            masks = PngMasks(len(classes.names), self.settings.max_pixels)
         splits = self._divide()
         if not splits[TRAIN]:
             first = f" First problem: {self.problems[0].reason}" if self.problems else ""
@@ -194,6 +185,7 @@ class Collector:
             problems=tuple(self.problems),
             max_pixels=self.settings.max_pixels,
             mask_reader=masks,
+            mask_key=mask_key,
         )
         return source if has_mask is None else replace(source, has_mask=has_mask)
 

@@ -136,7 +136,7 @@ def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
 
 def _mask_fingerprint(source: DataSource) -> str:
     """Hash of all boxes and of the mask files' sizes and times: an edit redoes what looks at them, and nothing else."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(source.mask_key.encode())
     for samples in source.splits.values():
         for sample in samples:
             if sample.boxes:

@@ -19,7 +19,8 @@ from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.arrays import stored_arrays
 from tagmask.storage.files import artifact_name
-from tagmask.storage.images import read_image, read_mask_png
+from tagmask.storage.images import read_image
+from tagmask.storage.label_masks import read_mask_png
 from tagmask.storage.pictures import save_palette_png
 from tagmask.storage.records import read_json, write_json
 from tagmask.types import IGNORE_INDEX, Problem, UInt8Array

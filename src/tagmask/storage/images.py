@@ -1,4 +1,4 @@
-"""Reading one image or one mask from disk: every kind a camera or a tool writes, or one clear line.
+"""Reading one image from disk: every kind a camera or a tool writes, or one clear line.
 
 Pillow's LOAD_TRUNCATED_IMAGES is never set: half an image with a grey rest would be trained on silently.
 """
@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tagmask.errors import DataError, UnreadableImageError, UnreadableMaskError
 from tagmask.ops.transforms import resize_image, working_size
-from tagmask.types import IGNORE_INDEX, UInt8Array
+from tagmask.types import UInt8Array
 
 MAX_PIXELS = 100_000_000
 
@@ -31,8 +31,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow stretches 2- and 4-bit grey to 0..255; a mask holds labels, so the stretch is taken back.
-_GREY_STRETCH = {"L;2": 85, "L;4": 17}
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, max_side: int | None = None) -> UInt8Array:
@@ -51,7 +49,7 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, max_side: int 
             decided from the header, before anything is decoded).
     """
     path = Path(path)
-    with _one_line(path, UnreadableImageError), _open(path, max_pixels) as image:
+    with one_line_errors(path, UnreadableImageError), open_image(path, max_pixels) as image:
         if max_side is None:
             return _rgb(_upright(image), path)
         size, (width, height) = working_size(_upright_size(image), max_side), working_size(image.size, max_side)
@@ -68,7 +66,7 @@ def rgb_pixels(image: Image.Image) -> UInt8Array:
         UnreadableImageError: broken, or values that no picture has.
     """
     path = Path(getattr(image, "filename", "") or "the image")
-    with _one_line(path, UnreadableImageError):
+    with one_line_errors(path, UnreadableImageError):
         return _rgb(_upright(image), path)
 
 
@@ -79,7 +77,7 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         UnreadableImageError: as for :func:`read_image`, as far as the header shows it.
     """
     path = Path(path)
-    with _one_line(path, UnreadableImageError), _open(path, max_pixels) as image:
+    with one_line_errors(path, UnreadableImageError), open_image(path, max_pixels) as image:
         return _upright_size(image)
 
 
@@ -92,64 +90,8 @@ def size_for_mask(path: Path, *, max_pixels: int) -> tuple[int, int]:
         raise UnreadableMaskError(msg) from error
 
 
-def read_mask_png(path: Path | str, image_size: tuple[int, int], n_classes: int) -> UInt8Array:
-    """Read a palette or grey mask as uint8 [H, W] labels: 0 .. n_classes - 1, and 255 = ignore.
-
-    The stored numbers count, not the colours; 1-, 2- and 4-bit files hold labels too.
-
-    Args:
-        path: the mask.
-        image_size: (H, W) of its image, as :func:`image_size` gives it.
-        n_classes: number of classes with the background.
-
-    Raises:
-        UnreadableMaskError: broken, a colour picture, of another size, or with a label that is no class.
-    """
-    path = Path(path)
-    with _one_line(path, UnreadableMaskError), _open(path, None) as image:
-        _check_mask_size(path, (image.height, image.width), image_size)
-        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
-            msg = (
-                f"{path}: a mask must be a palette or grey PNG of class numbers, this one is a colour picture "
-                f"(mode {image.mode}). Save it with one number per pixel."
-            )
-            raise UnreadableMaskError(msg)
-        stretch = _grey_stretch(image)
-        labels = np.array(image).astype(np.int64) // stretch
-    allowed = (labels >= 0) & (labels < n_classes) | (labels == IGNORE_INDEX)
-    if not allowed.all():
-        unknown = np.unique(labels[~allowed])
-        msg = (
-            f"{path}: holds the unknown class number {', '.join(str(value) for value in unknown[:5])}; there are "
-            f"{n_classes} classes (0 to {n_classes - 1}) and 255 = ignore. Correct the mask or add the class to "
-            "the class list."
-        )
-        raise UnreadableMaskError(msg)
-    return labels.astype(np.uint8)
-
-
-def _grey_stretch(image: Image.Image) -> int:
-    tiles = getattr(image, "tile", None)
-    raw_mode = tiles[0][3] if tiles else ""
-    return _GREY_STRETCH.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
-
-
-def _check_mask_size(path: Path, size: tuple[int, int], image_size: tuple[int, int]) -> None:
-    if size == image_size:
-        return
-    turned = size == image_size[::-1]
-    remedy = (
-        "It seems to belong to the image before its EXIF rotation: rotate the mask."
-        if turned
-        else "Save it in the size of the image (nearest neighbour, never smooth)."
-    )
-    sizes = f"the mask is {size[1]}x{size[0]}, its image is {image_size[1]}x{image_size[0]} (width x height)"
-    msg = f"{path}: {sizes}. {remedy}"
-    raise UnreadableMaskError(msg)
-
-
 @contextmanager
-def _one_line(path: Path, kind: type[DataError]) -> Iterator[None]:
+def one_line_errors(path: Path, kind: type[DataError]) -> Iterator[None]:
     """Turn whatever a decoder raises into one line of ``kind``; broken files raise nearly anything."""
     try:
         yield
@@ -172,8 +114,12 @@ def _one_line(path: Path, kind: type[DataError]) -> Iterator[None]:
         raise kind(msg) from error
 
 
-def _open(path: Path, max_pixels: int | None) -> Image.Image:
-    """Open and read the header only. ``max_pixels`` None means: the caller checks the size."""
+def open_image(path: Path, max_pixels: int | None) -> Image.Image:
+    """Open and read the header only. ``max_pixels`` None means: the caller checks the size.
+
+    Raises:
+        DataError: empty, or too large; a decoder's own errors pass (see :func:`one_line_errors`).
+    """
     if path.stat().st_size == 0:
         msg = f"{path}: is empty (0 bytes). Copy it again from its source, or remove it."
         raise DataError(msg)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tagmask.errors import RunError
 from tagmask.storage.files import atomic_write
-from tagmask.types import FloatArray, UInt8Array
+from tagmask.storage.label_masks import label_numbers
+from tagmask.types import IGNORE_INDEX, FloatArray, UInt8Array
 
 
 def voc_palette(n: int = 256) -> list[int]:
@@ -45,10 +46,18 @@ def save_mask(path: Path, mask: UInt8Array) -> None:
 
 
 def load_mask(path: Path) -> UInt8Array:
-    """Read a palette PNG written by :func:`save_mask`, uint8 [H, W]."""
+    """Read a palette PNG written by :func:`save_mask`, or a mask of numbers from another tool: uint8 [H, W].
+
+    Raises:
+        RunError: broken, a colour picture, or a number above 255, which no label is.
+    """
     try:
         with Image.open(path) as image:
-            return np.array(image, dtype=np.uint8)
+            numbers = label_numbers(image)
+        if numbers.dtype != np.uint8 and (numbers.min(initial=0) < 0 or numbers.max(initial=0) > IGNORE_INDEX):
+            msg = f"it holds the number {numbers.max()}, and labels go from 0 to 255"
+            raise ValueError(msg)
+        return numbers.astype(np.uint8, copy=False)
     except Exception as error:  # a torn PNG raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = f"{path}: not a readable mask ({reason}). Delete it and run again."

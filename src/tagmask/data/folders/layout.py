@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from tagmask.data.files import ImageFile
+import numpy as np
+from PIL import Image
+
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.table.columns import plain_name
 from tagmask.data.table.find import files_in, tables_in
 from tagmask.data.table.read import OTHER_TABLES
@@ -32,7 +35,7 @@ def refuse_no_classes(root: Path, names: Collection[str], files: Collection[Imag
         names: the folders that would be the classes.
         files: all images.
     """
-    no_classes = [name for name in names if plain_name(name) in NO_CLASSES]
+    no_classes = [name for name in sorted(names) if plain_name(name) in NO_CLASSES]
     if no_classes:
         shown = " and ".join(map(repr, no_classes))
         is_are = "is no class" if len(no_classes) == 1 else "are no classes"
@@ -60,7 +63,7 @@ def _remedy(root: Path, no_classes: list[str], names: Collection[str], files: Co
     if images and any(file.relative.startswith(f"{images}/") and file.relative.count("/") > 1 for file in files):
         return _check(root / images)
     if images and masks:
-        settings = f"data.images={images} data.masks={masks} data.tags=masks 'data.classes=[NAME, NAME]'"
+        settings = f"data.images={images} data.masks={masks} data.tags=masks {_mask_settings(root / masks)}"
         return f"{_ADD_TABLE}, or take the tags from the masks: {_check(root)} data.format=voc {settings}"
     if masks and len(names) > len(no_classes):
         return f"If it holds the masks: {_check(root)} data.format=folders data.masks={masks}"
@@ -69,6 +72,19 @@ def _remedy(root: Path, no_classes: list[str], names: Collection[str], files: Co
         val = next((name for name in splits if name != train), "val")
         return f"Name the splits: {_check(root)} data.format=folders data.train_split={train} data.val_split={val}"
     return f"{_ADD_TABLE}, or move the images into a folder per class"
+
+
+def _mask_settings(folder: Path) -> str:
+    """What the numbers of masks may be, after a look at the first one."""
+    first = next(iter(ImageFolder(folder).walk([])), None)
+    try:
+        with Image.open(first.path if first else folder) as image:
+            binary = image.format == "JPEG" or set(np.unique(np.array(image.convert("L"))).tolist()) <= {0, 255}
+    except (OSError, ValueError, SyntaxError):
+        binary = False
+    if binary:
+        return "'data.classes=[NAME]' 'data.mask_values={0: background, 255: NAME}'"
+    return "'data.classes=[NAME, NAME]'"
 
 
 _ADD_TABLE = "Nothing says what is on the images: add a labels.csv with the columns image,tags"

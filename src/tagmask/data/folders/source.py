@@ -10,15 +10,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.folders.layout import refuse_no_classes
-from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
+from tagmask.data.masks import MaskSettings
+from tagmask.data.source import TRAIN, VAL, Collector
 from tagmask.data.tags import TagResolver, is_background, make_classes
 from tagmask.errors import DataError
 from tagmask.types import DataSource, Problem
 
 
-class FoldersSource(SourceSettings):
+class FoldersSource(MaskSettings):
     """One folder per class. Where the top level holds ``train_split``, the class folders are inside it."""
 
     format: Literal["folders"] = "folders"
@@ -50,12 +51,12 @@ class FoldersSource(SourceSettings):
             refuse_no_classes(root, {name for _, name, _ in placed}, [file for _, _, file in placed])
             classes = make_classes(names, str(root))
         resolver = TagResolver(classes, str(root), collector.problems)
-        masks = ImageFolder(root / self.masks, MASK_SUFFIXES) if self.masks else None
+        masks = self.mask_folder(root / self.masks) if self.masks else None
         for split, name, file in placed:
             tags = resolver.resolve([name], file.id, str(file.path))
             collector.add(split, file, tags, mask_path=masks.path_of(file.id) if masks else None)
         resolver.check()
-        return collector.finish(classes)
+        return self.finish(collector, classes, masks)
 
     def _images(self, root: Path, problems: list[Problem]) -> list[ImageFile]:
         mask_folder = root / self.masks if self.masks else None

@@ -11,24 +11,29 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tagmask.data.health.masks import mask_doubts
 from tagmask.data.health.report import HealthReport, SizeRange
 from tagmask.data.health.text import warnings_of
 from tagmask.errors import DataError
 from tagmask.storage.images import MAX_PIXELS, read_image
 from tagmask.types import DataSource, Problem, Sample
 
+#: An image whose brightest pixel is no brighter (of 255) shows nothing: 12 bits stored in 16 end at 15.
+DARK = 40
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
     size: tuple[int, int] | None = None
+    brightest: int = 255
+    labels: frozenset[int] | None = None
     image_problem: str = ""
     mask_problem: str = ""
 
@@ -70,6 +75,8 @@ def check(
         "unreadable": _listed(samples, findings_by_id, "image_problem"),
         "broken_masks": _listed(samples, findings_by_id, "mask_problem"),
         "missing_masks": _missing_masks(source),
+        "mask_doubts": tuple(mask_doubts(source.classes, samples, [finding.labels for finding in findings])),
+        "dark": tuple(s.id for s, finding in zip(samples, findings, strict=True) if finding.brightest <= DARK),
         "duplicates": tuple(_duplicates(samples)),
         "problems": source.problems,
     }
@@ -82,15 +89,17 @@ def _look(
 ) -> list[_Finding]:
     def look(sample: Sample) -> _Finding:
         try:
-            height, width, _ = read_image(sample.image_path, max_pixels=max_pixels).shape
+            image = read_image(sample.image_path, max_pixels=max_pixels)
         except DataError as error:
             return _Finding(image_problem=str(error))
+        finding = _Finding(image.shape[:2], brightest=int(image.max()))
         if source.mask_reader is not None and source.has_mask(sample):
             try:
-                source.read_mask(sample)
+                labels = frozenset(int(label) for label in np.unique(source.read_mask(sample)))
+                return replace(finding, labels=labels)
             except DataError as error:
-                return _Finding((height, width), mask_problem=str(error))
-        return _Finding((height, width))
+                return replace(finding, mask_problem=str(error))
+        return finding
 
     findings = []
     with ThreadPoolExecutor(workers) as pool:

@@ -21,7 +21,8 @@ class SizeRange:
 @dataclass(frozen=True)
 class HealthReport:
     """All findings. ``co_occurrence[i][j]`` counts the images with both foreground classes i and j (their own
-    counts on the diagonal), over all splits. ``duplicates`` are groups of ids with the same file content.
+    counts on the diagonal), over all splits. ``duplicates`` are groups of ids with the same file content,
+    ``mask_doubts`` sentences on masks that contradict the tags, ``dark`` ids of images that are all but black.
     """
 
     format: str
@@ -36,6 +37,8 @@ class HealthReport:
     missing_masks: dict[str, int] | None
     duplicates: tuple[tuple[str, ...], ...]
     problems: tuple[Problem, ...]
+    mask_doubts: tuple[str, ...] = ()
+    dark: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def warnings_of(report: HealthReport, source: DataSource) -> Iterator[str]:
         yield f"{len(report.unreadable)} of {sum(report.images.values())} images cannot be read: they will be skipped."
     if report.broken_masks:
         yield f"{len(report.broken_masks)} masks cannot be used: their images will not be scored."
+    yield from report.mask_doubts
+    if report.dark:
+        yield (
+            f"{len(report.dark)} images are all but black, such as {report.dark[0]}: 12 bits stored in 16? "
+            "Scale their values to the full range."
+        )
     if report.missing_masks and any(report.missing_masks.values()):
         parts = ", ".join(f"{n} of {report.images[split]} {split}" for split, n in report.missing_masks.items() if n)
         yield f"images without a mask ({parts}) will not be scored."

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.lookup import ImageLookup
-from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
+from tagmask.data.masks import MaskFolder, MaskSettings
+from tagmask.data.source import TRAIN, VAL, Collector
 from tagmask.data.table.find import ROBOFLOW, find_table
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
@@ -40,7 +41,7 @@ class _Part:
         return file.id_below(root) if deeper else file.id
 
 
-class TableSource(SourceSettings):
+class TableSource(MaskSettings):
     """Tags from one column (``separator`` between them) or from one 0/1 column per class.
 
     Ids are paths below the image folder, without suffix. Text (CSV, TSV), Excel, Parquet, JSON and JSON lines are read,
@@ -54,7 +55,7 @@ class TableSource(SourceSettings):
     image_column: str | None = Field(None, description="null: found among the usual names, as all columns")
     tags_column: str | None = None
     class_columns: Literal["auto"] | tuple[str, ...] | None = Field(
-        None, description="0/1 columns, one per class; 'auto': all columns that hold only 0 and 1"
+        None, description="columns of yes and no, one per class; 'auto': all columns that hold nothing else"
     )
     separator: Annotated[str, Field(min_length=1, description="between the tags of one image")] = "|"
     split_column: str | None = None
@@ -69,7 +70,7 @@ class TableSource(SourceSettings):
             UnknownNameError: a column or split that does not exist, or tags of which none is a class.
         """
         root = self.folder()
-        masks = self._mask_folder(root)
+        masks = self._masks(root)
         parts = [self._read(root, path, masks) for path in self._paths(root)]
         names = list(dict.fromkeys(name for part in parts for name in part.table.names))
         if not parts[0].table.from_columns:
@@ -82,7 +83,7 @@ class TableSource(SourceSettings):
             collector.problems.extend(part.table.problems)
             self._collect(collector, resolver, part, masks, None if not number else VAL, has_val=has_val)
         resolver.check()
-        return collector.finish(classes)
+        return self.finish(collector, classes, masks)
 
     def _classes(self, names: Sequence[str], part: _Part, collector: Collector) -> ClassList:
         """The tags of the table; where they look joined, that is said, for each pair of them would be a class."""
@@ -105,7 +106,7 @@ class TableSource(SourceSettings):
             paths += [path for name in self.val_names if (path := root / name / ROBOFLOW).is_file()][:1]
         return paths
 
-    def _read(self, root: Path, path: Path, masks: ImageFolder | None) -> _Part:
+    def _read(self, root: Path, path: Path, masks: MaskFolder | None) -> _Part:
         layout = TableLayout(
             image_column=self.image_column,
             tags_column=self.tags_column,
@@ -126,13 +127,13 @@ class TableSource(SourceSettings):
         collector: Collector,
         resolver: TagResolver,
         part: _Part,
-        masks: ImageFolder | None,
+        masks: MaskFolder | None,
         split: str | None,
         *,
         has_val: bool,
     ) -> None:
         """Samples of a table. Rows of one image are one sample with the tags of all of them."""
-        by_row = [*([masks] if masks else []), ImageFolder(self.folder(), MASK_SUFFIXES)]
+        by_row = [*([masks] if masks else []), self.mask_folder(self.folder())]
         matches = part.lookup.match(row.image for row in part.table.rows)
         for row in part.table.rows:
             if row.image not in matches.files:
@@ -172,15 +173,15 @@ class TableSource(SourceSettings):
         beside = [table.parent] if table.parent != root and table.parent.is_relative_to(root) else []
         return [ImageFolder(folder) for folder in [*beside, *usual[:1], root]]
 
-    def _mask_folder(self, root: Path) -> ImageFolder | None:
+    def _masks(self, root: Path) -> MaskFolder | None:
         if self.masks is not None:
-            return ImageFolder(_existing(root / self.masks, "data.masks"), MASK_SUFFIXES)
-        return ImageFolder(root / "masks", MASK_SUFFIXES) if (root / "masks").is_dir() else None
+            return self.mask_folder(_existing(root / self.masks, "data.masks"))
+        return self.mask_folder(root / "masks") if (root / "masks").is_dir() else None
 
 
-def _mask(collector: Collector, folders: Sequence[ImageFolder], row: TagRow) -> Path | None:
+def _mask(collector: Collector, folders: Sequence[MaskFolder], row: TagRow) -> Path | None:
     for folder in folders:
-        path = folder.path_of(row.mask)
+        path = folder.named(row.mask)
         if path is not None:
             return path
     collector.skip(row.image, row.mask, f"line {row.line}: no mask '{row.mask}' in {folders[-1].root}; image kept")

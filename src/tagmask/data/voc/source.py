@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tagmask.data.files import MASK_SUFFIXES, ImageFile, ImageFolder
+from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.lookup import ImageLookup
-from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
+from tagmask.data.masks import MaskSettings, PngMasks
+from tagmask.data.source import TRAIN, VAL, Collector
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
@@ -25,7 +26,6 @@ from tagmask.data.tags import TagResolver, make_classes
 from tagmask.data.voc.layout import ListEntry, enclosing_folders, find_base, list_file, read_list, split_lists
 from tagmask.data.voc.xml import VocObject, read_objects
 from tagmask.errors import DataError
-from tagmask.storage.images import image_size, read_mask_png
 from tagmask.types import IGNORE_INDEX, Box, DataSource, Problem
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ VOC_CLASSES = (
 Origin = Literal["table", "xml", "masks"]
 
 
-class VocSource(SourceSettings):
+class VocSource(MaskSettings):
     """VOC layout. ``root`` holds JPEGImages itself, or VOCdevkit/VOC2012, or VOC2012.
 
     Tags: ``table`` = ``tags_file``; ``xml`` = Annotations, all objects; ``masks`` = every class that has a pixel
@@ -69,22 +69,23 @@ class VocSource(SourceSettings):
         places = enclosing_folders(base)
         classes = self.chosen_classes([folder / "classes.txt" for folder in places])
         classes = classes or make_classes(VOC_CLASSES, "PASCAL VOC")
-        images, masks = ImageFolder(base / self.images), ImageFolder(base / self.masks, MASK_SUFFIXES)
-        listed_masks = ImageFolder(base, MASK_SUFFIXES)
+        images, masks = ImageFolder(base / self.images), self.mask_folder(base / self.masks)
+        listed_masks = self.mask_folder(base)
         collector = Collector(self, "voc")
         origin, where = self._origin(root, base, places)
         log.info("%s: tags come from %s", root, where)
         rows = self._rows(where, images, collector) if origin == "table" else {}
         annotations = base / self.annotations
         resolver = TagResolver(classes, str(where), collector.problems)
-        tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, self.max_pixels)
+        reader = PngMasks(len(classes.names), self.max_pixels, self.mask_labels(classes))
+        tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, reader)
         for split, entry in self._entries(root, base, images, collector.problems):
             try:
                 file = images.find(entry.image)
             except DataError as error:
                 collector.skip(entry.image, base / self.images, f"{error}; image left out")
                 continue
-            mask = listed_masks.path_of(entry.mask) if entry.mask else masks.path_of(file.id)
+            mask = listed_masks.named(entry.mask) if entry.mask else masks.path_of(file.id)
             try:
                 tags, boxes = tagger.read(file, mask)
             except DataError as error:
@@ -92,7 +93,7 @@ class VocSource(SourceSettings):
                 continue
             collector.add(split, file, tags, mask_path=mask, boxes=boxes)
         resolver.check()
-        return collector.finish(classes)
+        return self.finish(collector, classes, masks)
 
     def _origin(self, root: Path, base: Path, places: list[Path]) -> tuple[Origin, Path]:
         """Where tags come from: the chosen kind, or the first that exists."""
@@ -161,7 +162,7 @@ class _Tagger:
     rows: Mapping[str, tuple[str, ...]]
     annotations: Path | None
     resolver: TagResolver
-    max_pixels: int
+    masks: PngMasks
     _labels: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,6 +200,5 @@ class _Tagger:
         if mask is None:
             msg = "no mask to take them from"
             raise DataError(msg)
-        size = image_size(file.path, max_pixels=self.max_pixels)
-        labels = np.unique(read_mask_png(mask, size, len(self.resolver.classes.names)))
+        labels = np.unique(self.masks.read(mask, file.path))
         return tuple(int(label) for label in labels if label not in (0, IGNORE_INDEX))
