@@ -153,3 +153,12 @@ def test_readme_lists_the_registered_methods() -> None:
             assert re.search(rf"\| {kind} \| \[?`{name}`", readme), f"{kind} {name}"
     for name in registry.entries("data"):
         assert f"`{name}`" in readme
+
+
+def test_the_table_of_training_lengths_is_the_one_of_the_code() -> None:
+    from tagmask.settings.training_length import TRAINING_LENGTH
+
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name, rule in TRAINING_LENGTH.items():
+        row = f"| `{name}` | {rule.passes:g} | {rule.floor:,} | {rule.per_class} | {rule.ceiling:,} |"
+        assert row in page, row

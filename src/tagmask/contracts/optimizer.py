@@ -11,6 +11,9 @@ from torch import nn
 
 from tagmask.registry.method import LATER
 
+#: Updates of a training in place of its epochs; 'auto': by the table in ``tagmask.settings.training_length``.
+Iterations = Annotated[int, Field(ge=1)] | Literal["auto"] | None
+
 
 class OptimizerSettings(BaseModel):
     """Optimiser, parameter groups and schedule.

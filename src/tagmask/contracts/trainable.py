@@ -16,8 +16,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, BackboneSettings
-from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
+from tagmask.contracts.optimizer import Iterations, OptimizerSettings, parameter_groups
 from tagmask.contracts.refiner import Instances, Refiner, RefineRequest
+from tagmask.registry.method import LATER
 from tagmask.types import InputStatistics, UInt8Array
 
 
@@ -54,6 +55,9 @@ class TrainableRefiner(Refiner):
         "weights", description="the backbone starts from its weights, or from those of the trained classifier"
     )
     epochs: Annotated[int, Field(ge=1)] = 3
+    iterations: Iterations = Field(
+        None, json_schema_extra=LATER, description="updates, instead of epochs; auto: by the size of the data"
+    )
     batch_size: Annotated[int, Field(ge=1)] = 16
     optimizer: OptimizerSettings = OptimizerSettings()
 

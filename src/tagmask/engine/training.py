@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,11 +192,12 @@ def train(
         losses = _step(engine, task, model, optimizer, batches, clip_norm)
         if average is not None:
             average.update(step)
-        epoch = (step + 1) / per_epoch
+        epoch, last = (step + 1) / per_epoch, step + 1 == total
         state.record({"step": step + 1, "epoch": round(epoch, 3), **losses, "lr": optimizer.param_groups[0]["lr"]})
-        if epoch.is_integer() and (validation := task.validate(int(epoch))) is not None:
-            state.record({"step": step + 1, "epoch": int(epoch), **validation})
-        state.save(step + 1, force=step + 1 == total)
+        # A number of updates may end within an epoch, which then counts as a whole one.
+        if (epoch.is_integer() or last) and (validation := task.validate(ceil(epoch))) is not None:
+            state.record({"step": step + 1, "epoch": ceil(epoch), **validation})
+        state.save(step + 1, force=last)
         progress.advance(1, **losses)
     progress.finish()
     if average is not None:

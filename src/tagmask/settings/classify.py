@@ -10,7 +10,7 @@ from pydantic import Field
 from tagmask.backbones.build import BackboneSettings
 from tagmask.backbones.neck import NeckSettings
 from tagmask.contracts.head import HeadField
-from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.contracts.optimizer import Iterations, OptimizerSettings
 from tagmask.contracts.preparation import Preparation
 from tagmask.methods.class_conditional.preparation import SplitUnite
 from tagmask.registry.field import by_name
@@ -35,6 +35,9 @@ class ClassifySettings(Settings):
     )
     head: HeadField = by_name("gap")
     epochs: Positive = 5
+    iterations: Iterations = Field(
+        None, json_schema_extra=LATER, description="updates, instead of epochs; auto: by the size of the data"
+    )
     batch_size: Positive = 16
     batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
     freeze: Annotated[int, Field(ge=0)] = Field(

@@ -121,6 +121,8 @@ def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
+    if "epochs" in above and "iterations" not in above:
+        merged.pop("iterations", None)  # which would go before the epochs that are asked for here
     for key, value in above.items():
         old = merged.get(key)
         if not (isinstance(old, dict) and isinstance(value, dict)):
@@ -171,6 +173,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if isinstance(node, list):
         node[_list_index(node, keys[-1], key)] = value
     else:
+        if keys[-1] == "epochs":
+            node.pop("iterations", None)  # as in _merge
         node[keys[-1]] = value
 
 

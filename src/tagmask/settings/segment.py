@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tagmask import registry
 from tagmask.contracts.loss import Loss, LossField
 from tagmask.contracts.network import NetworkField
-from tagmask.contracts.optimizer import OptimizerSettings
+from tagmask.contracts.optimizer import Iterations, OptimizerSettings
 from tagmask.contracts.planes import SALIENCY, SOURCES
 from tagmask.contracts.saliency import SaliencyField
 from tagmask.registry.field import by_name
@@ -49,7 +49,9 @@ class SegmentSettings(Settings):
     network: NetworkField = by_name("deeplabv3plus")
     supervision: Literal["weak", "full", "both"] = "weak"
     epochs: Positive = 10
-    iterations: Positive | None = Field(None, json_schema_extra=LATER, description="updates, instead of epochs")
+    iterations: Iterations = Field(
+        None, json_schema_extra=LATER, description="updates, instead of epochs; auto: by the size of the data"
+    )
     per_images: Positive | None = Field(
         None, json_schema_extra=LATER, description="iterations are for so many images, and scaled to the data"
     )

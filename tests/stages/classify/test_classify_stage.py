@@ -88,9 +88,10 @@ def test_a_class_that_is_not_learnt_is_spoken_of_once(
     recorder = ProgressRecorder()
     quick["classify"]["optimizer"] = {"lr": 1e-9, "head_lr": 1e-9}
     stage.run(context_of(quick, replace(colours, splits={**colours.splits, "train": samples}), progress=recorder))
-    assert recorder.warnings
-    assert all("is not learnt half way (average precision" in text for text in recorder.warnings)
-    assert len(set(recorder.warnings)) == len(recorder.warnings) <= 3
+    warnings = [text for text in recorder.warnings if "updates are few" not in text]
+    assert warnings
+    assert all("is not learnt half way (average precision" in text for text in warnings)
+    assert len(set(warnings)) == len(warnings) <= 3
 
 
 @pytest.mark.parametrize(

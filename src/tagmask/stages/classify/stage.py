@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
-from tagmask.engine.training import train
+from tagmask.engine.training import Options, train
 from tagmask.errors import InputError
 from tagmask.models.classifier import Classifier, build_classifier
 from tagmask.ops.transforms import augment_image, normalise
@@ -22,6 +22,7 @@ from tagmask.runs.stage_names import CLASSIFY
 from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.stages.classify.preparations import Prepared, prepare
+from tagmask.stages.training_length import training_length
 from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
 from tagmask.types import InputStatistics, Problem, Sample
 
@@ -83,6 +84,7 @@ class TagTask:
     ) -> None:
         self.context, self.model, self.carried = context, model, carried
         self.settings = settings = context.recipe.trainings[stage]
+        self.epochs = settings.epochs
         loader = context.loader(STAGE, cached=True)
         n_classes, statistics = len(context.source.classes.foreground), model.input_statistics
         self.dataset = TagSet(settings, n_classes, context.samples(TRAIN), loader, prepared, statistics=statistics)
@@ -119,11 +121,11 @@ class TagTask:
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Average precision on val, at evenly spaced epochs and the last; warns of classes not learnt."""
-        every = max(1, self.settings.epochs // self.settings.validations)
-        if epoch % every and epoch != self.settings.epochs:
+        every = max(1, self.epochs // self.settings.validations)
+        if epoch % every and epoch != self.epochs:
             return None
         figures = self.average_precision()
-        if figures and 2 * epoch >= self.settings.epochs and not self.warned:
+        if figures and 2 * epoch >= self.epochs and not self.warned:
             self._warn_unlearnt(figures)
         return figures
 
@@ -189,16 +191,26 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         model = build_classifier(settings, len(context.source.classes.foreground))
     model.train()
     task = TagTask(context, model, stage, carried, prepared)
+    length = training_length(
+        context,
+        stage,
+        task.dataset.samples,
+        iterations=settings.iterations,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+    )
+    task.epochs = length.epochs
     folder = context.workspace.stage(stage)
     problems = train(
         engine,
         task,
-        epochs=settings.epochs,
+        epochs=length.epochs,
         batch_size=settings.batch_size,
         folder=folder,
         progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
         description="train the tag classifier" if stage == STAGE else f"train the tag classifier again ({stage})",
+        options=Options(iterations=length.iterations),
     )
     if engine.is_main:
         description = {

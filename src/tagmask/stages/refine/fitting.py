@@ -22,13 +22,14 @@ from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.engine import Engine
 from tagmask.engine.image_loop import process_images
-from tagmask.engine.training import train
+from tagmask.engine.training import Options, train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.maps import check_maps
 from tagmask.ops.transforms import working_size
 from tagmask.runs.context import TRAIN, Context
 from tagmask.runs.stage_names import MODEL, REFINE
 from tagmask.stages.planes import planes_of
+from tagmask.stages.training_length import training_length
 from tagmask.storage.arrays import load_planes, save_planes
 from tagmask.storage.files import artifact_name
 from tagmask.storage.pictures import load_mask, save_mask
@@ -208,15 +209,25 @@ class _Fitting:
         loader = context.loader(TRAINING, cached=True)
         paths = [self.target_path(s) for s in learnt_from]
         dataset = _Targets(self.refiner, learnt_from, paths, loader, backbone.input_statistics)
+        length = training_length(
+            context,
+            STAGE,
+            learnt_from,
+            iterations=self.refiner.iterations,
+            epochs=self.refiner.epochs,
+            batch_size=self.refiner.batch_size,
+            training=self.folder.name,
+        )
         problems += train(
             engine,
             _FittingTask(self.refiner, model, dataset),
-            epochs=self.refiner.epochs,
+            epochs=length.epochs,
             batch_size=self.refiner.batch_size,
             folder=self.folder,
             progress=context.progress,
             clip_norm=self.refiner.optimizer.clip_norm,
             description=f"train {self.refiner.name}",
+            options=Options(iterations=length.iterations),
         )
         if engine.is_main:
             self.refiner.finish(model, self._images(learnt_from), engine.device)

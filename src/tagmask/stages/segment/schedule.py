@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from tagmask.engine.training import Options
 from tagmask.errors import TagmaskError
+from tagmask.runs.context import Context
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.segment.balance import label_pixels, repeat_factors
+from tagmask.stages.training_length import training_length
 from tagmask.types import Sample, UInt8Array
 
 
@@ -19,12 +21,12 @@ def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:
     """
     changes: dict[str, object] = {}
     warmup = settings.optimizer.warmup_steps
-    if settings.iterations is not None and settings.per_images is not None:
+    if isinstance(settings.iterations, int) and settings.per_images is not None:
         share = n_images / settings.per_images
         changes["iterations"] = max(1, round(settings.iterations * share))
         changes["per_images"] = None
         warmup = round(warmup * share)
-    if settings.preset is not None:
+    if settings.preset is not None and settings.iterations != "auto":
         result = settings.model_copy(update=changes)
         total = options(result).steps(n_images, settings.batch_size, settings.epochs)[1]
         # A published warm-up of 1,500 steps would be all of a short training.
@@ -33,9 +35,26 @@ def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:
     return settings.model_copy(update=changes)
 
 
+def settled(context: Context, settings: SegmentSettings, stage: str, samples: Sequence[Sample]) -> SegmentSettings:
+    """The settings with a number for everything that depends on the training set; the length is told and noted."""
+    settings = scaled(settings, len(samples))
+    length = training_length(
+        context,
+        stage,
+        samples,
+        iterations=settings.iterations,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size * settings.accumulate,
+    )
+    if settings.iterations != "auto":
+        return settings
+    return scaled(settings.model_copy(update={"iterations": length.iterations}), len(samples))
+
+
 def options(settings: SegmentSettings, weights: Sequence[float] | None = None) -> Options:
-    """What the training loop is asked for."""
-    return Options(iterations=settings.iterations, accumulate=settings.accumulate, ema=settings.ema, weights=weights)
+    """What the training loop is asked for, of settings that are :func:`settled`."""
+    iterations = settings.iterations if isinstance(settings.iterations, int) else None
+    return Options(iterations=iterations, accumulate=settings.accumulate, ema=settings.ema, weights=weights)
 
 
 def sampling_weights(

@@ -32,7 +32,7 @@ from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.planes import plane_of, planes_of
 from tagmask.stages.segment.guides import PlaneReader, check_saliency, weights_reader
-from tagmask.stages.segment.schedule import options, sampling_weights, scaled
+from tagmask.stages.segment.schedule import options, sampling_weights, settled
 from tagmask.stages.segment.self_training import relabel
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.weights import save_weights, statistics_entry
@@ -206,7 +206,7 @@ def _train(
             else (f"{stage}: there are no pseudo masks to train on; see problems.jsonl")
         )
         raise RunError(msg)
-    settings = scaled(settings, len(samples))
+    settings = settled(context, settings, stage, samples)
     names = context.source.classes.names
     model = _new_model(context, settings)
     weak = stage != FULL
