@@ -11,10 +11,12 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.source import TableSource
-from tagmask.errors import DataError, UnknownNameError
+from tagmask.errors import DataError, TagmaskError, UnknownNameError
 from tagmask.types import DataSource
 
 #: What ``table_set`` holds: cow, dog + cow, none, dog.
@@ -231,3 +233,25 @@ def test_a_torn_line_of_json_costs_that_line(table_set: Path) -> None:
     source = opened(table_set, tags_file="t.jsonl")
     assert tags(source) == {"a": (1,), "d": (2,)}
     assert "line 2 is no JSON object" in notes(source)
+
+
+TOKENS = [b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b"\0", b"\xff", b'{"a":{"b":[1]}}', b"../..", b"/etc/passwd"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(KINDS)), places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20)), max_size=4))
+def test_damage_anywhere_is_a_source_or_one_line(table_set: Path, name: str, places: list[tuple[float, int]]) -> None:
+    KINDS[name](table_set / name)
+    content = bytearray((table_set / name).read_bytes())
+    for place, what in places:
+        start = int(place * len(content))
+        content[start : start + what % 3] = TOKENS[what % len(TOKENS)] if what % 2 else b""
+    (table_set / name).write_bytes(content)
+    try:
+        source = opened(table_set, tags_file=name)
+    except TagmaskError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(sample.image_path.is_relative_to(table_set) for sample in source.split("train"))
+    finally:
+        (table_set / name).unlink()

@@ -53,12 +53,15 @@ def clean_name(name: str) -> str:
     """Clean a relative name: '/' between parts, no '.', NFC.
 
     Raises:
-        DataError: empty, absolute, or with '..': such a name could leave its folder.
+        DataError: empty, absolute, with '..' (such a name could leave its folder), or with a NUL, which no name has.
     """
     text = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if not parts:
         msg = "the file name is empty"
+        raise DataError(msg)
+    if "\0" in text:
+        msg = f"{name[:100]!r} is no file name"
         raise DataError(msg)
     if text.startswith("/") or ".." in parts or (":" in text and PureWindowsPath(text).drive):
         msg = f"'{name}' points outside the folder. Write file names relative to the folder, without '..'"

@@ -8,17 +8,19 @@ fits, and never when two names would mean one file: a wrong tag is worse than a 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from tagmask.data.files import ImageFile, ImageFolder, clean_name, has_image_suffix, without_suffix
 from tagmask.errors import DataError
 from tagmask.types import Problem
 
 _SHOWN = 3
+_DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -176,17 +178,18 @@ def _key(name: str) -> str:
 
 def _parts(name: str) -> tuple[str, ...]:
     text = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
-    if PureWindowsPath(text).drive:
-        text = text[len(PureWindowsPath(text).drive) :]
+    text = _DRIVE.sub("", text)
     return tuple(part for part in text.split("/") if part not in ("", "."))
 
 
 def _is_absolute(name: str) -> bool:
-    return name.startswith(("/", "\\")) or bool(PureWindowsPath(name).drive)
+    return name.startswith(("/", "\\")) or _DRIVE.match(name) is not None
 
 
 def _below(name: str, places: Iterable[Path]) -> str:
     """An absolute name inside a folder as a relative one; any other as it is."""
+    if not os.path.isabs(name):
+        return name
     path = Path(name)
-    place = next((place for place in places if path.is_relative_to(place)), None) if os.path.isabs(name) else None
+    place = next((place for place in places if path.is_relative_to(place)), None)
     return name if place is None else path.relative_to(place).as_posix()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,13 +32,15 @@ class _Part:
     table: TagTable
     lookup: ImageLookup
 
-    def id_of(self, file: ImageFile, root: Path) -> str:
-        """Path below the image folder; below ``root`` for images beside a table that lies deeper.
+    def ids(self, root: Path) -> Callable[[ImageFile], str]:
+        """Ids of files: below the image folder; below ``root`` for images beside a table that lies deeper.
 
         Roboflow has such tables, in the folder of each split, and the same names in all of them.
         """
-        deeper = self.path.parent != root and file.path == self.path.parent / file.relative
-        return file.id_below(root) if deeper else file.id
+        folder = self.path.parent
+        if folder == root:
+            return lambda file: file.id
+        return lambda file: file.id_below(root) if file.path == folder / file.relative else file.id
 
 
 class TableSource(MaskSettings):
@@ -141,9 +143,10 @@ class TableSource(MaskSettings):
         collector.problems.extend(matches.problems(part.path))
         rows = ((matches.files[row.image].path, row) for row in part.table.rows if row.image in matches.files)
         groups, problems = group_rows(rows, part.path)
+        id_of = part.ids(self.folder())
         for group in groups.values():
             file = matches.files[group[0].image]
-            key = part.id_of(file, self.folder())
+            key = id_of(file)
             named = next((row for row in group if row.mask), None)
             mask = _mask(collector, by_row, named) if named else masks.path_of(key) if masks else None
             labels = resolver.resolve(united_tags(group), key, str(file.path))

@@ -118,11 +118,20 @@ def _nameless(columns: Columns, images: Sequence[str]) -> list[Problem]:
 
 def _from_tags_columns(columns: Columns, roles: Roles, separator: str) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # rows repeat: one tuple for all that are equal
+    of_text: dict[str, tuple[str, ...]] = {}  # and so do texts, which are split once
+
+    def names_of(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tag_names(value, separator)
+        if value not in of_text:
+            of_text[value] = tag_names(value, separator)
+        return of_text[value]
+
     presence = columns.column(roles.presence) if roles.presence else [1] * len(columns.lines)
     cells = zip(presence, *(columns.column(name) for name in roles.tags), strict=True)
     tags = []
     for present, *values in cells:
-        names = tuple(name for value in values for name in tag_names(value, separator)) if _is_on(present) else ()
+        names = tuple(name for value in values for name in names_of(value)) if _is_on(present) else ()
         tags.append(shared.setdefault(names, names))
     return tags, tuple(sorted({name for names in shared for name in names if not is_background(name)}))
 
