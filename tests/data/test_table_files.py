@@ -99,10 +99,15 @@ def test_broken_tables_are_one_line(tmp_path: Path, text: str, said: str) -> Non
 
 
 def test_a_row_of_another_width_is_left_out_and_listed(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("image,tags\na,cow\nb,cow,dog\nc\nd,dog,\n")
+    (tmp_path / "t.csv").write_text("image,tags,by\na,cow,x\nb,cow,dog,x\nc\nd,dog,x,\n")
     table = rows_of(tmp_path / "t.csv")
     assert [row.image for row in table.rows] == ["a", "d"]
     assert [(problem.id, problem.reason[:6]) for problem in table.problems] == [("b", "line 3"), ("c", "line 4")]
+    (tmp_path / "t.csv").write_text("image,tags\na,cow\nb,cow,dog\nc\nd,dog,\n")
+    table = rows_of(tmp_path / "t.csv")
+    assert [(row.image, row.tags) for row in table.rows] == [("a", ("cow",)), ("b", ("cow", "dog")), ("d", ("dog",))]
+    assert [problem.left_out for problem in table.problems] == [True, False]
+    assert "1 rows have more cells than the header" in table.problems[1].reason
 
 
 def test_class_columns(tmp_path: Path) -> None:

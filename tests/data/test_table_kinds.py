@@ -76,11 +76,19 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "split.json": lambda path: in_json(
         path, {"columns": list(LISTS[0]), "index": [0, 1, 2, 3], "data": [list(row.values()) for row in LISTS]}
     ),
+    "pandas-index.json": lambda path: in_json(path, {str(i): row for i, row in enumerate(LISTS)}),
     "by-image.json": lambda path: in_json(path, {row["file_name"]: row["labels"] for row in LISTS}),
     "labels.tsv": text("image\ttags\n" + "".join("\t".join(row) + "\n" for row in ROWS)),
     "utf16.csv": lambda path: path.write_bytes(
         ("image\ttags\r\n" + "".join("\t".join(row) + "\r\n" for row in ROWS)).encode("utf-16")
     ),
+    "unmarked.csv": lambda path: path.write_bytes("image,tags\na,cow\nb,dog|cow\nc,\nd,dog\n".encode("utf-16-be")),
+    "commented.csv": text("# made by hand\n# 2026\nimage,tags\na,cow\nb,dog|cow\nc,\nd,dog\n"),
+    "hash.tsv": text("#image\ttags\na\tcow\nb\tdog|cow\nc\t\nd\tdog\n"),
+    "blanks.csv": text("a.jpg cow\nb.jpg dog cow\nc.jpg\nd.jpg   dog\n"),
+    "blanks-header.csv": text("image tags\na.jpg cow\nb.jpg dog cow\nc.jpg\nd.jpg dog\n"),
+    "ragged.csv": text("image,tags\na,cow\nb,dog,cow\nc,\nd,dog\n"),
+    "valued.csv": text("image,tag,value\na,cow,1\na,dog,0\nb,cow,1\nb,dog,1\nc,dog,0\nd,dog,1\n"),
     "bars.csv": text("image|tags\na|cow\nb|dog\nb|cow\nc|\nd|dog\n"),
     "bare.csv": text("a.jpg,cow\nb.jpg,dog|cow\nc.jpg,\nd.jpg,dog\n"),
     "bare-no-suffix.csv": text("a,cow\nb,dog|cow\nc,\nd,dog\n"),
@@ -174,6 +182,16 @@ def test_what_is_read_by_a_rule_is_said(table_set: Path) -> None:
     assert "1 images have 2 rows (such as 'a')" in note("image,tags\na,cow\na,dog\n")
     assert "1 images are in two splits" in note("image,tags,split\na,cow,train\na,dog,val\nb,dog,train\n")
     assert note("image,tags\na,cow\nb,dog\n") == ""
+
+
+def test_a_column_that_may_deny_tags_is_named(table_set: Path) -> None:
+    (table_set / "labels.csv").write_text("image,tag,seen\na,cow,yes\na,dog,no\nb,dog,yes\n")
+    source = opened(table_set)
+    assert tags(source) == {"a": (1, 2), "b": (2,)}
+    assert "data.presence_column=seen" in notes(source)
+    assert tags(opened(table_set, presence_column="seen")) == {"a": (1,), "b": (2,)}
+    (table_set / "labels.csv").write_text("image,tag,truncated\na,cow,1\na,dog,0\nb,dog,1\n")
+    assert "presence_column" not in notes(opened(table_set))
 
 
 def test_splits_are_known_by_their_words(table_set: Path) -> None:

@@ -1,9 +1,11 @@
-"""Text files of people, whatever program wrote them: UTF-8 with or without BOM, UTF-16 with BOM, else Latin-1."""
+"""Text files of people, whatever program wrote them: UTF-8 with or without BOM, UTF-16, else Latin-1."""
 
 from __future__ import annotations
 
 import codecs
 from pathlib import Path
+
+_HEAD = 4096
 
 
 def read_text(path: Path) -> tuple[str, int | None]:
@@ -15,6 +17,10 @@ def read_text(path: Path) -> tuple[str, int | None]:
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace"), None
+    head = content[:_HEAD]
+    nulls = head[1::2].count(0), head[0::2].count(0)
+    if 4 * max(nulls) > len(head):  # UTF-16 without a mark: every other byte of plain letters is 0
+        return content.decode("utf-16-le" if nulls[0] > nulls[1] else "utf-16-be", errors="replace"), None
     try:
         return content.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:

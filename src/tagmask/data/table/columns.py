@@ -73,12 +73,23 @@ class ColumnBuilder:
         header = self._header(first) if named else [f"column {place}" for place in range(1, len(first) + 1)]
         values: dict[str, list[Any]] = {name: [] for name in header}
         columns, lines = list(values.values()), list[int]()
+        # 'image,tags' above 'a.jpg,cow,dog': whoever wrote this meant two tags and forgot the quotes.
+        takes_more, n_wider = named and plain_name(header[-1]) in TAGS_COLUMNS, 0
         for line, cells in chain(beginning[named:], numbered):
-            if len(cells) < len(header) or any(cell_text(cell) for cell in cells[len(header) :]):
+            more = [cell for cell in cells[len(header) :] if cell_text(cell)]
+            if more and takes_more:
+                n_wider += 1
+                cells = [*cells[: len(header) - 1], [cell_text(cells[len(header) - 1]), *map(cell_text, more)]]
+            elif len(cells) < len(header) or more:
                 reason = f"line {line} has {len(cells)} cells, the first has {len(header)}: row left out.{self.remedy}"
                 self.problems.append(Problem("data", cell_text(cells[0]) if cells else "", str(self.path), reason))
                 continue
             self._append(columns, lines, line, cells)
+        if n_wider:
+            reason = (
+                f"{n_wider} rows have more cells than the header: they are read as further entries of '{header[-1]}'"
+            )
+            self.problems.append(Problem("data", "", str(self.path), reason, left_out=False))
         return Columns(self.path, values, lines, tuple(self.problems), named)
 
     def _has_header(self, rows: Sequence[Sequence[Any]]) -> bool:
@@ -100,7 +111,7 @@ class ColumnBuilder:
             column.append(cell.strip() if isinstance(cell, str) else cell)
 
     def _header(self, cells: Sequence[Any]) -> list[str]:
-        names = [cell_text(cell) or f"column {place}" for place, cell in enumerate(cells, start=1)]
+        names = [" ".join(cell_text(cell).split()) or f"column {place}" for place, cell in enumerate(cells, start=1)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             msg = f"{self.path}: the header names {', '.join(map(repr, twice))} twice. Rename one of the columns."

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.files import has_image_suffix
 from tagmask.data.table.columns import Columns
 from tagmask.data.table.exports import read_export
 from tagmask.data.table.usual_names import IMAGE_COLUMNS
@@ -99,10 +100,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _records(path: Path, records: list[tuple[int, Mapping[str, Any]]], problems: list[Problem]) -> Columns:
-    names = list(dict.fromkeys(str(key).strip() for _, record in records for key in record))
+    names = list(dict.fromkeys(_name(key) for _, record in records for key in record))
     values: dict[str, list[Any]] = {name: [] for name in names}
     for _, record in records:
-        cells = {str(key).strip(): cell for key, cell in record.items()}
+        cells = {_name(key): cell for key, cell in record.items()}
         for name, column in values.items():
             column.append(cells.get(name))
     return Columns(path, values, [line for line, _ in records], tuple(problems))
@@ -119,15 +120,27 @@ def _object_columns(path: Path, document: Mapping[str, Any]) -> Columns | None:
         return _records(path, list(enumerate(lists[0], start=1)), [])
     by_row = all(isinstance(value, Mapping) for value in values) and len({tuple(value) for value in values}) == 1
     if values and by_row and all(str(key).isdigit() for key in values[0]):  # pandas: orient="columns"
-        columns = {str(key).strip(): list(value.values()) for key, value in document.items()}
+        columns = {_name(key): list(value.values()) for key, value in document.items()}
         return Columns(path, columns, list(range(1, len(values[0]) + 1)))
+    if values and all(isinstance(value, Mapping) for value in values) and not _named_by_images(document):
+        keys = dict.fromkeys(str(key) for value in values for key in value)
+        if Columns(path, {key: [] for key in keys}, []).usual(IMAGE_COLUMNS):  # pandas: orient="index"
+            return _records(path, list(enumerate(values, start=1)), [])
     equal = all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1
     if equal and Columns(path, dict(document), []).usual(IMAGE_COLUMNS):
-        return Columns(path, {str(key).strip(): value for key, value in document.items()}, _numbers(values[0]))
+        return Columns(path, {_name(key): value for key, value in document.items()}, _numbers(values[0]))
     if values and all(value is None or isinstance(value, str | list | int | Mapping) for value in values):
         tags = {"image": list(document), "tags": values}
         return Columns(path, tags, _numbers(values))
     return None
+
+
+def _named_by_images(document: Mapping[str, Any]) -> bool:
+    return 2 * sum(has_image_suffix(key) for key in document) > len(document)
+
+
+def _name(key: Any) -> str:
+    return " ".join(str(key).split())
 
 
 def _numbers(rows: Sequence[Any]) -> list[int]:

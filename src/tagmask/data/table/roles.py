@@ -43,6 +43,7 @@ class TableLayout:
     class_columns: Literal["auto"] | Sequence[str] | None = None
     split_column: str | None = None
     mask_column: str | None = None
+    presence_column: str | None = None
     separator: str = "|"
 
 
@@ -69,7 +70,13 @@ def choose_roles(columns: Columns, layout: TableLayout, is_image: IsImage) -> Ro
         UnknownNameError: no column that could be the image or the tags, or one asked for by name is missing.
         DataError: several columns could be the tags.
     """
-    for name in (layout.image_column, layout.tags_column, layout.split_column, layout.mask_column):
+    for name in (
+        layout.image_column,
+        layout.tags_column,
+        layout.split_column,
+        layout.mask_column,
+        layout.presence_column,
+    ):
         if name is not None:
             columns.column(name)
     mask = layout.mask_column or next(iter(columns.usual(MASK_COLUMNS)), None)
@@ -85,8 +92,12 @@ def choose_roles(columns: Columns, layout: TableLayout, is_image: IsImage) -> Ro
     if not tags and layout.class_columns is None:
         tags = _tags_columns(columns, free)
     if tags:
-        presence = next((name for name in columns.usual(PRESENCE_COLUMNS) if name not in (*used, *tags)), None)
-        return Roles(image, tags=tags, split=split, mask=mask, presence=presence)
+        others = [name for name in free if name not in tags]
+        presence = layout.presence_column or next(
+            (name for name in columns.usual(PRESENCE_COLUMNS) if name in others), None
+        )
+        notes = () if presence else _may_deny(columns, others, columns.values[image])
+        return Roles(image, tags=tags, split=split, mask=mask, presence=presence, notes=notes)
     return _by_content(columns, free, Roles(image, split=split, mask=mask), only_classes=layout.class_columns == "auto")
 
 
@@ -135,6 +146,17 @@ def _tags_columns(columns: Columns, free: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in free if _NUMBERED_TAG.fullmatch(plain_name(name)))
 
 
+def _may_deny(columns: Columns, others: Sequence[str], images: Sequence[Any]) -> tuple[str, ...]:
+    """A note on a column of yes and no beside the tags of a long table: its 0 may mean that the tag is not there."""
+    if len({cell_text(cell) for cell in images}) == len(images):
+        return ()
+    for name in others:
+        if plain_name(name) not in NO_CLASS_COLUMNS and _is_class_column(name, columns.values[name]):
+            setting = f"data.presence_column={_quoted(name)}"
+            return (f"the column '{name}' is not read; if its 0 means that the tag of the row is not there: {setting}",)
+    return ()
+
+
 def _by_content(columns: Columns, free: Sequence[str], roles: Roles, *, only_classes: bool) -> Roles:
     """Columns of yes and no are classes; else the only column of texts holds the tags."""
     classes = [name for name in free if _is_class_column("" if not columns.named else name, columns.values[name])]
@@ -156,7 +178,8 @@ def _by_content(columns: Columns, free: Sequence[str], roles: Roles, *, only_cla
         choices = [f"data.tags_column={_quoted(name)}" for name in numbers[:_MOST_CHOICES]]
     if choices:
         question = f"which column holds the tags? Its columns are {_listed(columns.values)}"
-        msg = f"{columns.path}: {question}. Set {' or '.join(choices)}."
+        header = "" if columns.named else "; or write a first line such as image,tag1,tag2"
+        msg = f"{columns.path}: {question}. Set {' or '.join(choices)}{header}."
         raise DataError(msg)
     where = f"{columns.path}: no tags column and no 0/1 columns; set data.tags_column:"
     raise UnknownNameError("column", "tags", columns.values, where)

@@ -61,6 +61,9 @@ class TableSource(MaskSettings):
     )
     separator: Annotated[str, Field(min_length=1, description="between the tags of one image")] = "|"
     split_column: str | None = None
+    presence_column: str | None = Field(
+        None, description="0 there denies the tag of the row, in tables with a row per tag"
+    )
     mask_column: str | None = None
     masks: str | None = Field(None, description="mask folder; null: masks/ where there is one")
 
@@ -115,6 +118,7 @@ class TableSource(MaskSettings):
             class_columns=self.class_columns,
             split_column=self.split_column,
             mask_column=self.mask_column,
+            presence_column=self.presence_column,
             separator=self.separator,
         )
         lookup = ImageLookup(self._image_folders(root, path), [masks.root] if masks else [])

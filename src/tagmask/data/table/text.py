@@ -1,22 +1,27 @@
 """Tables as text: comma, semicolon, tab or bar, found from the first line and checked on the rows after it.
 
-UTF-8 with or without BOM, UTF-16 with BOM, else Latin-1, which is reported; LF or CRLF.
+UTF-8 with or without BOM, UTF-16, else Latin-1, which is reported; LF or CRLF.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from tagmask.data.table.columns import ColumnBuilder, Columns, IsImage
+from tagmask.data.files import has_image_suffix
+from tagmask.data.table.columns import ColumnBuilder, Columns, IsImage, plain_name
+from tagmask.data.table.usual_names import IMAGE_COLUMNS
 from tagmask.data.text import read_text
 from tagmask.errors import DataError
 from tagmask.types import Problem
 
 _DELIMITERS = (",", ";", "\t", "|")
 _ROWS_TO_JUDGE = 50
+_USUAL_IMAGES = frozenset(IMAGE_COLUMNS)
 
 
 def read_text_table(path: Path, is_image: IsImage) -> Columns:
@@ -34,14 +39,44 @@ def read_text_table(path: Path, is_image: IsImage) -> Columns:
     if odd_line is not None:
         reason = f"line {odd_line} is not UTF-8; the file was read as Latin-1. Save it as UTF-8 if names look wrong."
         problems.append(Problem("data", "", str(path), reason, left_out=False))
-    first_line, _, rest = text.lstrip("\ufeff").partition("\n")
+    text, comments = _without_comments(text.lstrip("\ufeff"))
+    first_line, _, rest = text.partition("\n")
     if first_line.lower().startswith("sep=") and len(first_line.strip()) == 5:  # Excel's own hint
         text, delimiter, skipped = rest, first_line.strip()[4], 1
     else:
-        delimiter, skipped = detect_delimiter(text), 0
+        delimiter, skipped = detect_delimiter(text), comments
+    listed = _words(text, delimiter, skipped)
+    if listed is not None:
+        return ColumnBuilder(path, is_image, problems=problems).build(listed)
     remedy = f" Put quotes around a cell that contains '{delimiter}'."
     builder = ColumnBuilder(path, is_image, remedy, problems)
     return builder.build(_rows(path, text, delimiter, skipped))
+
+
+def _without_comments(text: str) -> tuple[str, int]:
+    """Text without the lines of comment above a table, and how many there were; '#image,tags' is a header."""
+    lines = 0
+    while text.startswith("#"):
+        first, _, rest = text.partition("\n")
+        if {plain_name(cell) for cell in re.split(r"[,;\t|]", first)} & _USUAL_IMAGES:
+            return text.lstrip("# "), lines
+        text, lines = rest, lines + 1
+    return text, lines
+
+
+def _words(text: str, delimiter: str, skipped: int) -> list[tuple[int, Sequence[Any]]] | None:
+    """Rows of a list with blanks between image and tags ('a.jpg cow dog'), None where the text is no such list."""
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1 + skipped)]
+    lines = [(number, words) for number, words in lines if words]
+    images = [has_image_suffix(words[0]) for _, words in lines[1 : _ROWS_TO_JUDGE + 1]] or [False]
+    if (
+        not lines
+        or delimiter in lines[0][1][0]
+        or not all(images)
+        or any(delimiter in words[0] for _, words in lines[1:])
+    ):
+        return None
+    return [(number, (words[0], words[1:])) for number, words in lines]
 
 
 def _rows(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:

@@ -20,7 +20,7 @@ SPLIT_COLUMNS = ("split", "subset", "partition", "set", "fold", "usage")
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 MASK_COLUMNS = ("mask", "maskpath", "maskfile", "maskname")
 #: Beside a column of tags in long tables: 1 where the tag of the row was confirmed, 0 where it was denied.
-PRESENCE_COLUMNS = ("confidence", "present", "presence", "ispresent")
+PRESENCE_COLUMNS = ("confidence", "present", "presence", "ispresent", "exists", "value")
 #: Whole numbers that count no objects: never a class of their own.
 NO_CLASS_COLUMNS = frozenset({
     "id", "index", "imageid", "width", "height", "w", "h", "x", "y", "x0", "x1", "x2", "y0", "y1", "y2", "xmin", "xmax",
