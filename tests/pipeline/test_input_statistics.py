@@ -85,6 +85,10 @@ STREETS: dict[str, dict[str, Any]] = {
         "refine": ["threshold"],
     },
     "cut": {"localize": {"name": "class_conditional", "iterate": False, "scales": [1.0], "ranking": "whole"}},
+    "words": {
+        "retrain": [{"head": {"name": "visual_words", "words": 4, "inner": "gap"}, "epochs": 1}],
+        "localize": {"name": "visual_words", "scales": [0.5]},
+    },
     "irnet": {
         "refine": [
             {"name": "irnet", "crop": 96, "epochs": 1, "instances": True, "crf_max_pixels": 2304},
@@ -93,7 +97,7 @@ STREETS: dict[str, dict[str, Any]] = {
     },
     "affinitynet": {
         "refine": [
-            {"name": "affinitynet", "init": "classifier", "crop": 96, "epochs": 1},
+            {"name": "affinitynet", "init": "classifier", "crop": 96, "radius": 2, "epochs": 1},
             {"name": "threshold", "value": 0.4},
         ]
     },
@@ -111,7 +115,7 @@ def test_every_stage_feeds_them(
     assert seen[True] > 0
     assert seen[False] == 0
     stored = sorted(done.path.rglob("model.safetensors"))
-    assert len(stored) == {"plain": 4, "retrained": 3, "irnet": 2, "affinitynet": 2}.get(name, 1)
+    assert len(stored) == {"plain": 4, "retrained": 3, "words": 2, "irnet": 2, "affinitynet": 2}.get(name, 1)
     for path in stored:
         assert entry(path) == ENTRY, path
     if name == "plain":
@@ -135,6 +139,7 @@ def test_a_loaded_model_feeds_them(half: Path, seen: Counter[bool]) -> None:
     predictor = tagmask.load(half, device="cpu")
     predictor(picture())
     predictor.labels(picture())
+    tagmask.load(half, device="cpu", flip=False).labels(picture())
     tagmask.load(half, device="cpu", scales=[0.5, 1.0], tile=64, flip=False)(picture())
     assert seen[True] > 0
     assert seen[False] == 0
