@@ -95,7 +95,7 @@ def classifier_image(image: UInt8Array, settings: LocalizeSettings) -> UInt8Arra
 
 
 def seen_size(size: tuple[int, int], settings: LocalizeSettings) -> tuple[int, int]:
-    """(H, W) of what :func:`seen_of` makes of an image of ``size``."""
+    """(H, W) of what :func:`classifier_image` makes of an image of ``size``."""
     return working_size(size if settings.size is None else (settings.size, settings.size), settings.max_side)
 
 
