@@ -125,3 +125,20 @@ def test_a_run_without_a_network_is_one_line(
         cli.main(["run", str(recipe), *overrides, "--output", str(tmp_path / "run")])
     assert left.value.code == 2
     assert "classify.weights and segment.network.weights to 'installed'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_networks_weights_are_asked_for_before_anything_is_trained(
+    hub: Any, tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = hub(OSError("Name or service not known"))
+    changes = [f"segment.network.encoder={TINY}", "segment.network.weights=timm"]
+    command = ["run", str(root / "tests" / "cli" / "tiny.yaml"), *changes, "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as left:
+        cli.main(command)
+    assert left.value.code == 2
+    assert "segment.network.encoder=test_resnet" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "classify").exists()
+    with pytest.raises(SystemExit) as left:
+        cli.main([*command, "--until", "refine"])
+    assert left.value.code == 0
+    assert len(session.asked) == 1  # the network was no part of it

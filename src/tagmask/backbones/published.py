@@ -32,12 +32,15 @@ def published_copy(network: str, setting: str) -> Path | None:
         setting: the recipe key that names the network, for messages.
 
     Returns:
-        None: timm is to get them, from a network that answers, or by other ways than one file.
+        None: timm is to get them, from a network that answers, or to say that there are none.
 
     Raises:
         InputError: they are not here, and no network answers.
     """
-    weights = timm.models.get_pretrained_cfg(network)
+    try:
+        weights = timm.models.get_pretrained_cfg(network)
+    except RuntimeError:  # of a tag that timm does not know, it says so itself
+        return None
     if weights is None or not (weights.hf_hub_id or weights.url):
         return None  # timm says that there are none
     if not weights.hf_hub_id:

@@ -39,6 +39,11 @@ class EncoderNetwork(Network):
         """See :class:`Network`."""
         return self.weights == "classifier"
 
+    @property
+    def published_weights(self) -> str | None:
+        """See :class:`Network`."""
+        return self.encoder if self.weights == "timm" else None
+
     def timm_options(self) -> dict[str, Any]:
         """What is passed to timm besides ``encoder_args``."""
         return {}

@@ -118,6 +118,11 @@ class Network(Method):
         """Whether :meth:`build` takes weights of the run's tag classifier, which must then be trained first."""
         return False
 
+    @property
+    def published_weights(self) -> str | None:
+        """timm's name of the network whose published weights :meth:`build` downloads where they are not yet."""
+        return None
+
     @abstractmethod
     def build(self, n_labels: int, *, classifier: Path | None = None, pretrained: bool = True) -> SegmentationModel:
         """The network.

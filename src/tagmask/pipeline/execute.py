@@ -14,7 +14,7 @@ from tagmask.errors import InputError
 from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.run import Run
-from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, family
+from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
 from tagmask.settings.recipe import differences
@@ -117,6 +117,8 @@ def _walk(
             voice.warning(f"data: {len(missing)} entries were left out; problems.jsonl lists them")
         for note in [problem for problem in source.problems if not problem.left_out][:_MOST_NOTES]:
             voice.warning(f"data: {Path(note.path).name}: {note.reason}")
+        if not reuse:  # another run may have the network already
+            _check_weights(recipe, workspace, steps, until)
     fresh = _report_is_newer(workspace)
     for step in steps:
         reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None
@@ -132,6 +134,23 @@ def _walk(
 
         write_report(workspace, source)
     engine.barrier()
+
+
+def _check_weights(recipe: Recipe, workspace: Workspace, steps: list[Step], until: str | None) -> None:
+    """Ask for published weights of the network before the hours of the stages that come before it.
+
+    Raises:
+        InputError: they are not on this machine, and no network answers.
+    """
+    name = recipe.segment.network.published_weights if recipe.segment else None
+    trainings = [step for step in steps if family(step.name) in (SEGMENT, SEGMENT_FULL)]
+    if name is None or until not in (None, REPORT, EVALUATE, *(step.name for step in trainings)):
+        return
+    records = workspace.manifest()["stages"]
+    if any(records.get(step.name, {}).get("fingerprint") != step.fingerprint for step in trainings):
+        from tagmask.backbones.published import published_copy
+
+        published_copy(name, "segment.network.encoder")
 
 
 def _report_is_newer(workspace: Workspace) -> bool:

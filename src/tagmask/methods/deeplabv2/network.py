@@ -232,6 +232,11 @@ class DeepLabV2(Network):
         """See :class:`Network`."""
         return self.weights == "classifier"
 
+    @property
+    def published_weights(self) -> str | None:
+        """See :class:`Network`."""
+        return f"resnet{self.depth}.tv_in1k" if self.weights == "timm" else None
+
     def build(self, n_labels: int, *, pretrained: bool = True, classifier: Path | None = None) -> SegmentationModel:
         """The network with ``n_labels`` = C + 1 outputs; ``classifier`` is the file behind 'classifier'.
 
