@@ -79,4 +79,8 @@ def test_voc_lists_with_blanks_labels_and_masks(tmp_path: Path, draw: Any, draw_
     source = VocSource(root=tmp_path, val_fraction=0).open()
     masks = {sample.id: sample.mask_path for sample in source.split("train")}
     assert masks == {"my photo": None, "my photo 2": tmp_path / "Aug" / "my photo 2.png", "plain": None}
+    (lists / "train.txt").write_text("My Photo.JPG\nplain.png\n")
+    source_of_others = VocSource(root=tmp_path, val_fraction=0).open()
+    assert [sample.id for sample in source_of_others.split("train")] == ["my photo", "plain"]
+    assert "2 names differ" in source_of_others.problems[-1].reason
     assert ["no file 'gone away'" in problem.reason for problem in source.problems] == [True]

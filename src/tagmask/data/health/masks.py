@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from tagmask.types import BACKGROUND, IGNORE_INDEX, ClassList, Sample
 
 #: Masks may hold more than the tags (small things are often left untagged), so only many such masks are a doubt.
 MANY_EXTRA = 0.5
+#: Share of the one-class images that must agree before another numbering is proposed.
 _SURE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """One mask: its image, the classes in it, and whether it has pixels that are not counted."""
+
+    sample: Sample
+    classes: frozenset[int]
+    has_void: bool
 
 
 def mask_doubts(
@@ -23,49 +34,45 @@ def mask_doubts(
         labels: the numbers in each one's mask; None where there is no (readable) mask.
     """
     masks = [
-        (sample, found - {BACKGROUND, IGNORE_INDEX}, found)
-        for sample, found in zip(samples, labels, strict=True)
-        if found is not None
+        _Mask(sample, numbers - {BACKGROUND, IGNORE_INDEX}, IGNORE_INDEX in numbers)
+        for sample, numbers in zip(samples, labels, strict=True)
+        if numbers is not None
     ]
-    tagged = [mask for mask in masks if mask[0].tags]
-    void_alone = [sample for sample, there, found in tagged if not there and IGNORE_INDEX in found]
+    tagged = [mask for mask in masks if mask.sample.tags]
+    # Masks of 0 and 255: 255 is not counted, so any prediction would score 100 on them.
+    void_alone = [mask for mask in tagged if not mask.classes and mask.has_void]
     if void_alone:
         name = classes.foreground[0] if len(classes.foreground) == 1 else "NAME"
-        remedy = f"If it is the class: data.mask_values='{{0: background, 255: {name}}}'."
         count = f"{len(void_alone)} of {len(tagged)} masks of tagged images"
-        yield f"{count} hold 255 and no class, such as {void_alone[0].id}: 255 is not counted. {remedy}"
-    silent = {sample.id for sample in void_alone}
-    wrong = [
-        (sample, there) for sample, there, _ in tagged if sample.id not in silent and not there.issuperset(sample.tags)
-    ]
-    if wrong:
-        sample, there = wrong[0]
+        remedy = f"If it is the class: data.mask_values='{{0: background, 255: {name}}}'."
+        yield f"{count} hold 255 and no class, such as {void_alone[0].sample.id}: 255 is not counted. {remedy}"
+    lacking = [m for m in tagged if (m.classes or not m.has_void) and not m.classes.issuperset(m.sample.tags)]
+    if lacking:
+        first = lacking[0]
         yield (
-            f"{len(wrong)} of {len(tagged)} masks lack a class that is tagged, such as {sample.id}: tagged "
-            f"{_names(classes, sample.tags)}, the mask holds {_names(classes, there)}.{_order(classes, tagged)}"
+            f"{len(lacking)} of {len(tagged)} masks lack a class that is tagged, such as {first.sample.id}: tagged "
+            f"{_names(classes, first.sample.tags)}, the mask holds {_names(classes, first.classes)}."
+            f"{_order(classes, tagged)}"
         )
-    extra = [
-        (sample, there) for sample, there, _ in masks if not there <= set(sample.tags) and there.issuperset(sample.tags)
-    ]
+    extra = [m for m in masks if m.classes > set(m.sample.tags)]
     if len(extra) > MANY_EXTRA * len(masks):
-        sample, there = extra[0]
-        names = _names(classes, there - set(sample.tags))
+        names = _names(classes, extra[0].classes - set(extra[0].sample.tags))
         yield (
-            f"{len(extra)} of {len(masks)} masks hold classes that are not tagged, such as {sample.id}: {names}. "
-            "Are the tags complete, and are the numbers classes (not objects)?"
+            f"{len(extra)} of {len(masks)} masks hold classes that are not tagged, such as {extra[0].sample.id}: "
+            f"{names}. Are the tags complete, and are the numbers classes (not objects)?"
         )
 
 
-def _names(classes: ClassList, labels: Sequence[int] | frozenset[int]) -> str:
+def _names(classes: ClassList, labels: Collection[int]) -> str:
     return ", ".join(classes.names[label] for label in sorted(labels)) or "none"
 
 
-def _order(classes: ClassList, masks: Sequence[tuple[Sample, frozenset[int], frozenset[int]]]) -> str:
+def _order(classes: ClassList, masks: Sequence[_Mask]) -> str:
     """The numbering that the images of one tag and one number speak for, where it is another than the class list's."""
     votes: dict[int, Counter[int]] = {}
-    for sample, there, _ in masks:
-        if len(sample.tags) == len(there) == 1:
-            votes.setdefault(next(iter(there)), Counter())[sample.tags[0]] += 1
+    for mask in masks:
+        if len(mask.sample.tags) == len(mask.classes) == 1:
+            votes.setdefault(next(iter(mask.classes)), Counter())[mask.sample.tags[0]] += 1
     numbering = {number: counts.most_common(1)[0] for number, counts in sorted(votes.items())}
     sure = all(times >= _SURE * votes[number].total() for number, (_, times) in numbering.items())
     tags = [tag for tag, _ in numbering.values()]

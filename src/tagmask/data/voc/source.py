@@ -79,11 +79,12 @@ class VocSource(MaskSettings):
         resolver = TagResolver(classes, str(where), collector.problems)
         reader = PngMasks(len(classes.names), self.max_pixels, self.mask_labels(classes))
         tagger = _Tagger(origin, where, rows, annotations if annotations.is_dir() else None, resolver, reader)
-        for split, entry in self._entries(root, base, images, collector.problems):
-            try:
-                file = images.find(entry.image)
-            except DataError as error:
-                collector.skip(entry.image, base / self.images, f"{error}; image left out")
+        entries = self._entries(root, base, images, collector.problems)
+        matches = ImageLookup([images]).match(entry.image for _, entry in entries)
+        for split, entry in entries:
+            file = matches.files.get(entry.image)
+            if file is None:
+                collector.skip(entry.image, base / self.images, f"{matches.reasons[entry.image]}; image left out")
                 continue
             mask = listed_masks.named(entry.mask) if entry.mask else masks.path_of(file.id)
             try:
@@ -92,6 +93,7 @@ class VocSource(MaskSettings):
                 collector.skip(file.id, file.path, f"no tags: {error}; image left out")
                 continue
             collector.add(split, file, tags, mask_path=mask, boxes=boxes)
+        collector.problems.extend(matches.problems(base / self.images))
         resolver.check()
         return self.finish(collector, classes, masks)
 
