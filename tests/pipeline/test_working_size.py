@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import tagmask
+from progress_recorder import ProgressRecorder
 from tagmask.contracts.refiner import Instance, Instances
 from tagmask.data import loading
 from tagmask.pipeline.execute import run
 from tagmask.pipeline.plan import plan
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
+from tagmask.settings.working_size import working_size_for
 from tagmask.stages.refine.instance_masks import at_size
 from tagmask.storage.images import read_image
 from tagmask.storage.pictures import load_grey, load_mask
@@ -104,6 +106,39 @@ def test_another_working_size_redoes_everything_and_none_is_as_before(short: dic
     for other in (fingerprints(64), fingerprints(96)):
         assert all(other[name] != before[name] for name in before)
     assert all(fingerprints(64)[name] != fingerprints(96)[name] for name in before)
+
+
+@pytest.mark.parametrize(
+    ("long_sides", "expected"),
+    [
+        ([320], 512),  # a photograph that is predicted later may be larger than all of these
+        ([512] * 20, 512),
+        ([513] * 20, 544),  # as they are, up to a multiple of 32
+        ([768], 768),
+        ([769], 512),
+        ([4032] * 19 + [320] * 81, 512),
+        ([640] * 19 + [4032], 640),  # 95 % are enough
+        ([], 512),
+    ],
+)
+def test_working_size_follows_from_the_long_sides(long_sides: list[int], expected: int) -> None:
+    assert working_size_for(long_sides).max_side == expected
+
+
+def test_auto_is_told_kept_and_stays_auto(short: dict[str, Any], tmp_path: Path) -> None:
+    recorder, root = ProgressRecorder(), tmp_path / "auto"
+    done = run({**short, "max_side": "auto"}, output=root, progress=recorder)
+    line = "working size: max_side 512 (auto: 95 % of the training images have a long side of up to 48 px)"
+    assert line in recorder.lines
+    images = len(done.recipe.data.open().split("train"))
+    expected = {"max_side": 512, "long_side": FULL, "images": images}
+    assert json.loads((root / "manifest.json").read_text())["working_size"] == expected
+    assert load_recipe(root / "recipe.yaml").max_side == "auto"
+    assert read_description(Workspace(root).model_path("segment"))["max_side"] == 512
+
+    again = ProgressRecorder()
+    run(root, overrides=["max_side=512"], progress=again)  # the number itself is the same run
+    assert set(again.stages.values()) == {"up to date"}
 
 
 def test_instances_are_measured_where_they_are_stored() -> None:

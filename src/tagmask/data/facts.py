@@ -51,16 +51,21 @@ def facts_of(source: DataSource) -> DataFacts:
         classes=len(source.classes.foreground),
         untagged=1 - len(tagged) / len(samples),
         tags_per_image=statistics.fmean(tagged) if tagged else 0.0,
-        long_side=_median_long_side(samples, source.max_pixels),
+        long_side=_median(long_sides(samples, source.max_pixels)),
         imbalance=max(counts.values()) / min(counts.values()) if counts else 1.0,
     )
 
 
-def _median_long_side(samples: Sequence[Sample], max_pixels: int) -> int:
+def long_sides(samples: Sequence[Sample], max_pixels: int) -> list[int]:
+    """The long sides of at most :data:`SIZED` of the images, evenly chosen, from their headers."""
     sides = []
-    for sample in samples[:: -(-len(samples) // SIZED)]:
+    for sample in samples[:: max(1, -(-len(samples) // SIZED))]:
         try:
             sides.append(max(image_size(sample.image_path, max_pixels=max_pixels)))
         except DataError:
             continue  # the stages list what cannot be read
+    return sides
+
+
+def _median(sides: Sequence[int]) -> int:
     return round(statistics.median(sides)) if sides else 0

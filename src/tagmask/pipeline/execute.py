@@ -12,6 +12,7 @@ from typing import Any
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
 from tagmask.pipeline.plan import Step, plan, planned_stages
+from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.run import Run
 from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
@@ -108,9 +109,11 @@ def _walk(
     reuse: Sequence[Path],
     until: str | None,
 ) -> None:
+    stored = recipe  # 'auto' stays 'auto' there: more images may ask for another size
+    recipe = with_working_size(recipe, workspace, engine, source, voice)
     steps = plan(recipe, source, engine.precision)
     if engine.is_main:
-        _open_manifest(recipe, workspace, engine, source)
+        _open_manifest(stored, workspace, engine, source)
         workspace.write_problems("data", source.problems)
         missing = [problem for problem in source.problems if problem.left_out]
         if missing:

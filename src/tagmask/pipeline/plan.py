@@ -113,8 +113,8 @@ class _Plan:
 def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
     """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
     common: dict[str, Any] = {"seed": recipe.seed, "precision": precision}
-    if recipe.max_side is not None:  # runs made before there was a working size stay up to date
-        common["max_side"] = recipe.max_side
+    if recipe.working_size is not None:  # runs made before there was a working size stay up to date
+        common["max_side"] = recipe.working_size
     masks = _mask_fingerprint(source)
     steps: list[Step] = []
     prints: dict[str, str] = {}

@@ -30,7 +30,7 @@ class Context:
         return ImageLoader(
             stage,
             max_pixels=self.source.max_pixels,
-            max_side=self.recipe.max_side,
+            max_side=self.recipe.working_size,
             cache_bytes=CACHE_BYTES if cached else 0,
         )
 

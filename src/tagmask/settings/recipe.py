@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -30,8 +30,10 @@ class Recipe(Settings):
     name: Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     data: SourceField = by_name("partsworld")
-    max_side: Annotated[int, Field(ge=SMALLEST_SIDE)] | None = Field(
-        None, description="working size: all stages see larger images reduced to this side; masks have the full size"
+    max_side: Annotated[int, Field(ge=SMALLEST_SIDE)] | Literal["auto"] | None = Field(
+        None,
+        description="working size: all stages see larger images reduced to this side; masks have the full size; auto: "
+        "from the sizes of the training images",
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
@@ -40,6 +42,12 @@ class Recipe(Settings):
     refine: RefineSettings = Field(default_factory=RefineSettings)
     segment: SegmentSettings | None = Field(default_factory=SegmentSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+    @property
+    def working_size(self) -> int | None:
+        """``max_side`` as a number, in a stage: the pipeline has settled 'auto' before."""
+        assert self.max_side != "auto"
+        return self.max_side
 
     @property
     def last_training(self) -> str:

@@ -252,7 +252,7 @@ def _to_study(context: Context) -> list[Sample]:
 def _description(learnt: Learnt, samples: list[Sample], context: Context) -> dict[str, Any]:
     def box_in_file(number: int, box: tuple[int, int, int, int]) -> list[int]:
         full = image_size(samples[number].image_path, max_pixels=context.source.max_pixels)
-        seen = seen_size(working_size(full, context.recipe.max_side), context.recipe.localize)
+        seen = seen_size(working_size(full, context.recipe.working_size), context.recipe.localize)
         factors = full[0] / seen[0], full[1] / seen[1]
         return [round(value * factors[axis % 2]) for axis, value in enumerate(box)]
 

@@ -62,7 +62,7 @@ def through_chain(
     """
     stored = context.workspace.load_maps(sample.id)
     (height, width), old = image.shape[:2], stored.image_size
-    old_height, old_width = working_size(old, context.recipe.max_side)
+    old_height, old_width = working_size(old, context.recipe.working_size)
     if (height, width) != (old_height, old_width):
         msg = (
             f"the image is {width}x{height} (width x height), and was {old_width}x{old_height} when its maps were "

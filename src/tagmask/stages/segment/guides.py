@@ -42,7 +42,7 @@ def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -
 
     def from_maps(sample: Sample) -> FloatArray:
         stored = workspace.load_maps(sample.id, stage=of)
-        size = working_size(stored.image_size, context.recipe.max_side)
+        size = working_size(stored.image_size, context.recipe.working_size)
         maps = upsample_maps(torch.from_numpy(stored.maps), size)
         for plane, label in zip(maps, stored.classes.tolist(), strict=True):
             plane *= threshold / max(of_label[label], 1e-6)  # a class's own threshold becomes the common one
@@ -76,7 +76,7 @@ def check_saliency(
             continue  # the training lists it
         if saliency is None:
             continue
-        mask = resize_mask(mask, working_size((mask.shape[0], mask.shape[1]), context.recipe.max_side))
+        mask = resize_mask(mask, working_size((mask.shape[0], mask.shape[1]), context.recipe.working_size))
         if saliency.shape != mask.shape:
             continue
         salient, counted = saliency >= 0.5, mask != IGNORE_INDEX

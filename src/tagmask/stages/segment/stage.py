@@ -216,7 +216,7 @@ def _train(
         settings,
         read_mask,
         max_pixels=context.source.max_pixels,
-        max_side=context.recipe.max_side,
+        max_side=context.recipe.working_size,
         statistics=model.input_statistics,
         planes=settings.loss.needs if weak else (),
         read_planes=lambda sample: planes_of(workspace, settings.loss.needs, sample),
@@ -240,7 +240,7 @@ def _train(
             "kind": "segmenter",
             "classes": list(names),
             "network": settings.network.dump(),
-            **asdict(Inference.of(settings, context.recipe.max_side)),
+            **asdict(Inference.of(settings, context.recipe.working_size)),
             **statistics_entry(model.input_statistics),
         }
         whole: nn.Module = model
@@ -281,7 +281,7 @@ def _predict(context: Context, settings: SegmentSettings, stage: str) -> list[Pr
     engine.place(model)
     loader = context.loader(stage)
     n_labels = len(context.source.classes.names)
-    inference = Inference.of(settings, context.recipe.max_side)
+    inference = Inference.of(settings, context.recipe.working_size)
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
