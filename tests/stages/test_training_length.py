@@ -52,7 +52,7 @@ def test_no_row_leaves_its_bounds(name: str, tagged: int, untagged: int, n_class
 def short_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table for tests: a few updates, however small the data."""
     short = LengthRule(passes=0.5, untagged=0.5, floor=3, per_class=0, ceiling=5)
-    monkeypatch.setattr("tagmask.stages.training_length.TRAINING_LENGTH", dict.fromkeys(table.TRAINING_LENGTH, short))
+    monkeypatch.setattr(table, "TRAINING_LENGTH", dict.fromkeys(table.TRAINING_LENGTH, short))
 
 
 @pytest.mark.usefixtures("short_rows")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tagmask.cli.recipes import OverrideArguments, find_recipe, shipped
 from tagmask.cli.runs import PlainOption
 from tagmask.cli.sources import ImagesOption, TagsOption, data_overrides, named_data, source_and_changes
+
+if TYPE_CHECKING:
+    from tagmask.settings.recipe import Recipe
 
 
 def check(
@@ -24,16 +27,21 @@ def check(
 ) -> None:
     """Report on the health of a data source.
 
-    Images and tags per class, sizes, duplicates, what cannot be read."""
+    Images and tags per class, sizes, duplicates, what cannot be read, and whether the recipe trains enough on it."""
     from tagmask.data.health import check as health
+    from tagmask.settings.recipe_lengths import recipe_lengths
+    from tagmask.settings.training_length import too_short
     from tagmask.storage.records import json_text
 
-    source_data = data_settings(source, overrides or (), images=images, tags=tags).open()
-    report = health.check(source_data, max_pixels=source_data.max_pixels)
+    recipe = recipe_of(source, overrides or (), images=images, tags=tags)
+    data = recipe.data.open()
+    report = health.check(data, max_pixels=data.max_pixels)
+    lengths = [(length.key.rpartition(".")[0], too_short(length.record())) for length in recipe_lengths(recipe, data)]
+    advice = [f"{name}: {shortage}" for name, shortage in lengths if shortage]
     if as_json:
-        typer.echo(json_text(report.to_dict(), indent=1))
+        typer.echo(json_text({**report.to_dict(), "advice": advice}, indent=1))
         return
-    for line in report.lines():
+    for line in [*report.lines(), *(["", "trainings", *(f"  {text}" for text in advice)] if advice else [])]:
         typer.echo(line)
 
 
@@ -62,7 +70,14 @@ def make_partsworld(
 def data_settings(
     source: str | None, overrides: Sequence[str] = (), *, images: Path | None = None, tags: Path | None = None
 ) -> Any:
-    """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source.
+    """The data settings behind a folder or table of data, a recipe, or a run; ``open()`` gives the source."""
+    return recipe_of(source, overrides, images=images, tags=tags).data
+
+
+def recipe_of(
+    source: str | None, overrides: Sequence[str] = (), *, images: Path | None = None, tags: Path | None = None
+) -> Recipe:
+    """The recipe that was named, that of a run, or ``own`` with the data that was named.
 
     Data without a recipe is read as ``tagmask run`` reads it, with the same images held out.
     """
@@ -71,6 +86,6 @@ def data_settings(
     source, overrides = source_and_changes(source, overrides)
     data = named_data(source, images, tags)
     if data is not None:
-        return load_recipe(shipped()["own"], [*data_overrides(data), *overrides]).data
+        return load_recipe(shipped()["own"], [*data_overrides(data), *overrides])
     assert source is not None
-    return load_recipe(find_recipe(source).path, overrides).data
+    return load_recipe(find_recipe(source).path, overrides)

@@ -26,6 +26,7 @@ from tagmask.engine.engine import Engine
 from tagmask.engine.moving_average import MovingAverage
 from tagmask.errors import RunError
 from tagmask.progress.listeners import Progress
+from tagmask.settings.training_length import training_steps
 from tagmask.storage.files import atomic_write
 from tagmask.storage.records import read_jsonl
 from tagmask.types import Problem
@@ -94,8 +95,7 @@ class Options:
 
     def steps(self, n_items: int, batch_size: int, epochs: int) -> tuple[int, int]:
         """Updates in an epoch, and in all."""
-        per_epoch = max(1, n_items // (batch_size * self.accumulate))
-        return per_epoch, self.iterations or per_epoch * epochs
+        return training_steps(n_items, batch_size * self.accumulate, epochs, self.iterations)
 
 
 def epoch_order(n_items: int, rng: np.random.Generator, weights: Sequence[float] | None) -> list[tuple[int, int]]:

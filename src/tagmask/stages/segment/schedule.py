@@ -8,6 +8,7 @@ from tagmask.engine.training import Options
 from tagmask.errors import TagmaskError
 from tagmask.runs.context import Context
 from tagmask.settings.segment import SegmentSettings
+from tagmask.settings.training_length import share_of_published
 from tagmask.stages.segment.balance import label_pixels, repeat_factors
 from tagmask.stages.training_length import training_length
 from tagmask.types import Sample, UInt8Array
@@ -23,7 +24,7 @@ def scaled(settings: SegmentSettings, n_images: int) -> SegmentSettings:
     warmup = settings.optimizer.warmup_steps
     if isinstance(settings.iterations, int) and settings.per_images is not None:
         share = n_images / settings.per_images
-        changes["iterations"] = max(1, round(settings.iterations * share))
+        changes["iterations"] = share_of_published(settings.iterations, n_images, settings.per_images)
         changes["per_images"] = None
         warmup = round(warmup * share)
     if settings.preset is not None and settings.iterations != "auto":
@@ -48,7 +49,7 @@ def settled(context: Context, settings: SegmentSettings, stage: str, samples: Se
     )
     if settings.iterations != "auto":
         return settings
-    return scaled(settings.model_copy(update={"iterations": length.iterations}), len(samples))
+    return scaled(settings.model_copy(update={"iterations": length.updates}), len(samples))
 
 
 def options(settings: SegmentSettings, weights: Sequence[float] | None = None) -> Options:
