@@ -23,6 +23,7 @@ from tagmask.models.classifier import build_classifier
 from tagmask.models.tag_gate import TagGated
 from tagmask.ops.transforms import normalise
 from tagmask.settings.classify import ClassifySettings
+from tagmask.storage.weights import load_tensors, read_description, save_tensors
 from tagmask.types import IMAGENET, ClassifierOutput, InputStatistics
 
 HALF = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -50,7 +51,7 @@ def exported(
     torch.manual_seed(0)
     model = SegmentationModel(Small(), grid=4, statistics=request.param)
     path = tmp_path_factory.mktemp("onnx") / "folder" / "m.onnx"
-    return model, path, export.export_onnx(model, path, classes=["background", "Kätzchen", "b", "c"])
+    return model, path, export.export_onnx(model, path, classes=["background", "Kätzchen", "b", "c"], max_side=512)
 
 
 def test_it_says_how_far_it_is_from_torch(exported: tuple[SegmentationModel, Path, export.Agreement]) -> None:
@@ -74,7 +75,9 @@ def test_images_go_in_as_they_are(
     with torch.inference_mode():
         expected = model.eval()(torch.stack([normalise(image, model.input_statistics) for image in images]))
     np.testing.assert_allclose(result, expected.numpy(), atol=1e-5)
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[1] == "Kätzchen"
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"])[1] == "Kätzchen"
+    assert json.loads(metadata["max_side"]) == 512
 
 
 def test_a_gate_with_other_statistics_is_exported_too(tmp_path: Path) -> None:
@@ -129,6 +132,18 @@ def test_a_run_through_the_command(finished: Path, tmp_path: Path, capsys: pytes
     assert out.splitlines()[0] == f"{tmp_path / 'm.onnx'}: 9 classes, images of 64x96 alone"
     assert out.splitlines()[1].startswith("against torch: largest difference of a logit ")
     assert (tmp_path / "m.onnx").stat().st_size > 10_000
+
+
+def test_the_working_size_is_said(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    stored, limited = finished / "segment" / "model.safetensors", tmp_path / "limited.safetensors"
+    save_tensors(limited, load_tensors(stored), {**read_description(stored), "max_side": 64})
+    code, out, _ = call(capsys, limited, "--output", tmp_path / "m.onnx", "--size", "64x64")
+    assert code == 0
+    assert "reduce images with a side of more than 64 pixels to that before they go in (max_side)" in out.splitlines()
+    properties = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "m.onnx")).metadata_props}
+    assert properties["max_side"] == "64"
 
 
 @pytest.mark.parametrize("size", ["512", "0x3", "ax3"])

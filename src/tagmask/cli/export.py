@@ -60,9 +60,12 @@ def onnx(
     check_installed()
     shape = _size(size)
     predictor = load(Path(source), device="cpu")
-    agreement = export_onnx(predictor.model, output, classes=predictor.classes, size=shape)
+    max_side = predictor.inference.max_side
+    agreement = export_onnx(predictor.model, output, classes=predictor.classes, size=shape, max_side=max_side)
     for_size = "any size" if agreement.dynamic else f"{agreement.sizes[0][0]}x{agreement.sizes[0][1]} alone"
     typer.echo(f"{output}: {len(predictor.classes)} classes, images of {for_size}")
+    if max_side is not None:
+        typer.echo(f"reduce images with a side of more than {max_side} pixels to that before they go in (max_side)")
     typer.echo(
         f"against torch: largest difference of a logit {agreement.largest:.2g}, "
         f"{100 * agreement.other_labels:.3g} % of the pixels with another label"

@@ -1,8 +1,8 @@
 """A segmentation network as an ONNX file, and how far its logits are from torch's.
 
 The file takes images as they are, uint8 [B, H, W, 3] in RGB: normalisation and padding are part of it. Its output are
-logits [B, C + 1, H, W]; the class names stand in its metadata. One view alone: averaging scales and mirrors is the
-caller's.
+logits [B, C + 1, H, W]; the class names stand in its metadata, and so does the network's working size. One view alone:
+averaging scales and mirrors, and reducing images larger than the working size, is the caller's.
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ def check_installed() -> None:
 
 
 def export_onnx(
-    model: Segmenter, path: Path, *, classes: Sequence[str], size: tuple[int, int] | None = None
+    model: Segmenter,
+    path: Path,
+    *,
+    classes: Sequence[str],
+    size: tuple[int, int] | None = None,
+    max_side: int | None = None,
 ) -> Agreement:
     """Write a network to one file, and hold it against torch.
 
@@ -83,6 +88,8 @@ def export_onnx(
         path: the .onnx file.
         classes: names, the background first.
         size: (H, W): a file for images of this size alone; None: of any size.
+        max_side: the network's working size, for the metadata: images with a longer side are to be reduced to it before
+            they go in. None: there is none.
 
     Raises:
         InputError: a package is not installed, or the network cannot be exported for any size (name one).
@@ -95,6 +102,7 @@ def export_onnx(
     whole = WithNormalisation(model.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
     program = _program(traceable(whole), size)
     program.model.metadata_props["classes"] = json.dumps(list(classes), ensure_ascii=False)
+    program.model.metadata_props["max_side"] = json.dumps(max_side)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     try:

@@ -15,7 +15,7 @@ from tagmask.metrics.counting import VOID_RULES, Counts
 from tagmask.metrics.map_scores import MapScores
 from tagmask.metrics.mask_scores import MaskCounts, MaskScores, count_mask
 from tagmask.metrics.segmentation import Average
-from tagmask.ops.maps import upsample_maps
+from tagmask.ops.maps import upsampled_bands
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.image_counts import SplitCounts, write_split_counts
 from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SEGMENT_FULL
@@ -80,8 +80,10 @@ class _SplitScores:
                 raise DataError(msg)
         histograms: dict[str, tuple[NDArray[np.int64], Counts]] = {}
         for key, stored in maps.items():
-            full, channels = upsample_maps(torch.from_numpy(stored.maps), size), stored.classes - 1
-            histograms[key] = channels, self.maps[key].sweep.histogram(full, channels, mask)
+            channels, sweep = stored.classes - 1, self.maps[key].sweep
+            bands = upsampled_bands(torch.from_numpy(stored.maps), size)
+            counts = [sweep.histogram(part, channels, mask[rows]) for rows, part in bands]
+            histograms[key] = channels, np.sum(counts, axis=0)
         return _Counted(
             sample, histograms, {key: count_mask(labels, mask, self.n_classes) for key, labels in masks.items()}
         )
