@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tagmask import cli
 from tagmask.data.voc.source import VOC_CLASSES
@@ -134,6 +135,7 @@ def test_a_folder_of_masks_has_all_figures_and_can_be_paired(tagmask: Tagmask, f
         "trimap mIoU",
         "FP of objects (ReCAM)",
         "mIoU, objects smallest quarter",
+        "ROC AUC of images, mean of classes",
     ):
         assert word in done.stdout, word
     metrics = json.loads((finished / "metrics.json").read_text())["splits"]["val"]["segmentation"]
@@ -198,3 +200,29 @@ def test_a_submission_of_voc(tagmask: Tagmask, tmp_path: Path) -> None:
     assert other.returncode == 2
     assert "not the 20 of PASCAL VOC" in other.stderr
     assert tagmask("export", "voc-submission", tmp_path / "nowhere", "--output", tmp_path).returncode == 2
+
+
+def test_false_alarms_in_images_without_an_object(tagmask: Tagmask, tmp_path: Path) -> None:
+    root, marked = tmp_path / "tiles", tmp_path / "marked"
+    truth = {"a": 1, "b": 0, "c": 0, "d": 1}
+    for name, label in truth.items():
+        mask = np.zeros((8, 8), np.uint8)
+        mask[:2, :2] = label
+        save_mask(root / "SegmentationClass" / f"{name}.png", mask)
+        image = root / "JPEGImages" / f"{name}.jpg"
+        image.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(image)
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split, listed in (("train", "d\n"), ("val", "a\nb\nc\n")):
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(listed)
+    (root / "classes.txt").write_text("background\ncrack\n")
+    for name, label in {"a": 1, "b": 0, "c": 1}.items():
+        save_mask(marked / f"{name}.png", np.full((8, 8), label, np.uint8))
+    done = tagmask("evaluate", root, "--predictions", marked, "--output", tmp_path / "scored")
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.strip("| ").split("  ", 1) for line in done.stdout.splitlines() if "clean" in line)
+    assert rows["clean images left clean"].split()[0] == "50.0"
+    assert rows["false alarms, of the area of clean images"].split()[0] == "50.0"
+    metrics = json.loads((tmp_path / "scored" / "metrics.json").read_text())["splits"]["val"]["predictions"]
+    # The marked image with the crack ties with the false alarm, and is above the image left clean.
+    assert metrics["void_ignored"]["image_level"]["auc"] == {"crack": 0.75}

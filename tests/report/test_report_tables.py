@@ -13,6 +13,8 @@ import pytest
 from fake_run import FakeRun
 from tagmask.errors import InputError, RunError
 from tagmask.report.metrics_file import percent
+from tagmask.report.run.facts import read_facts
+from tagmask.report.run.headline import sentences
 from tagmask.report.run.tables import flat, megabytes, stage_time
 from tagmask.report.several.compare_page import compare_html
 from tagmask.report.several.groups import compare_runs, recipe_name
@@ -48,6 +50,34 @@ def test_summary_has_both_rules_and_says_what_is_absent() -> None:
         ("activation maps, mIoU at best threshold", "background", "40.0", "n/a"),
         ("segmentation, mIoU", "background", "n/a", "40.0"),
     ]
+
+
+def with_clean_images(value: float, left_clean: float, area: float) -> dict[str, Any]:
+    content = metrics(value)
+    level = {"clean_images": 80, "left_clean": left_clean, "false_alarm_area": area, "auc_any": 0.9, "auc_mean": 0.8}
+    content["splits"]["val"]["segmentation"] = {"void_ignored": {"miou": value, "image_level": level}}
+    return content
+
+
+def test_images_without_an_object_in_the_table_and_side_by_side(tmp_path: Path) -> None:
+    rows = summary_rows(with_clean_images(0.4, 0.95, 0.02))
+    assert ("segmentation, clean images left clean", "ignored", "n/a", "95.0") in rows
+    assert not any("clean" in row[0] for row in summary_rows(metrics(0.4)))
+    paths = [make(tmp_path, "a", 0, with_clean_images(0.4, 0.95, 0.02))]
+    paths.append(make(tmp_path, "b", 0, with_clean_images(0.5, 0.90, 0.01)))
+    others = next(part for part in compare_runs(paths).parts() if "left clean" in part.header)
+    assert others.header == ("recipe", "runs", "left clean", "false alarms", "AUC any class", "AUC mean")
+    assert [row[2:4] for row in others.rows] == [("95.0", "2.0"), ("90.0", "1.0")]
+    assert {cell for cell in others.best if cell[1] in (2, 3)} == {(0, 2), (1, 3)}, "few false alarms are good"
+
+
+def test_the_page_tells_of_images_without_an_object(full_run: FakeRun) -> None:
+    facts = read_facts(full_run.workspace)
+    entry = facts.metrics["splits"]["val"]["segmentation"]["void_ignored"]
+    assert not any("left clean" in text for text in sentences(facts))
+    entry["image_level"] = {"clean_images": 80, "left_clean": 0.9, "false_alarm_area": 0.021, "auc_any": 0.97}
+    text = next(text for text in sentences(facts) if "left clean" in text)
+    assert "80 images of val without an object 90.0 % are left clean; 2.1 % of their area" in text
 
 
 def test_summary_of_a_real_shape(full_run: FakeRun) -> None:

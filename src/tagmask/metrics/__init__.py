@@ -4,6 +4,7 @@ from tagmask.metrics.activated_area import ActivatedArea
 from tagmask.metrics.boundary import BoundaryCounts, boundary_counts, boundary_iou
 from tagmask.metrics.calibration import calibration
 from tagmask.metrics.image_counts import ImageCounts
+from tagmask.metrics.image_level import image_level, roc_auc
 from tagmask.metrics.localization import box_localization
 from tagmask.metrics.object_size import by_object_size
 from tagmask.metrics.paired import PairedDifference, paired_bootstrap
@@ -40,6 +41,7 @@ __all__ = [
     "confusion_matrix",
     "error_decomposition",
     "f1_per_class",
+    "image_level",
     "iou_per_class",
     "mean_f1",
     "mean_iou",
@@ -50,5 +52,6 @@ __all__ = [
     "precision_per_class",
     "recall_per_class",
     "recam_errors",
+    "roc_auc",
     "scores",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from tagmask.metrics.boundary import RATIO, BoundaryCounts, boundary_counts
 from tagmask.metrics.counting import VOID_RULES, Array, Counts, Void, as_numpy, confusion_with_void, divide
 from tagmask.metrics.image_counts import Entries, ImageCounts, entries
+from tagmask.metrics.image_level import image_level
 from tagmask.metrics.object_size import by_object_size
 from tagmask.metrics.segmentation import (
     Average,
@@ -54,9 +55,13 @@ def count_mask(prediction: Array | Tensor, target: Array | Tensor, n_classes: in
 
 
 class MaskScores:
-    """Sums over the images of a split; whole numbers, so any order gives the same."""
+    """Sums over the images of a split; whole numbers, so any order gives the same.
 
-    def __init__(self, n_classes: int) -> None:
+    ``know_tags``: the masks were made of the images' tags, so they cannot tell which images hold a class.
+    """
+
+    def __init__(self, n_classes: int, *, know_tags: bool = False) -> None:
+        self.know_tags = know_tags
         self.counter = ConfusionCounter(n_classes)
         self.boundary: dict[Void, BoundaryCounts] = {void: BoundaryCounts.none(n_classes) for _, void in VOID_RULES}
         self._ids: list[str] = []
@@ -95,6 +100,7 @@ class MaskScores:
                 by_class_count=self.counter.by_class_count(void),
             ),
             "by_object_size": by_object_size(images, void),
+            **({} if self.know_tags else {"image_level": image_level(images, names, void)}),
             "boundary": boundary_scores(self.boundary[void], confusion, names, average),
         }
 

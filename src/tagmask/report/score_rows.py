@@ -25,6 +25,11 @@ SCORES: Mapping[str, tuple[str, ...]] = {
     "object as another object": ("errors", "object_as_object"),
     "object as background": ("errors", "object_as_background"),
     "background as object": ("errors", "background_as_object"),
+    "clean images left clean": ("image_level", "left_clean"),
+    "images with an object noticed": ("image_level", "objects_noticed"),
+    "false alarms, of the area of clean images": ("image_level", "false_alarm_area"),
+    "ROC AUC of images, any class": ("image_level", "auc_any"),
+    "ROC AUC of images, mean of classes": ("image_level", "auc_mean"),
     "calibration error of the scores": ("calibration", "ece"),
     "calibration error of the labels": ("calibration", "label_ece"),
 }
@@ -43,6 +48,8 @@ def score_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for part in ("shares", "quarters"):
         for group in _groups(columns, "by_object_size", part):
             rows.append((f"mIoU, objects {group}", *_values(columns, "by_object_size", part, group, "miou")))
+    for name in _groups(columns, "image_level", "auc"):
+        rows.append((f"ROC AUC of images, {name}", *_values(columns, "image_level", "auc", name)))
     absent = percent(None)
     return [row for row in rows if any(value != absent for value in row[1:])]
 

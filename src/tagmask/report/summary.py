@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tagmask.report.metrics_file import ABSENT, ERRORS, MEASURES, RULES, dig, mapping, miou, number, percent
+from tagmask.report.metrics_file import ABSENT, ERRORS, MEASURES, RULES, dig, mapping, miou, number, percent, scores
 
 SUMMARY_HEADER = ("what", "void pixels", "train", "val")
 
@@ -16,6 +16,7 @@ _ROW_NAMES = {
     "segmentation": "segmentation, mIoU",
     "segmentation_full": "full supervision, mIoU",
 }
+_SPLITS = ("train", "val")
 _RULE_NAMES = {"void_ignored": "ignored", "void_background": "background"}
 
 
@@ -36,6 +37,7 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             other_rules = (miou(metrics, split, measure, r) for split in ("train", "val") for r in RULES)
             if any(value is not None for value in other_rules):
                 rows.append((_ROW_NAMES[measure], _RULE_NAMES[rule], percent(train), percent(val)))
+            rows += _clean_rows(metrics, measure, rule)
         ratio = number(dig(metrics, "ratio_to_full", rule))
         if ratio is not None:
             rows.append(("segmentation / full supervision", _RULE_NAMES[rule], ABSENT, percent(ratio)))
@@ -46,3 +48,12 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
                 both = (percent(value), ABSENT) if split == "train" else (ABSENT, percent(value))
                 rows.append((f"boxes, {title} error", "", *both))
     return rows
+
+
+def _clean_rows(metrics: Mapping[str, Any], measure: str, rule: str) -> list[tuple[str, str, str, str]]:
+    """Images without an object, where a split has any: how many stay without a marked pixel."""
+    values = [number(dig(scores(metrics, split, measure, rule), "image_level", "left_clean")) for split in _SPLITS]
+    if all(value is None for value in values):
+        return []
+    what = _ROW_NAMES[measure].removesuffix(", mIoU")
+    return [(f"{what}, clean images left clean", _RULE_NAMES[rule], percent(values[0]), percent(values[1]))]

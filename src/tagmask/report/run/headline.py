@@ -114,7 +114,9 @@ def sentences(facts: Facts) -> list[str]:
     rule = void_rules[0]
     texts = _result(metrics, rule)
     measure, split = _furthest(metrics, rule)
-    texts += _extremes(scores(metrics, split, measure, rule), split)
+    entry = scores(metrics, split, measure, rule)
+    texts += _extremes(entry, split)
+    texts += _clean(entry, split)
     beside = [r for r in void_rules if r != rule]
     if beside:
         strict = miou(metrics, split, measure, beside[0])
@@ -168,3 +170,16 @@ def _extremes(entry: Mapping[str, Any], split: str) -> list[str]:
     best = ", ".join(f"{name} ({percent(value)})" for value, name in ranked[::-1][:count])
     worst = ", ".join(f"{name} ({percent(value)})" for value, name in ranked[:count])
     return [f"Easiest on {split}: {best}. Hardest: {worst}."]
+
+
+def _clean(entry: Mapping[str, Any], split: str) -> list[str]:
+    """Images without an object, if the split has any."""
+    images, share = (number(dig(entry, "image_level", key)) for key in ("clean_images", "left_clean"))
+    if not images or share is None:
+        return []
+    area, auc = (number(dig(entry, "image_level", key)) for key in ("false_alarm_area", "auc_any"))
+    return [
+        f"Of the {images:.0f} images of {split} without an object {percent(share)} % are left clean; "
+        f"{percent(area)} % of their area is marked. Images with and without an object are told apart with a ROC AUC "
+        f"of {percent(auc)}."
+    ]

@@ -112,6 +112,7 @@ class Column:
 BOXES = "localisation, error of boxes"
 MAPS, LATER, COUNTS, COST = "mIoU of the maps", "mIoU of what follows", "maps by number of classes", "cost"
 OTHERS = "segmentation on val, other scores"
+FALSE_ALARMS = "false alarms"
 ERRORS = {"train": "maps, errors on train", "val": "maps, errors on val"}
 
 
@@ -170,6 +171,11 @@ COLUMNS: tuple[Column, ...] = (
     _of_segmentation("boundary mIoU", "boundary", "miou"),
     _of_segmentation("smallest quarter", "by_object_size", "quarters", "smallest quarter", "miou"),
     _of_segmentation("largest quarter", "by_object_size", "quarters", "largest quarter", "miou"),
+    _of_segmentation("mIoU of the objects", "miou_foreground"),
+    _of_segmentation("left clean", "image_level", "left_clean"),
+    _of_segmentation(FALSE_ALARMS, "image_level", "false_alarm_area"),
+    _of_segmentation("AUC any class", "image_level", "auc_any"),
+    _of_segmentation("AUC mean", "image_level", "auc_mean"),
     *(
         column
         for split in _SPLITS

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tagmask.report.metrics_file import ABSENT, RULES
-from tagmask.report.several.run_scores import BOXES, COLUMNS, COST, LATER, MAPS, Column, Kind, RunScores
+from tagmask.report.several.run_scores import BOXES, COLUMNS, COST, FALSE_ALARMS, LATER, MAPS, Column, Kind, RunScores
 from tagmask.runs.stage_names import LOCALIZE
 
 _RULE_NAMES = {"void_ignored": "ignored", "void_background": "background", "": ""}
-_LOWER_IS_BETTER = ("FP", "FN")
+_LOWER_IS_BETTER = ("FP", "FN", FALSE_ALARMS)
 Members = tuple[tuple[str, ...], Sequence[RunScores]]  # labels, and the runs that they name
 
 
@@ -160,10 +160,9 @@ class ScoreTable:
 
 def _best_rows(groups: Sequence[Group], column: Column, index: int) -> list[int]:
     """Rows with the best mean among those of the same void rule, if there is a choice."""
-    word = column.name.partition(" ")[0]
     if column.table == COST or column.kind not in ("percent", "gain"):
         return []
-    sign = -1 if word in _LOWER_IS_BETTER or column.table == BOXES else 1
+    sign = -1 if column.name.startswith(_LOWER_IS_BETTER) or column.table == BOXES else 1
     best = []
     for row, group in enumerate(groups):
         mean = group.cells[index].mean

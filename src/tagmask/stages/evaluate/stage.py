@@ -49,7 +49,9 @@ class _SplitScores:
     def __init__(self, stages: Mapping[str, str], n_classes: int, thresholds: int) -> None:
         self.stages, self.n_classes = stages, n_classes
         self.maps = {key: MapScores(n_classes - 1, thresholds) for key in _SWEPT if key in stages}
-        self.masks = {key: MaskScores(n_classes) for key in stages if key not in _SWEPT}
+        self.masks = {
+            key: MaskScores(n_classes, know_tags=key.startswith("pseudo_masks")) for key in stages if key not in _SWEPT
+        }
 
     def count(self, workspace: Workspace, sample: Sample, mask: UInt8Array) -> _Counted:
         """Count every artifact that exists for this image; changes nothing, so threads may do it at once.
