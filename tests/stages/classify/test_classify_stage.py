@@ -70,6 +70,9 @@ def test_it_learns_colours_and_tells_how_well(
     assert last["val_map"] > 0.95
     assert list(last["val_ap"]) == ["red", "green", "blue"]
     assert last["val_map"] == pytest.approx(sum(last["val_ap"].values()) / 3, abs=1e-5)
+    assert last["train_map"] > 0.95
+    assert list(last["train_ap"]) == ["red", "green", "blue"]
+    assert [line["epoch"] for line in history if "train_map" in line] == [8]  # once: it tells of the whole training
     losses = [line["loss"] for line in history if "loss" in line]
     assert losses[-1] < 0.75 * losses[0]
     model = trained_classifier(context)
@@ -144,6 +147,27 @@ def test_no_validation_without_images_or_tags(
     assert figures(()) is None
     assert figures(tuple(replace(s, tags=()) for s in colours.split("val"))) is None
     assert figures(tuple(replace(s, image_path=tmp_path / "none.png") for s in colours.split("val"))) is None
+
+
+def test_training_images_are_ranked_in_their_own_right(
+    context_of: ContextOf, quick: dict[str, Any], colours: DataSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without images held out, too; of many a fixed number is drawn, the same ones each time."""
+    context = context_of(quick, replace(colours, splits={"train": colours.split("train")}))
+    task = TagTask(context, build_classifier(context.recipe.classify, 3))
+    assert task.validate(4) is None
+    last = task.validate(8)
+    assert last is not None
+    assert set(last) == {"train_map", "train_ap"}
+    assert task.model.training
+    reads: list[str] = []
+    load = task.loader.load
+    monkeypatch.setattr(task.loader, "load", lambda sample: reads.append(sample.id) or load(sample))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(stage, "TRAIN_IMAGES", 5)
+    assert task.average_precision("train") == task.average_precision("train")
+    assert len(reads) == 10
+    assert reads[:5] == reads[5:]
+    assert len(set(reads)) == 5
 
 
 def test_validation_leaves_the_training_as_it_was(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import binary_average_precision
 
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
@@ -22,11 +21,13 @@ from tagmask.runs.stage_names import CLASSIFY
 from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.stages.classify.preparations import Prepared, prepare
+from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.stages.training_length import training_length
 from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
 from tagmask.types import InputStatistics, Problem, Sample
 
 STAGE = CLASSIFY
+TRAIN_IMAGES = 100  # whose tags are ranked after the training
 
 
 def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
@@ -120,19 +121,30 @@ class TagTask:
         return terms
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
-        """Average precision on val, at evenly spaced epochs and the last; warns of classes not learnt."""
+        """Average precision on val, at evenly spaced epochs and the last; warns of classes not learnt.
+
+        After the last epoch also that of training images: what is not learnt there is no matter of new images.
+        """
         every = max(1, self.epochs // self.settings.validations)
         if epoch % every and epoch != self.epochs:
             return None
         figures = self.average_precision()
         if figures and 2 * epoch >= self.epochs and not self.warned:
             self._warn_unlearnt(figures)
-        return figures
+        training = self.average_precision(TRAIN) if epoch == self.epochs else None
+        return {**(training or {}), **(figures or {})} or None
 
-    def average_precision(self) -> dict[str, Any] | None:
-        """Average precision per class and its mean over the classes that occur; None without a val split."""
+    def average_precision(self, split: str = VAL) -> dict[str, Any] | None:
+        """Average precision per class and its mean over the classes that occur (:func:`tag_precision`).
+
+        Of all images of ``val``, of at most ``TRAIN_IMAGES`` of ``train``. None without any that can be read, or tags.
+        """
         context = self.context
-        samples = context.samples(VAL)
+        samples = context.samples(split)
+        if split == TRAIN:
+            # Drawn, not the first ones: ids are often sorted by class.
+            indices = np.random.default_rng(context.recipe.seed).permutation(len(samples))[:TRAIN_IMAGES]
+            samples = [samples[index] for index in sorted(indices)]
         if not samples:
             return None
         n_classes = self.dataset.n_classes
@@ -152,16 +164,7 @@ class TagTask:
         scores = context.engine.sum_over_ranks(scores).cpu()
         readable = scores[:, -1] > 0
         targets = torch.stack([multi_hot(sample.tags, n_classes) for sample in samples])[readable]
-        if not len(targets) or not targets.any():
-            return None
-        precision = {
-            name: round(float(binary_average_precision(scores[readable, c], targets[:, c].long())), 6)
-            if targets[:, c].any()
-            else None
-            for c, name in enumerate(context.source.classes.foreground)
-        }
-        values = [value for value in precision.values() if value is not None]
-        return {"val_map": round(sum(values) / len(values), 6), "val_ap": precision}
+        return tag_precision(scores[readable, :-1], targets, context.source.classes.foreground, split)
 
     def _warn_unlearnt(self, figures: dict[str, Any]) -> None:
         """A class whose ranking is hardly better than chance half way is worth a word before the night is over."""
