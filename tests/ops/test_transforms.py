@@ -200,3 +200,31 @@ def test_scaled_pairs_stay_aligned(h: int, w: int, seed: int) -> None:
 )
 def test_large_images_are_made_smaller(size: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
     assert reduced_to(np.zeros((*size, 3), np.uint8), longest).shape[:2] == expected
+
+
+@given(
+    sides, sides, st.integers(0, 10_000), st.floats(0.3, 3.0), st.booleans(), st.floats(0, 0.999), st.floats(0, 0.999)
+)
+def test_a_view_over_a_pixel_holds_it(
+    h: int, w: int, seed: int, factor: float, flip: bool, row: float, column: float
+) -> None:
+    over = int(row * h), int(column * w)
+    view = View.draw((h, w), crop=16, scale=(factor, factor), flip=flip, rng=rng(seed), over=over)
+    # The pixel's middle in the scaled image, mirrored or not, and the part of that image which is taken.
+    x = w - 1 - over[1] if view.mirrored else over[1]
+    middle = int((over[0] + 0.5) * view.size[0] / h), int((x + 0.5) * view.size[1] / w)
+    for place, part, canvas in zip(middle, view.window[2:], view.window[:2], strict=True):
+        assert part.start <= place < part.stop
+        assert 0 <= canvas.start < canvas.stop <= 16
+
+
+def test_a_view_over_no_pixel_is_drawn_as_ever() -> None:
+    """Runs of earlier versions go on to the same bits."""
+    views = [View.draw((50, 70), crop=24, scale=(0.5, 2.0), flip=True, rng=rng(7)) for _ in range(2)]
+    assert views[0] == views[1]
+    generator = rng(7)
+    mirrored = bool(generator.random() < 0.5)
+    size = scaled_size((50, 70), float(generator.uniform(0.5, 2.0)))
+    offsets = [int(generator.integers(abs(24 - side) + 1)) for side in size]
+    assert (views[0].mirrored, views[0].size) == (mirrored, size)
+    assert [part.start for part in views[0].window[2:]] == offsets

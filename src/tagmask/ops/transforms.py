@@ -97,17 +97,24 @@ def random_resized_crop(
     return resize_image(image[top : top + h, left : left + w], (crop, crop))
 
 
-def random_window(size: tuple[int, int], crop: int, rng: np.random.Generator) -> tuple[slice, slice, slice, slice]:
+def random_window(
+    size: tuple[int, int], crop: int, rng: np.random.Generator, over: tuple[int, int] | None = None
+) -> tuple[slice, slice, slice, slice]:
     """Random crop of an image of ``size``, or random place of it inside a larger canvas.
+
+    ``over`` is a pixel (y, x) of the image that the crop is to hold; None: it may lie anywhere.
 
     Returns (rows, columns) of the canvas of crop x crop and (rows, columns) of the image.
     """
     canvas, source = [], []
-    for length in size:
+    for axis, length in enumerate(size):
         # Both cases in one draw: a place for the crop in the image, or for the image in the crop.
         space = crop - length
         covered = min(length, crop)
-        offset = int(rng.integers(abs(space) + 1))
+        first, last = 0, abs(space)
+        if over is not None and space < 0:
+            first, last = max(0, over[axis] - crop + 1), min(-space, over[axis])
+        offset = first + int(rng.integers(last - first + 1))
         to = offset if space > 0 else 0
         start = 0 if space > 0 else offset
         canvas.append(slice(to, to + covered))
@@ -167,12 +174,23 @@ class View:
 
     @classmethod
     def draw(
-        cls, size: tuple[int, int], *, crop: int, scale: tuple[float, float], flip: bool, rng: np.random.Generator
+        cls,
+        size: tuple[int, int],
+        *,
+        crop: int,
+        scale: tuple[float, float],
+        flip: bool,
+        rng: np.random.Generator,
+        over: tuple[int, int] | None = None,
     ) -> View:
-        """A view of an image of ``size`` (H, W)."""
+        """A view of an image of ``size`` (H, W); ``over``: a pixel (y, x) of it that the view is to hold."""
         mirrored = flip and bool(rng.random() < 0.5)
         scaled = scaled_size(size, float(rng.uniform(*scale)))
-        return cls(mirrored, scaled, crop, random_window(scaled, crop, rng))
+        if over is not None:
+            row, column = over[0], size[1] - 1 - over[1] if mirrored else over[1]
+            # The middle of the pixel, so that rounding keeps it inside.
+            over = int((row + 0.5) * scaled[0] / size[0]), int((column + 0.5) * scaled[1] / size[1])
+        return cls(mirrored, scaled, crop, random_window(scaled, crop, rng, over))
 
     def pixels(
         self, image: UInt8Array, colour_jitter: float, rng: np.random.Generator, statistics: InputStatistics

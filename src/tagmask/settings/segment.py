@@ -63,6 +63,9 @@ class SegmentSettings(Settings):
     class_balanced: Literal["tags", "pixels"] | None = Field(
         None, json_schema_extra=LATER, description="draw images with rare classes more"
     )
+    foreground_crops: Fraction = Field(
+        0.0, json_schema_extra=LATER, description="share of the crops that are placed over an object of their image"
+    )
     batch_norm: Literal["eval", "train"] = "train"
     augment: AugmentSettings = AugmentSettings(kind="scale_crop", crop=224, scale=(0.75, 1.5))
     optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, head_lr=1e-3)

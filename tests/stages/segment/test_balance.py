@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tagmask.errors import UnreadableMaskError
 from tagmask.settings.segment import SegmentSettings
-from tagmask.stages.segment.balance import label_pixels, repeat_factors
+from tagmask.stages.segment.balance import label_pixels, object_pixel, repeat_factors
 from tagmask.stages.segment.schedule import sampling_weights
 from tagmask.types import Sample, UInt8Array
 
@@ -55,3 +55,16 @@ def test_from_tags_and_from_masks() -> None:
     assert by_pixels is not None
     assert by_tags[0] > by_tags[1] == by_tags[2] == by_tags[3] == 1
     assert by_pixels[2] > by_pixels[0] == by_pixels[1] == by_pixels[3] == 1
+
+
+def test_a_pixel_of_an_object_classes_alike() -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:10], mask[15, 3], mask[:, 19] = 1, 2, 255
+    rng = np.random.default_rng(0)
+    pixels = [object_pixel(mask, rng) for _ in range(200)]
+    labels = [int(mask[pixel]) for pixel in pixels if pixel is not None]
+    assert len(labels) == 200
+    assert set(labels) == {1, 2}
+    assert 70 < labels.count(2) < 130, "one pixel of a class counts as much as two hundred of another"
+    assert object_pixel(np.full((3, 3), 255, np.uint8), rng) is None
+    assert object_pixel(np.zeros((3, 3), np.uint8), rng) is None

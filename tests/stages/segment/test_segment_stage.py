@@ -115,6 +115,22 @@ def test_images_without_pseudo_mask_are_not_trained_on(
     assert seen == chosen
 
 
+def test_crops_over_objects(context_of: ContextOf, quick: dict[str, Any], halves: DataSource) -> None:
+    """A small crop of an image four times as large mostly misses the box, unless it is aimed at it."""
+
+    def held(share: float) -> float:
+        quick["segment"].update(foreground_crops=share, augment={"crop": 16, "scale": [4.0, 4.0]})
+        settings = context_of(quick, halves).recipe.segment
+        assert settings is not None
+        samples = list(halves.split("train"))
+        items = MaskSet(FULL, samples, settings, halves.read_mask, max_pixels=10**6, statistics=IMAGENET)
+        drawn = [items.item(index, np.random.default_rng([index, turn])) for index in range(12) for turn in range(4)]
+        return float(np.mean([bool((item["labels"] == 1).any()) for item in drawn if not isinstance(item, Problem)]))
+
+    assert held(1.0) == 1
+    assert held(0.0) < held(0.5) < 1
+
+
 def test_broken_masks_are_left_out(context_of: ContextOf, quick: dict[str, Any], halves: DataSource) -> None:
     context = context_of(quick, halves)
     for number in (2, 7):

@@ -4,6 +4,9 @@ Source: Gupta, Dollar and Girshick, "LVIS", CVPR 2019, repeat-factor sampling: a
 the labelled pixels) asks for max(1, sqrt(t / f)) repetitions, an image gets the most that any of its classes asks for.
 
 Deviation: the threshold t is the mean share over the classes, not a constant, so that there is nothing to tune.
+
+Crops over objects: nnU-Net's oversampling of foreground (Isensee et al., "nnU-Net", Nature Methods 2021, methods section,
+"patches containing foreground"): an object of a few pixels is in hardly any random crop of an enlarged image.
 """
 
 from __future__ import annotations
@@ -45,3 +48,17 @@ def label_pixels(mask: UInt8Array) -> dict[int, float]:
     counts[[BACKGROUND, IGNORE_INDEX]] = 0
     total = int(counts.sum())
     return {int(label): float(counts[label]) / total for label in np.flatnonzero(counts)}
+
+
+def object_pixel(mask: UInt8Array, rng: np.random.Generator) -> tuple[int, int] | None:
+    """A random pixel (y, x) of a random foreground class of a mask uint8 [H, W]; None where there is none.
+
+    The class is drawn first, so that a small one is not drowned by a large one.
+    """
+    labels = np.unique(mask)
+    labels = labels[(labels != BACKGROUND) & (labels != IGNORE_INDEX)]
+    if not labels.size:
+        return None
+    rows, columns = np.nonzero(mask == labels[rng.integers(labels.size)])
+    place = int(rng.integers(rows.size))
+    return int(rows[place]), int(columns[place])

@@ -31,6 +31,7 @@ from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.planes import plane_of, planes_of
+from tagmask.stages.segment.balance import object_pixel
 from tagmask.stages.segment.guides import PlaneReader, check_saliency, weights_reader
 from tagmask.stages.segment.schedule import options, sampling_weights, settled
 from tagmask.stages.segment.self_training import relabel
@@ -65,6 +66,7 @@ class MaskSet:
         self.samples, self.read_mask = samples, read_mask
         self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
         self.stage, self.augment, self.statistics = stage, settings.augment, statistics
+        self.aimed = settings.foreground_crops
         self.loader = ImageLoader(stage, max_pixels=max_pixels, max_side=max_side)
 
     def __len__(self) -> int:
@@ -88,7 +90,8 @@ class MaskSet:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
         augment, size = self.augment, (image.shape[0], image.shape[1])
         # One view for all planes: saliency or weights of another crop would still train, and wrongly.
-        view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng)
+        over = object_pixel(mask, rng) if self.aimed and rng.random() < self.aimed else None
+        view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng, over=over)
         pixels = view.pixels(image, augment.colour_jitter, rng, self.statistics)
         item = {"image": pixels, "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
