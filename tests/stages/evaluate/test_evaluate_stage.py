@@ -179,6 +179,36 @@ def test_without_masks_it_says_so(
     assert found["without_masks"].startswith("no masks, no mIoU")
 
 
+def test_what_masks_mark_needs_no_masks_to_compare_with(
+    context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace
+) -> None:
+    """a: two of four columns are x, its tag; b: twelve pixels are y, its tag, and three x."""
+    prediction = np.where(TRUTH["b"] == 255, 0, TRUTH["b"]).astype(np.uint8)
+    prediction[:3, 3] = 1
+    save_mask(artifacts.prediction_path("b"), prediction)
+    marked = scored(context_of(tiny, source.weak(), artifacts.root))["marked"]
+    assert marked == scored(context_of(tiny, source, artifacts.root))["marked"]
+    assert marked["train"] == {
+        "pseudo_masks": {
+            "images": 1, "foreground": 0.5, "foreground_untagged": None, "empty": 0.0, "flooded": 0.0, "in_tags": 1.0,
+            "tags_marked": 1.0,
+        }
+    }  # fmt: skip
+    assert marked["val"]["segmentation"]["foreground"] == pytest.approx(15 / 16)
+    assert marked["val"]["segmentation"]["in_tags"] == pytest.approx(12 / 15)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_torn_mask_is_listed_once(
+    context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace, masks: bool
+) -> None:
+    artifacts.mask_path("a").write_bytes(b"torn")
+    context = context_of(tiny, source if masks else source.weak(), artifacts.root)
+    (problem,) = run(context)
+    assert (problem.stage, problem.id) == ("evaluate", "a")
+    assert "train" not in json.loads((artifacts.root / "metrics.json").read_text())["marked"]
+
+
 def test_what_came_before_is_summed_up(
     context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace
 ) -> None:

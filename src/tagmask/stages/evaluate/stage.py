@@ -22,6 +22,7 @@ from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SEGMENT_FULL
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.recipe import Recipe
 from tagmask.stages.evaluate.counting_images import count_each
+from tagmask.stages.evaluate.marked import marked_masks
 from tagmask.stages.evaluate.objects import localization
 from tagmask.storage.arrays import SCHEMA
 from tagmask.storage.pictures import load_mask
@@ -148,6 +149,7 @@ def measure(context: Context, output: Workspace | None = None) -> list[Problem]:
         if result := counted.result(names, settings.average, thresholds):
             splits[split] = result
             write_split_counts(output, split, counted.split_counts(names, settings.average, source.fingerprint))
+    marked = marked_masks(context, _measured_stages(context.recipe), problems)
     located = localization(context, problems)
     metrics = {
         "schema": SCHEMA,
@@ -155,6 +157,7 @@ def measure(context: Context, output: Workspace | None = None) -> list[Problem]:
         "tags": _tag_precision(workspace, list(context.recipe.trainings)[-1]),
         "threshold": threshold,
         "splits": splits,
+        "marked": marked,
         "localization": located,
         "ratio_to_full": _ratio(context, splits),
         "without_masks": None if splits else ONLY_BOXES if located else NO_MASKS,
