@@ -11,9 +11,11 @@ from typing import Any
 
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
+from tagmask.pipeline.corrected_masks import check_corrections, notice_edits
 from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
+from tagmask.runs.corrections import find_corrections
 from tagmask.runs.run import Run
 from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
 from tagmask.runs.workspace import Workspace
@@ -111,8 +113,14 @@ def _walk(
 ) -> None:
     stored = recipe  # 'auto' stays 'auto' there: more images may ask for another size
     recipe = with_working_size(recipe, workspace, engine, source, voice)
-    steps = plan(recipe, source, engine.precision)
     if engine.is_main:
+        notice_edits(workspace, voice)
+    engine.barrier()  # every rank plans with what the first has copied
+    corrections = find_corrections(workspace, recipe, source)
+    steps = plan(recipe, source, engine.precision, corrections.state())
+    if engine.is_main:
+        # Before the recipe is written: a folder that cannot be used is not remembered.
+        check_corrections(corrections, source, voice, due=_is_due(workspace, steps, SEGMENT))
         _open_manifest(stored, workspace, engine, source)
         workspace.write_problems("data", source.problems)
         missing = [problem for problem in source.problems if problem.left_out]
@@ -139,6 +147,13 @@ def _walk(
     engine.barrier()
 
 
+def _is_due(workspace: Workspace, steps: list[Step], *families: str) -> bool:
+    """Whether a stage of these families has another fingerprint than what lies in the run directory."""
+    records = workspace.manifest()["stages"]
+    due = [step for step in steps if family(step.name) in families]
+    return any(records.get(step.name, {}).get("fingerprint") != step.fingerprint for step in due)
+
+
 def _check_weights(recipe: Recipe, workspace: Workspace, steps: list[Step], until: str | None) -> None:
     """Ask for published weights of the network before the hours of the stages that come before it.
 
@@ -149,8 +164,7 @@ def _check_weights(recipe: Recipe, workspace: Workspace, steps: list[Step], unti
     trainings = [step for step in steps if family(step.name) in (SEGMENT, SEGMENT_FULL)]
     if name is None or until not in (None, REPORT, EVALUATE, *(step.name for step in trainings)):
         return
-    records = workspace.manifest()["stages"]
-    if any(records.get(step.name, {}).get("fingerprint") != step.fingerprint for step in trainings):
+    if _is_due(workspace, steps, SEGMENT, SEGMENT_FULL):
         from tagmask.backbones.published import published_copy
 
         published_copy(name, "segment.network.encoder")

@@ -36,20 +36,21 @@ class PlannedStage:
     upstream: tuple[str, ...]
 
 
-def planned_stages(recipe: Recipe) -> list[PlannedStage]:
-    """The stages of a recipe in order.
+def planned_stages(recipe: Recipe, corrections: str = "") -> list[PlannedStage]:
+    """The stages of a recipe in order; ``corrections`` is the state of the corrected masks.
 
     Which they are follows from what methods declare to need: a plane that a refiner or the loss asks for brings the
     stage that makes it, a network that starts from the classifier brings the trainings of the classifier.
     """
-    return _Plan(recipe).stages
+    return _Plan(recipe, corrections).stages
 
 
 class _Plan:
     """Stages in the order in which they are added."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, corrections: str) -> None:
         self.recipe, self.values = recipe, recipe.fingerprint_values()
+        self.corrections = corrections
         self.stages: list[PlannedStage] = []
         segment = recipe.segment
         supervision = segment.supervision if segment else None
@@ -90,13 +91,15 @@ class _Plan:
         for name in segment.stages:
             again = name != segment.stages[0]
             settings = self._segment_values()
+            if self.corrections:  # what lies in the folder, not where it is
+                settings["corrections"] = self.corrections
             if again:
                 settings["relabel"] = self.values["segment"]["relabel"]
             self._add(name, settings, (*upstream, self.stages[-1].name) if again else upstream)
 
     def _segment_values(self, *without: str) -> dict[str, Any]:
         """Settings of one training: not which trainings there are."""
-        left_out = ("supervision", "rounds", "relabel", *without)
+        left_out = ("supervision", "rounds", "relabel", "corrections", *without)
         return {key: value for key, value in self.values["segment"].items() if key not in left_out}
 
     def _planes(self, needs: Iterable[str], *, all_splits: bool = False) -> tuple[str, ...]:
@@ -110,15 +113,18 @@ class _Plan:
         return names
 
 
-def plan(recipe: Recipe, source: DataSource, precision: str) -> list[Step]:
-    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data."""
+def plan(recipe: Recipe, source: DataSource, precision: str, corrections: str = "") -> list[Step]:
+    """The stages of a recipe in order, each with the hash of its settings, its upstream and the data.
+
+    ``corrections``: the state of the corrected masks, '' without any.
+    """
     common: dict[str, Any] = {"seed": recipe.seed, "precision": precision}
     if recipe.working_size is not None:  # runs made before there was a working size stay up to date
         common["max_side"] = recipe.working_size
     masks = _mask_fingerprint(source)
     steps: list[Step] = []
     prints: dict[str, str] = {}
-    for stage in planned_stages(recipe):
+    for stage in planned_stages(recipe, corrections):
         name, upstream = stage.name, stage.upstream
         # What is measured is the same whatever the seed and the precision of what made it.
         own = {"settings": stage.settings, **({} if name == EVALUATE else common)}

@@ -5,8 +5,9 @@ of maps and masks. It knows no maths and no settings.
       recipe.yaml manifest.json log.txt report.html metrics.json problems.jsonl
       classify/  model.safetensors state.ckpt history.jsonl  (2/, 3/, ...: retrainings, the same)
       localize/  maps/ID.npz  NAME.safetensors NAME.json (what a localizer has learnt)
-      refine/    masks/ID.png  maps/ID.npz  thresholds.json
+      refine/    masks/ID.png  maps/ID.npz  thresholds.json  masks.json (what masks/ held when the stage was done)
                  N-NAME/model.safetensors state.ckpt history.jsonl labels/ID.png (refiner N, if it learns)
+      corrections/ masks/ID.png (pseudo masks that were edited)
       saliency/  maps/ID.png (what stands out, where the loss learns from it)
       segment/   model.safetensors state.ckpt history.jsonl predictions/ID.png  (full/: the same; 2/, 3/, ...: rounds
                  of self-training, the same with the masks/ID.png and margins/ID.png that each was trained on)

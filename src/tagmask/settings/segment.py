@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -90,6 +91,9 @@ class SegmentSettings(Settings):
     confidence: ConfidenceSettings | None = Field(None, description="weights by how sure each pseudo label is")
     rounds: Positive = Field(1, description="trainings; each but the first on labels of the network before")
     relabel: RelabelSettings = RelabelSettings()
+    corrections: Path | None = Field(
+        None, json_schema_extra=LATER, description="folder of masks that take the place of pseudo masks"
+    )
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class StageKind:
 TABLE = (
     StageKind(names.CLASSIFY, "classify.stage:run", (MODEL, "history.jsonl")),
     StageKind(names.LOCALIZE, "localize.stage:run", ("maps/ID.npz",)),
-    StageKind(names.REFINE, "refine.stage:run", ("thresholds.json", "masks/ID.png")),
+    StageKind(names.REFINE, "refine.stage:run", ("thresholds.json", "masks/ID.png", "masks.json")),
     StageKind(names.SALIENCY, "saliency.stage:run", ("maps/ID.png",)),
     StageKind(names.SEGMENT, "segment.stage:run", (MODEL, "history.jsonl", "predictions/ID.png")),
     StageKind(names.SEGMENT_FULL, "segment.stage:run", (MODEL, "history.jsonl", "predictions/ID.png"), sees_truth=True),

@@ -21,6 +21,7 @@ from tagmask.errors import DataError
 from tagmask.models.enlarging import enlarged_labels
 from tagmask.ops.transforms import working_size
 from tagmask.runs.context import TRAIN, VAL, Context
+from tagmask.runs.corrections import record_masks
 from tagmask.runs.stage_names import LOCALIZE
 from tagmask.stages.planes import planes_of
 from tagmask.stages.refine.fitting import STAGE, fitted_chain, left_out, through_chain
@@ -88,7 +89,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         save_mask(workspace.mask_path(sample.id), enlarged_labels(mask, stored.image_size))
         return None
 
-    return problems + process_images(
+    problems += process_images(
         context.engine,
         refined(samples),
         work,
@@ -96,6 +97,9 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         progress=context.progress,
         description="pseudo masks",
     )
+    if context.engine.is_main:
+        record_masks(workspace)
+    return problems
 
 
 def _load(context: Context, sample: Sample) -> ActivationMaps:

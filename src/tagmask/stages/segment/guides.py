@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,19 +13,45 @@ from tagmask.ops.losses import conflict_temperature
 from tagmask.ops.maps import upsample_maps
 from tagmask.ops.transforms import resize_mask, working_size
 from tagmask.runs.context import Context
+from tagmask.runs.corrections import NO_CORRECTIONS, Corrections
 from tagmask.runs.stage_names import LOCALIZE, REFINE, SEGMENT
 from tagmask.settings.segment import ConfidenceSettings
+from tagmask.stages.planes import planes_of
 from tagmask.storage.pictures import load_grey
 from tagmask.storage.records import read_json, write_json
 from tagmask.types import BACKGROUND, IGNORE_INDEX, FloatArray, Sample, UInt8Array
 
 PlaneReader = Callable[[Sample], FloatArray | None]
+PlanesReader = Callable[[Sample], Mapping[str, FloatArray]]
 CHECKED = 300  # images the saliency is compared with pseudo masks on
 _CLEARLY = 3  # maps that mark so many times more of the foreground than of the background are dark, but right
 
 
-def weights_reader(context: Context, settings: ConfidenceSettings, stage: str) -> PlaneReader:
-    """Weights of a sample's pixels, float32 [H, W]: by the refined maps, or the margins of a round's relabelling."""
+def planes_reader(context: Context, needs: Iterable[str], corrections: Corrections = NO_CORRECTIONS) -> PlanesReader:
+    """The planes of a sample that a loss needs; none where the mask is a person's: no saliency knows better."""
+    workspace = context.workspace
+    return lambda sample: {} if sample.id in corrections.paths else planes_of(workspace, needs, sample)
+
+
+def weights_reader(
+    context: Context, settings: ConfidenceSettings, stage: str, corrections: Corrections = NO_CORRECTIONS
+) -> PlaneReader:
+    """Weights of a sample's pixels, float32 [H, W]: by the refined maps, or the margins of a round's relabelling.
+
+    They are 1 where the mask is a person's.
+    """
+    by_scores = _weights_by_scores(context, settings, stage)
+
+    def read(sample: Sample) -> FloatArray | None:
+        if sample.id not in corrections.paths:
+            return by_scores(sample)
+        height, width = corrections.read(sample).shape
+        return np.ones(working_size((height, width), context.recipe.working_size), np.float32)
+
+    return read
+
+
+def _weights_by_scores(context: Context, settings: ConfidenceSettings, stage: str) -> PlaneReader:
     workspace = context.workspace
     if stage != SEGMENT:
 

@@ -28,21 +28,21 @@ from tagmask.models.segmenter import load_segmenter
 from tagmask.models.tag_gate import Segmenter, TagGated
 from tagmask.ops.transforms import View, resize_mask, working_size
 from tagmask.runs.context import TRAIN, VAL, Context
-from tagmask.runs.stage_names import SEGMENT, SEGMENT_FULL
+from tagmask.runs.corrections import NO_CORRECTIONS, Corrections, find_corrections
+from tagmask.runs.stage_names import REFINE, SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
-from tagmask.stages.planes import plane_of, planes_of
+from tagmask.stages.planes import plane_of
 from tagmask.stages.segment.balance import object_pixel
-from tagmask.stages.segment.guides import PlaneReader, check_saliency, weights_reader
+from tagmask.stages.segment.guides import PlaneReader, PlanesReader, check_saliency, planes_reader, weights_reader
 from tagmask.stages.segment.schedule import options, sampling_weights, settled
 from tagmask.stages.segment.self_training import relabel
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.weights import save_weights, statistics_entry
-from tagmask.types import FloatArray, InputStatistics, Problem, Sample, UInt8Array
+from tagmask.types import InputStatistics, Problem, Sample, UInt8Array
 
 WEAK, FULL = SEGMENT, SEGMENT_FULL
 _TOLD = {WEAK: "", FULL: " on real masks"}
 
-PlanesReader = Callable[[Sample], Mapping[str, FloatArray]]
 MaskReader = Callable[[Sample], UInt8Array]
 
 
@@ -161,35 +161,43 @@ def run(context: Context, stage: str = WEAK) -> list[Problem]:
         msg = "segment: the recipe has no segment section"
         raise RunError(msg)
     workspace = context.workspace
-    masks = _masks(context, settings, stage)
+    corrections = find_corrections(workspace, context.recipe, context.source) if stage != FULL else NO_CORRECTIONS
+    masks = _masks(context, settings, stage, corrections)
     if stage != FULL and SALIENCY in settings.loss.needs:
         samples, read_mask, _ = masks
         check_saliency(context, samples, read_mask, lambda sample: plane_of(workspace, SALIENCY, sample), stage)
     if not workspace.model_path(stage).exists():
-        _train(context, settings, stage, *masks)
+        _train(context, settings, stage, *masks, corrections)
     context.engine.barrier()
     problems = [p for p in workspace.problems() if p.stage == f"{stage} (training)"]
     return problems + _predict(context, settings, stage)
 
 
-def _masks(context: Context, settings: SegmentSettings, stage: str) -> tuple[list[Sample], MaskReader, list[Problem]]:
+def _masks(
+    context: Context, settings: SegmentSettings, stage: str, corrections: Corrections
+) -> tuple[list[Sample], MaskReader, list[Problem]]:
     """What a training learns from: samples, how their masks are read, and images left out on the way."""
     workspace = context.workspace
     if stage == FULL:
         samples = [s for s in context.samples(TRAIN) if context.source.has_mask(s)]
         return samples, context.source.read_mask, []
-    samples = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists()]
+
+    def read(sample: Sample) -> UInt8Array:
+        own = sample.id in corrections.paths
+        return corrections.read(sample) if own else load_mask(workspace.mask_path(sample.id, masks))
+
+    masks = REFINE if stage == WEAK else stage
+    there = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists() or s.id in corrections.paths]
     if stage == WEAK:
-        return samples, lambda s: load_mask(workspace.mask_path(s.id)), []
+        return there, read, []
     before = workspace.model_path(settings.stages[settings.stages.index(stage) - 1])
 
     # A function: the network is needed only while an image is without its new labels.
     def load() -> Segmenter:
         return context.engine.place(load_segmenter(before, settings.network))
 
-    problems = relabel(context, settings, load, samples, stage)
-    samples = [s for s in samples if workspace.mask_path(s.id, stage).exists()]
-    return samples, lambda s: load_mask(workspace.mask_path(s.id, stage)), problems
+    problems = relabel(context, settings, load, there, stage)
+    return [s for s in there if workspace.mask_path(s.id, stage).exists()], read, problems
 
 
 def _train(
@@ -199,6 +207,7 @@ def _train(
     samples: list[Sample],
     read_mask: MaskReader,
     left_out: list[Problem],
+    corrections: Corrections,
 ) -> None:
     """Leave the trained network, and before it the list of inputs left out: the one says that the other is whole."""
     workspace = context.workspace
@@ -213,6 +222,7 @@ def _train(
     names = context.source.classes.names
     model = _new_model(context, settings)
     weak = stage != FULL
+    confidence = settings.confidence if weak else None
     dataset = MaskSet(
         f"{stage} (training)",
         samples,
@@ -222,8 +232,8 @@ def _train(
         max_side=context.recipe.working_size,
         statistics=model.input_statistics,
         planes=settings.loss.needs if weak else (),
-        read_planes=lambda sample: planes_of(workspace, settings.loss.needs, sample),
-        read_weights=weights_reader(context, settings.confidence, stage) if weak and settings.confidence else None,
+        read_planes=planes_reader(context, settings.loss.needs, corrections),
+        read_weights=weights_reader(context, confidence, stage, corrections) if confidence else None,
     )
     problems = train(
         context.engine,
