@@ -131,7 +131,7 @@ def test_nothing_to_choose_from_says_so():
     statistic = AutoThreshold()
     statistic.update(np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4), np.float32))
     np.testing.assert_array_equal(statistic.curve(), 0)
-    with pytest.raises(DataError, match=r"Set refine\.threshold\.value"):
+    with pytest.raises(DataError, match=r"no threshold can be chosen from 1 images: every map or image is constant\."):
         statistic.choose()
 
 

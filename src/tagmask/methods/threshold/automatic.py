@@ -154,10 +154,7 @@ class AutoThreshold:
             DataError: no image told anything (none added, one colour only, or constant maps).
         """
         if not (self.total > 0).any():
-            msg = (
-                f"no threshold can be chosen from {self.n_images} images: every map or image is constant. "
-                "Set refine.threshold.value."
-            )
+            msg = f"no threshold can be chosen from {self.n_images} images: every map or image is constant."
             raise DataError(msg)
         # Only the stretch around the peak: a second hill as high elsewhere must not move the middle between the two.
         outside = np.flatnonzero(self.total < _PLATEAU * self.total.max())

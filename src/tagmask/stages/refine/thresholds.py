@@ -15,6 +15,7 @@ from tagmask.errors import DataError, RunError
 from tagmask.ops.transforms import resize_image
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import REFINE
+from tagmask.stages.refine.constant_maps import why_constant
 from tagmask.storage.records import write_json
 from tagmask.types import ActivationMaps, Problem, Sample
 
@@ -64,7 +65,11 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
         record: dict[str, Any] = {"value": value, "rule": "fixed"}
     else:
         statistic = _automatic(context, [sample for sample in samples if sample.tags], load)
-        value = statistic.choose()
+        try:
+            value = statistic.choose()
+        except DataError as error:
+            msg = f"refine: {error} {why_constant(context)}"
+            raise DataError(msg) from error
         record = {"value": value, "rule": "auto", **statistic.record()}
     if of_class:
         names = context.source.classes.names
