@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tagmask.experiments.compare import Comparison, compare
+    from tagmask.experiments.doubts import TagDoubts, doubts
     from tagmask.experiments.sweep import Sweep, sweep
     from tagmask.pipeline.execute import run
     from tagmask.predict.predictor import Predictor, load
@@ -24,8 +25,10 @@ __all__ = [
     "Recipe",
     "Run",
     "Sweep",
+    "TagDoubts",
     "__version__",
     "compare",
+    "doubts",
     "load",
     "load_recipe",
     "run",
@@ -38,7 +41,9 @@ _PUBLIC = {
     "Recipe": "tagmask.settings.loading",
     "Run": "tagmask.runs.run",
     "Sweep": "tagmask.experiments.sweep",
+    "TagDoubts": "tagmask.experiments.doubts",
     "compare": "tagmask.experiments.compare",
+    "doubts": "tagmask.experiments.doubts",
     "load": "tagmask.predict.predictor",
     "load_recipe": "tagmask.settings.loading",
     "run": "tagmask.pipeline.execute",

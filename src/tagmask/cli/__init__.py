@@ -30,7 +30,7 @@ recipe_app = typer.Typer(
 data_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Data sources: check, make PartsWorld.",
+    help="Data sources: check, doubt tags, make PartsWorld.",
     context_settings=HELP,
 )
 export_app = typer.Typer(
@@ -58,6 +58,7 @@ recipe_app.command("copy")(guarded(recipes.copy))
 export_app.command("onnx")(guarded(export.onnx))
 export_app.command("voc-submission")(guarded(export.voc_submission))
 data_app.command("check")(guarded(data.check))
+data_app.command("doubts")(guarded(data.doubts))
 data_app.command("make-partsworld")(guarded(data.make_partsworld))
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")

@@ -1,4 +1,4 @@
-"""``tagmask data check`` and ``tagmask data make-partsworld``."""
+"""``tagmask data check``, ``tagmask data doubts`` and ``tagmask data make-partsworld``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from tagmask.cli.recipes import OverrideArguments, find_recipe, shipped
 from tagmask.cli.runs import PlainOption
-from tagmask.cli.sources import ImagesOption, TagsOption, data_overrides, named_data, source_and_changes
+from tagmask.cli.sources import ImagesOption, TagsOption, data_overrides, find_start, named_data, source_and_changes
 
 if TYPE_CHECKING:
     from tagmask.settings.recipe import Recipe
@@ -43,6 +43,41 @@ def check(
         return
     for line in [*report.lines(), *(["", "trainings", *(f"  {text}" for text in advice)] if advice else [])]:
         typer.echo(line)
+
+
+def doubts(
+    source: Annotated[
+        str | None, typer.Argument(metavar="RUN|DIR|RECIPE", help="Folder of a run or of data, a table, or a recipe.")
+    ] = None,
+    overrides: OverrideArguments = None,
+    images: ImagesOption = None,
+    tags: TagsOption = None,
+    first: Annotated[int, typer.Option("--first", min=1, metavar="N", help="Images in the table.")] = 20,
+    as_csv: Annotated[bool, typer.Option("--csv", help="All images as CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All images as JSON.")] = False,
+    plain: PlainOption = False,
+) -> None:
+    """List images whose tags a classifier doubts, the most doubtful first.
+
+    The classifier has not seen the tags that it judges, and no mask is opened. 'given': the tag may be wrong;
+    'missing': the class may be there without its tag.
+    """
+    start = find_start(source, overrides or (), images=images, tags=tags)
+    from tagmask.cli.terminal import print_table, terminal_progress
+    from tagmask.experiments.doubts import doubts as order
+    from tagmask.experiments.doubts import state
+
+    with terminal_progress(plain=plain) as progress:
+        result = order(start.run or start.recipe, overrides=start.overrides, progress=progress)
+    for problem in result.problems:
+        typer.echo(f"skipped: {problem.path}: {problem.reason}", err=True)
+    if as_csv or as_json:
+        typer.echo(result.to_csv().rstrip() if as_csv else result.to_json())
+        return
+    rows = [row for row in result.rows if row.rank <= first]
+    cells = [(str(row.rank), row.image, row.split, row.tag, state(row), f"{row.doubt:.2f}") for row in rows]
+    title = f"{min(first, len(result.images))} of {len(result.images)} images; all: --csv or --json"
+    print_table(("", "image", "split", "tag", "state", "doubt"), cells, title=title)
 
 
 def make_partsworld(
