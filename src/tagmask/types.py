@@ -42,6 +42,24 @@ IMAGENET = InputStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, slots=True)
+class PixelValues:
+    """How the values of an image file become the uint8 that everything works on.
+
+    ``channels``: which bands of the file, counted from 1; None: its colours, grey three times. ``low`` and ``high``:
+    what becomes 0 and 255 of values with more than 8 bits, one number for each of ``channels``, or one for all.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    channels: tuple[int, ...] | None = None
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of an image that is read like this."""
+        return 3 if self.channels is None else len(self.channels)
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """One object: half-open pixel box [x0, x1) x [y0, y1) in the image frame, and its class (1..C)."""
 
@@ -134,7 +152,9 @@ class DataSource:
     """Samples by split. ``mask_reader`` is the only way to ground truth; weak stages get ``weak()``.
 
     ``max_pixels`` is the largest image that stages decode; larger ones are listed as problems. ``mask_key`` tells apart
-    readings of the same mask files.
+    readings of the same mask files. ``channels`` and ``value_range`` are what the settings say about the files' values
+    (None: nothing), ``pixels`` is what was settled for all images (None: colours of 8 bits), and ``input_statistics``
+    the mean and deviation of these channels, where the data's own take the place of the weights'.
     """
 
     format: str
@@ -143,9 +163,18 @@ class DataSource:
     fingerprint: str
     problems: tuple[Problem, ...] = ()
     max_pixels: int = 100_000_000
+    channels: int | tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    pixels: PixelValues | None = None
+    input_statistics: InputStatistics | None = None
     mask_reader: MaskReader | None = field(default=None, repr=False)
     mask_key: str = ""
     has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
+
+    @property
+    def channels_of(self) -> tuple[int, ...] | None:
+        """``channels`` as the numbers of bands, from 1; None: colours."""
+        return tuple(range(1, self.channels + 1)) if isinstance(self.channels, int) else self.channels
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split; raises UnknownNameError for a split that does not exist."""

@@ -13,11 +13,11 @@ import tagmask
 from progress_recorder import ProgressRecorder
 from tagmask.contracts.refiner import Instance, Instances
 from tagmask.data import loading
+from tagmask.data.working_size import working_size_for
 from tagmask.pipeline.execute import run
 from tagmask.pipeline.plan import plan
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
-from tagmask.settings.working_size import working_size_for
 from tagmask.stages.refine.instance_masks import at_size
 from tagmask.storage.images import read_image
 from tagmask.storage.pictures import load_grey, load_mask

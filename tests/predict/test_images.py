@@ -35,6 +35,7 @@ class Halves:
     """A predictor that finds class 1 in the right half of every image, or the highest of the known tags."""
 
     classes = ("background", "a", "b")
+    pixels = None
 
     def __init__(self, fingerprint: str = "one", *, stop_at: int | None = None) -> None:
         self.engine = Engine(EngineSettings(device="cpu", precision="float32", threads=1), seed=0)

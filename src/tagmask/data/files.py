@@ -14,7 +14,9 @@ from pathlib import Path, PureWindowsPath
 from tagmask.errors import DataError
 from tagmask.types import Problem
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".heic", ".heif",
+)  # fmt: skip
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # no JPEG: its values bleed into each other
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from tagmask.errors import UnreadableImageError
 from tagmask.storage.images import image_size, read_image
-from tagmask.types import Problem, Sample, UInt8Array
+from tagmask.types import PixelValues, Problem, Sample, UInt8Array
 
 CACHE_BYTES = 512 * 2**20
 
@@ -15,22 +15,31 @@ class ImageLoader:
     """Decoded images of one stage, the most recent ones kept up to ``cache_bytes`` per process.
 
     Without a cache (0 bytes) several threads may share it. ``max_side``: larger images come reduced to this side.
+    ``pixels``: how values are read, see :func:`tagmask.storage.images.read_image`.
     """
 
     def __init__(
-        self, stage: str, *, max_pixels: int, max_side: int | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        stage: str,
+        *,
+        max_pixels: int,
+        max_side: int | None = None,
+        pixels: PixelValues | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.stage, self.max_pixels, self.max_side = stage, max_pixels, max_side
+        self.stage, self.max_pixels, self.max_side, self.pixels = stage, max_pixels, max_side, pixels
         self.cache_bytes, self.cached_bytes = cache_bytes, 0
         self.cache: OrderedDict[str, UInt8Array] = OrderedDict()
 
     def load(self, sample: Sample) -> UInt8Array | Problem:
-        """uint8 [H, W, 3], or why there is none."""
+        """uint8 [H, W, channels], or why there is none."""
         if sample.id in self.cache:
             self.cache.move_to_end(sample.id)
             return self.cache[sample.id]
         try:
-            image = read_image(sample.image_path, max_pixels=self.max_pixels, max_side=self.max_side)
+            image = read_image(
+                sample.image_path, max_pixels=self.max_pixels, max_side=self.max_side, pixels=self.pixels
+            )
         except UnreadableImageError as error:
             return Problem(stage=self.stage, id=sample.id, path=str(sample.image_path), reason=str(error))
         if image.nbytes > self.cache_bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tagmask.contracts.source import Source
 from tagmask.data.files import ImageFile
@@ -39,6 +40,18 @@ class SourceSettings(Source):
     stratified: bool = Field(False, description="hold out an image of every class that can spare one")
     seed: int = Field(0, description="changes which images are held out")
     max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
+    value_range: tuple[float, float] | Literal["auto"] = Field(
+        "auto",
+        description="what becomes 0 and 255 of values with more than 8 bits; auto: from the training images",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | Literal["auto"]) -> tuple[float, float] | Literal["auto"]:
+        if value != "auto" and not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
+            msg = f"two numbers, the smaller one first, such as [0, 4095], not {list(value)}"
+            raise ValueError(msg)
+        return value
 
     @property
     def val_names(self) -> tuple[str, ...]:
@@ -184,6 +197,7 @@ class Collector:
             fingerprint=self._fingerprint(classes, splits),
             problems=tuple(self.problems),
             max_pixels=self.settings.max_pixels,
+            value_range=None if self.settings.value_range == "auto" else self.settings.value_range,
             mask_reader=masks,
             mask_key=mask_key,
         )

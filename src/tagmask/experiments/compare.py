@@ -13,6 +13,8 @@ from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.report.several.compare_page import compare_html
 from tagmask.report.several.groups import grouped_runs
 from tagmask.report.several.score_table import Members, ScoreTable, score_table
+from tagmask.runs.pixels import with_stored_pixels
+from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
 from tagmask.storage.files import atomic_write
 from tagmask.types import DataSource
@@ -126,7 +128,8 @@ def _default_folder(recipes: Sequence[Recipe]) -> Path | None:
 def open_source(runs: Sequence[Path]) -> tuple[DataSource | None, str]:
     """The data of the first run, or why there are no pictures."""
     try:
-        source: DataSource = load_recipe(runs[0] / "recipe.yaml").data.open()
+        opened: DataSource = load_recipe(runs[0] / "recipe.yaml").data.open()
+        source = with_stored_pixels(opened, Workspace(runs[0]))
     except (TagmaskError, OSError) as error:
         return None, f"No pictures: the data cannot be opened ({error})."
     return source, ""

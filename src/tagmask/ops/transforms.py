@@ -36,9 +36,11 @@ def renormalise(images: Tensor, old: InputStatistics, new: InputStatistics) -> T
 
 
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Pillow bicubic to (height, width)."""
+    """Pillow bicubic to (height, width); any number of channels."""
     if image.shape[:2] == size:
         return image
+    if image.shape[2:] not in ((), (3,)):  # four channels would be taken for colours and alpha
+        return np.stack([resize_image(image[..., band], size) for band in range(image.shape[2])], axis=2)
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
@@ -65,14 +67,40 @@ def reduced_to(image: UInt8Array, longest: int) -> UInt8Array:
 
 
 def jitter(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
-    """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength], random order."""
+    """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength], random order.
+
+    Of an image with another number of channels than 3 saturation is the distance from the channels' mean.
+    """
     if strength == 0:
         return image
+    if image.shape[2] != 3:
+        return _jitter_bands(image, strength, rng)
     picture = Image.fromarray(image)
     enhancers: list[Any] = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for which in rng.permutation(3):
         picture = enhancers[which](picture).enhance(float(rng.uniform(1 - strength, 1 + strength)))
     return np.asarray(picture)
+
+
+def _jitter_bands(image: UInt8Array, strength: float, rng: np.random.Generator) -> UInt8Array:
+    """As Pillow's enhancers: away from black, from the mean grey, from each pixel's own grey."""
+    values = image.astype(np.float32)
+    for which in rng.permutation(3):
+        grey = values.mean(axis=2, keepdims=True)
+        base = (np.float32(0), grey.mean(), grey)[which]
+        values = (base + np.float32(rng.uniform(1 - strength, 1 + strength)) * (values - base)).clip(0, 255)
+    return np.rint(values).astype(np.uint8)
+
+
+def colour_view(image: UInt8Array) -> UInt8Array:
+    """What steps that need colours (CRF, colour walk, PAMR, saliency, pictures) see of an image [H, W, C]: [H, W, 3].
+
+    The first three channels as red, green and blue; one channel as grey; of two the second as green and blue.
+    """
+    if image.shape[2] == 3:
+        return image
+    first = (0, 0, 0) if image.shape[2] == 1 else (0, 1, 1) if image.shape[2] == 2 else (0, 1, 2)
+    return np.ascontiguousarray(image[..., first])
 
 
 def random_resized_crop(

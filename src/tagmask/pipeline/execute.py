@@ -12,6 +12,7 @@ from typing import Any
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
 from tagmask.pipeline.corrected_masks import check_corrections, notice_edits
+from tagmask.pipeline.pixels import with_settled_pixels
 from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
@@ -113,6 +114,7 @@ def _walk(
 ) -> None:
     stored = recipe  # 'auto' stays 'auto' there: more images may ask for another size
     recipe = with_working_size(recipe, workspace, engine, source, voice)
+    source = with_settled_pixels(workspace, engine, source, voice)
     if engine.is_main:
         notice_edits(workspace, voice)
     engine.barrier()  # every rank plans with what the first has copied

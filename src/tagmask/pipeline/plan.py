@@ -14,6 +14,8 @@ from tagmask.settings.recipe import Recipe
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.table import sees_truth
 from tagmask.storage.arrays import SCHEMA
+from tagmask.storage.pixel_values import pixels_entry
+from tagmask.storage.weights import statistics_entry
 from tagmask.types import DataSource
 
 
@@ -121,6 +123,9 @@ def plan(recipe: Recipe, source: DataSource, precision: str, corrections: str = 
     common: dict[str, Any] = {"seed": recipe.seed, "precision": precision}
     if recipe.working_size is not None:  # runs made before there was a working size stay up to date
         common["max_side"] = recipe.working_size
+    common |= pixels_entry(source.pixels)
+    if source.input_statistics is not None:
+        common |= statistics_entry(source.input_statistics)
     masks = _mask_fingerprint(source)
     steps: list[Step] = []
     prints: dict[str, str] = {}

@@ -6,10 +6,10 @@ from typing import Any
 
 from tagmask.data.facts import long_sides
 from tagmask.data.source import TRAIN
+from tagmask.data.working_size import WorkingSize, working_size_for
 from tagmask.progress.listeners import Progress
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.recipe import Recipe
-from tagmask.settings.working_size import WorkingSize, working_size_for
 from tagmask.types import DataSource
 
 

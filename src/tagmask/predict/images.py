@@ -21,7 +21,7 @@ from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, InputError, RunError
-from tagmask.ops.transforms import resize_mask
+from tagmask.ops.transforms import colour_view, resize_mask
 from tagmask.predict.predictor import Predictor
 from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.storage.files import atomic_write
@@ -195,10 +195,10 @@ def _predict_image(
     save_palette_png(mask_path, mask)
     for overlay_path in overlay_paths:
         if image.shape[:2] != size:  # it was read smaller than a picture to look at should be
-            image = read_image(path, max_side=OVERLAY_SIDE)
+            image = read_image(path, max_side=OVERLAY_SIDE, pixels=predictor.pixels)
             mask = resize_mask(mask, (image.shape[0], image.shape[1]))
         with atomic_write(overlay_path) as stream:
-            stream.write(overlay_jpeg(image, mask))
+            stream.write(overlay_jpeg(colour_view(image), mask))
     if tags and labels is None:
         return Problem(STAGE, name, str(path), f"{tags.path}: no tags of it; all classes allowed", left_out=False)
     return None

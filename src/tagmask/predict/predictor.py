@@ -23,7 +23,8 @@ from tagmask.runs.workspace import Workspace
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.recipe import SMALLEST_SIDE
 from tagmask.settings.segment import SMALLEST_TILE
-from tagmask.storage.images import image_size, read_image, rgb_pixels
+from tagmask.storage.images import image_size, pixels_of, read_image, rgb_pixels
+from tagmask.storage.pixel_values import mapped, stored_pixels
 from tagmask.storage.weights import read_description
 from tagmask.types import ClassList, FloatArray, UInt8Array
 
@@ -63,6 +64,7 @@ class Predictor:
             msg = f"{path}: its description is not complete ({error}); save it again with this version of tagmask"
             raise InputError(msg) from error
         self.inference = replace(inference, **_valid_changes(changes))
+        self.pixels = stored_pixels(description, path)
         settings = build_method("network", network, where=str(path), base=path.parent)
         if device not in DEVICES:
             raise UnknownNameError("device", device, DEVICES)
@@ -79,7 +81,7 @@ class Predictor:
             InputError: no image, or an array of another shape or type.
             UnknownNameError: a tag that is no class.
         """
-        pixels, size = self.read(image) if isinstance(image, str | Path) else (_as_array(image), None)
+        pixels, size = self.read(image) if isinstance(image, str | Path) else (self.as_pixels(image), None)
         known = None if tags is None else [ClassList(self.classes).label(name) for name in tags]
         with self.engine.autocast():
             probabilities = self.inference.probabilities(
@@ -94,10 +96,30 @@ class Predictor:
         Raises:
             UnreadableImageError: not a readable image.
         """
-        if self.inference.max_side is None:
-            image = read_image(path)
-            return image, (image.shape[0], image.shape[1])
-        return read_image(path, max_side=self.inference.max_side), image_size(path)
+        image = read_image(path, max_side=self.inference.max_side, pixels=self.pixels)
+        return image, (image.shape[0], image.shape[1]) if self.inference.max_side is None else image_size(path)
+
+    def as_pixels(self, image: UInt8Array | PillowImage) -> UInt8Array:
+        """An image in memory as the network wants it, uint8 [H, W, channels].
+
+        Raises:
+            UnreadableImageError: a PIL image that is broken.
+            InputError: no image, or an array of another shape or type.
+        """
+        if self.pixels is None:
+            return _as_array(image)
+        if isinstance(image, PillowImage):
+            return pixels_of(image, self.pixels)
+        if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or image.dtype.kind not in "uif":
+            msg = f"an image is a path, a PIL image or a numpy array of numbers [H, W, bands], got {_kind(image)}"
+            raise InputError(msg)
+        bands = 1 if image.ndim == 2 else image.shape[2]
+        expected = (1, 3) if self.pixels.channels is None else range(max(self.pixels.channels), 1 << 16)
+        if 0 in image.shape or bands not in expected:
+            least = "1 or 3" if self.pixels.channels is None else f"at least {max(self.pixels.channels)}"
+            msg = f"an image array has {least} bands here, as the files have, got {_kind(image)}"
+            raise InputError(msg)
+        return mapped(image.reshape(*image.shape[:2], bands), self.pixels)
 
     def labels(
         self, image: UInt8Array, *, tags: Sequence[int] | None = None, size: tuple[int, int] | None = None
@@ -142,6 +164,10 @@ def _valid_changes(changes: dict[str, Any]) -> dict[str, Any]:
         msg = f"a tile has at least {SMALLEST_TILE} pixels a side, not {values['tile']}"
         raise InputError(msg)
     return values
+
+
+def _kind(image: object) -> str:
+    return f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
 
 
 def _as_array(image: UInt8Array | PillowImage) -> UInt8Array:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tagmask.ops.transforms import colour_view
 from tagmask.storage.images import read_image
 from tagmask.storage.pictures import voc_palette
-from tagmask.types import BACKGROUND, FloatArray, UInt8Array
+from tagmask.types import BACKGROUND, FloatArray, PixelValues, UInt8Array
 
 # "inferno" (van der Walt and Smith, 2015), every tenth: perceptually even, readable for the colour-blind.
 _INFERNO = (
@@ -40,13 +41,13 @@ def fit(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def photo_uri(path: Path, side: int) -> tuple[str, int, int]:
-    """A photograph as a JPEG data URI, upright, RGB, and its thumbnail width and height.
+def photo_uri(path: Path, side: int, pixels: PixelValues | None = None) -> tuple[str, int, int]:
+    """A photograph as a JPEG data URI, upright, RGB, and its thumbnail width and height; ``pixels``: how it is read.
 
     Raises:
         UnreadableImageError: not an image, or broken.
     """
-    image = Image.fromarray(read_image(path))
+    image = Image.fromarray(colour_view(read_image(path, pixels=pixels)))
     small = image.resize(fit(image.width, image.height, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, format="JPEG", quality=82, optimize=True)

@@ -31,6 +31,7 @@ class Context:
             stage,
             max_pixels=self.source.max_pixels,
             max_side=self.recipe.working_size,
+            pixels=self.source.pixels,
             cache_bytes=CACHE_BYTES if cached else 0,
         )
 

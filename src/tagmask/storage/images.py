@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tagmask.errors import DataError, UnreadableImageError, UnreadableMaskError
 from tagmask.ops.transforms import resize_image, working_size
-from tagmask.types import UInt8Array
+from tagmask.storage.bands import Values, is_deep, is_tiff, stored_values, tiff_size, tiff_values, turned
+from tagmask.storage.pixel_values import mapped, over_white, to_uint8
+from tagmask.types import PixelValues, UInt8Array
 
 MAX_PIXELS = 100_000_000
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,23 +37,37 @@ _TURNS = {
 }
 
 
-def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, max_side: int | None = None) -> UInt8Array:
+def read_image(
+    path: Path | str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int | None = None,
+    pixels: PixelValues | None = None,
+) -> UInt8Array:
     """Read any image as uint8 [H, W, 3] RGB, 0..255, turned the way its EXIF orientation says.
 
     With ``max_side`` a larger image comes in the size that :func:`tagmask.ops.transforms.working_size` gives: never
     enlarged, aspect kept. A JPEG with at least four times that side is decoded at a half, a quarter or an eighth first
     (its own cosines do that), which costs a fraction of the time and memory.
 
-    16-bit grey is divided by 257 (not clipped), 32-bit integers too unless they hold larger values, then by
-    their maximum; floats must lie in [0, 1]. Transparent pixels are laid over white. Of animations and
-    multi-page files the first frame is read.
+    With ``pixels`` values of more than 8 bits are read by its range, and its ``channels`` bands of the file, as uint8
+    [H, W, channels]. Without, 16-bit grey is divided by 257 (not clipped), 32-bit integers too unless they hold larger
+    values, then by their maximum; floats must lie in [0, 1]. Transparent pixels are laid over white. Of animations and
+    multi-page files the first frame is read, but of a TIFF with ``channels`` pages are bands.
 
     Raises:
         UnreadableImageError: missing, empty, truncated, no image, or more than ``max_pixels`` pixels (this is
             decided from the header, before anything is decoded).
     """
     path = Path(path)
+    if pixels is not None and pixels.channels is not None:
+        with one_line_errors(path, UnreadableImageError):
+            bands = to_uint8(chosen_bands(path, pixels.channels, max_pixels), pixels)
+            return resize_image(bands, working_size((bands.shape[0], bands.shape[1]), max_side))
     with one_line_errors(path, UnreadableImageError), open_image(path, max_pixels) as image:
+        if pixels is not None and is_deep(image):
+            deep = over_white(deep_colours(image, path), pixels)
+            return resize_image(deep, working_size((deep.shape[0], deep.shape[1]), max_side))
         if max_side is None:
             return _rgb(_upright(image), path)
         size, (width, height) = working_size(_upright_size(image), max_side), working_size(image.size, max_side)
@@ -57,6 +75,52 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, max_side: int 
         # the picture is nearly the one that full decoding gives.
         image.draft(None, (2 * width, 2 * height))
         return resize_image(_rgb(_upright(image), path), size)
+
+
+def chosen_bands(path: Path, channels: Sequence[int], max_pixels: int) -> Values:
+    """Bands of a file, counted from 1, as [H, W, channels] in their own type, upright.
+
+    Raises:
+        DataError: too large, or the file has no such band; a decoder's own errors pass (see :func:`one_line_errors`).
+    """
+    if path.is_file() and is_tiff(path):
+        height, width, _ = tiff_size(path)
+        check_pixels(path, (width, height), max_pixels)
+        values = tiff_values(path)
+    else:
+        with open_image(path, max_pixels) as image:
+            values = turned(stored_values(image, path), _orientation(image))
+    _check_bands(path, values, channels)
+    return values[..., [number - 1 for number in channels]]
+
+
+def _check_bands(path: Path, values: Values, channels: Sequence[int]) -> None:
+    if max(channels, default=0) > values.shape[2]:
+        msg = f"{path}: has {values.shape[2]} bands, and data.channels asks for band {max(channels)}. Correct it."
+        raise DataError(msg)
+
+
+def chosen_values(path: Path, channels: Sequence[int] | None, max_pixels: int) -> Values | None:
+    """What of a file is read, [H, W, C] in its own type: ``channels``, or deep grey or colours without their alpha.
+
+    None: without channels, an image of 8 bits.
+
+    Raises:
+        UnreadableImageError: as for :func:`read_image`.
+    """
+    with one_line_errors(path, UnreadableImageError):
+        if channels is not None:
+            return chosen_bands(path, channels, max_pixels)
+        with open_image(path, max_pixels) as image:
+            values = deep_colours(image, path) if is_deep(image) else None
+    return None if values is None else values[..., : values.shape[2] - (1 - values.shape[2] % 2)]
+
+
+def deep_colours(image: Image.Image, path: Path) -> Values:
+    """An opened image of more than 8 bits as [H, W, 1 to 4] in its own type, upright: grey or colours, then alpha."""
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
+        return tiff_values(path, first_page=True)[..., :4]
+    return turned(stored_values(image, path), _orientation(image))
 
 
 def rgb_pixels(image: Image.Image) -> UInt8Array:
@@ -70,6 +134,21 @@ def rgb_pixels(image: Image.Image) -> UInt8Array:
         return _rgb(_upright(image), path)
 
 
+def pixels_of(image: Image.Image, pixels: PixelValues) -> UInt8Array:
+    """An opened image as :func:`read_image` gives it from its file with ``pixels``.
+
+    Raises:
+        UnreadableImageError: broken, or without these bands.
+    """
+    path = Path(getattr(image, "filename", "") or "the image")
+    with one_line_errors(path, UnreadableImageError):
+        if pixels.channels is None and not is_deep(image):
+            return _rgb(_upright(image), path)
+        values = turned(stored_values(image, path), _orientation(image))
+        _check_bands(path, values, pixels.channels or ())
+        return mapped(values, pixels)
+
+
 def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(H, W) of the image as :func:`read_image` returns it, from the header alone.
 
@@ -77,8 +156,14 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         UnreadableImageError: as for :func:`read_image`, as far as the header shows it.
     """
     path = Path(path)
-    with one_line_errors(path, UnreadableImageError), open_image(path, max_pixels) as image:
-        return _upright_size(image)
+    with one_line_errors(path, UnreadableImageError):
+        try:
+            with open_image(path, max_pixels) as image:
+                return _upright_size(image)
+        except ManyBandsError:
+            height, width, _ = tiff_size(path)
+            check_pixels(path, (width, height), max_pixels)
+            return height, width
 
 
 def size_for_mask(path: Path, *, max_pixels: int) -> tuple[int, int]:
@@ -88,6 +173,10 @@ def size_for_mask(path: Path, *, max_pixels: int) -> tuple[int, int]:
     except UnreadableImageError as error:
         msg = f"no mask without its image: {error}"
         raise UnreadableMaskError(msg) from error
+
+
+class ManyBandsError(DataError):
+    """A TIFF that has more bands than colours, or another type: only its ``channels`` can be read."""
 
 
 @contextmanager
@@ -128,20 +217,63 @@ def open_image(path: Path, max_pixels: int | None) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        image = Image.open(path)
+        image: Image.Image = Image.open(path)
     except Image.DecompressionBombError as error:
         limit = max_pixels or Image.MAX_IMAGE_PIXELS
         msg = f"{path}: is too large ({error}). Make it smaller, or raise data.max_pixels (now {limit})."
         raise DataError(msg) from error
-    width, height = image.size
-    if max_pixels is not None and width * height > max_pixels:
+    except UnidentifiedImageError as error:
+        image = _other_format(path, error)
+    try:
+        check_pixels(path, image.size, max_pixels)
+    except DataError:
         image.close()
+        raise
+    return image
+
+
+def check_pixels(path: Path, size: tuple[int, int], max_pixels: int | None) -> None:
+    """Make sure that an image of ``size`` = (width, height) is not too large.
+
+    Raises:
+        DataError: it is.
+    """
+    width, height = size
+    if max_pixels is not None and width * height > max_pixels:
         msg = (
             f"{path}: {width}x{height} = {width * height} pixels, more than the limit of {max_pixels}. "
             "Make it smaller, or raise data.max_pixels."
         )
         raise DataError(msg)
-    return image
+
+
+def _other_format(path: Path, error: UnidentifiedImageError) -> Image.Image:
+    """What Pillow reads with a plugin, or nobody without its settings.
+
+    Raises:
+        DataError: it takes a package that is not installed, or bands must be named; else ``error``.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError as missing:
+            msg = f"{path}: is a HEIC image. Install what reads it: pip install 'tagmask[heic]', or export it as JPEG."
+            raise DataError(msg) from missing
+        pillow_heif.register_heif_opener()
+        return Image.open(path)
+    if is_tiff(path):
+        try:
+            *_, bands = tiff_size(path)
+        except Exception:  # damaged: tifffile raises nearly anything
+            raise error from None
+        msg = (
+            f"{path}: is a TIFF of {bands} bands, which are no colours. Name those to read, from 1: "
+            f"data.channels={bands} for the first {bands}, or a list such as data.channels=[1,2,3]."
+        )
+        raise ManyBandsError(msg) from error
+    raise error
 
 
 def _orientation(image: Image.Image) -> int:

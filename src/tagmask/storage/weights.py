@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def statistics_entry(statistics: InputStatistics) -> dict[str, Any]:
     """What a description says about a network's images; :func:`stored_statistics` reads it."""
-    return {"input_statistics": asdict(statistics)}
+    return {"input_statistics": {"mean": list(statistics.mean), "std": list(statistics.std)}}
 
 
 def stored_statistics(description: Mapping[str, Any], path: Path) -> InputStatistics:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from progress_recorder import ProgressRecorder
+from tagmask.data.loading import ImageLoader
 from tagmask.errors import InputError, RecipeError, RunError, UnreadableImageError
 from tagmask.methods.saliency_folder.saliency import FolderSaliency
 from tagmask.methods.saliency_function.saliency import FunctionSaliency
@@ -179,8 +180,8 @@ def test_padding_and_missing_maps_are_not_valid(context_of: Any, salient: dict[s
         update={"augment": settings.augment.model_copy(update={"crop": 64, "scale": (1, 1)})}
     )
     dataset = MaskSet(
-        "segment", samples, settings, lambda s: np.ones((48, 48), np.uint8), max_pixels=10**6, statistics=IMAGENET,
-        planes={"saliency"}, read_planes=lambda s: planes_of(workspace, {"saliency"}, s),
+        ImageLoader("segment", max_pixels=10**6), samples, settings, lambda s: np.ones((48, 48), np.uint8),
+        statistics=IMAGENET, planes={"saliency"}, read_planes=lambda s: planes_of(workspace, {"saliency"}, s),
         read_weights=lambda s: np.full((48, 48), 0.5, np.float32),
     )  # fmt: skip
     first, second = (dataset.item(index, np.random.default_rng(index)) for index in range(2))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tagmask.data.loading import ImageLoader
 from tagmask.errors import RunError, UnreadableMaskError
 from tagmask.runs.context import Context
 from tagmask.stages.segment.stage import FULL, WEAK, MaskSet, SegmentationTask, run
@@ -21,6 +22,8 @@ from tagmask.storage.weights import read_description
 from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample
 
 ContextOf = Callable[..., Context]
+
+LOADER = ImageLoader(FULL, max_pixels=10**6, cache_bytes=0)
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def test_crops_over_objects(context_of: ContextOf, quick: dict[str, Any], halves
         settings = context_of(quick, halves).recipe.segment
         assert settings is not None
         samples = list(halves.split("train"))
-        items = MaskSet(FULL, samples, settings, halves.read_mask, max_pixels=10**6, statistics=IMAGENET)
+        items = MaskSet(LOADER, samples, settings, halves.read_mask, statistics=IMAGENET)
         drawn = [items.item(index, np.random.default_rng([index, turn])) for index in range(12) for turn in range(4)]
         return float(np.mean([bool((item["labels"] == 1).any()) for item in drawn if not isinstance(item, Problem)]))
 
@@ -161,15 +164,15 @@ def test_a_trained_network_is_not_trained_again(
 def test_items_keep_image_and_mask_together(context_of: ContextOf, quick: dict[str, Any], halves: DataSource) -> None:
     settings = context_of(quick, halves).recipe.segment
     assert settings is not None
-    data = MaskSet(FULL, list(halves.split("train")), settings, halves.read_mask, max_pixels=10**6, statistics=IMAGENET)
+    data = MaskSet(LOADER, list(halves.split("train")), settings, halves.read_mask, statistics=IMAGENET)
     item = data.item(0, np.random.default_rng(0))
     assert isinstance(item, dict)
     assert item["image"].shape == (3, 32, 32)
     inside = item["labels"] != 255
     assert ((item["image"][0] > 0) == (item["labels"] == 1))[inside].float().mean() > 0.9
     broken = MaskSet(
-        FULL, [replace(halves.split("train")[0], mask_path=Path("none"))], settings, halves.read_mask,
-        max_pixels=9**6, statistics=IMAGENET,
+        LOADER, [replace(halves.split("train")[0], mask_path=Path("none"))], settings, halves.read_mask,
+        statistics=IMAGENET,
     )  # fmt: skip
     assert isinstance(broken.item(0, np.random.default_rng(0)), Problem)
 

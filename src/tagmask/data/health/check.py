@@ -20,6 +20,7 @@ import numpy as np
 from tagmask.data.health.masks import mask_doubts
 from tagmask.data.health.report import HealthReport, SizeRange
 from tagmask.data.health.text import warnings_of
+from tagmask.data.pixels import survey_pixels, with_pixels
 from tagmask.errors import DataError
 from tagmask.storage.images import MAX_PIXELS, read_image
 from tagmask.types import DataSource, Problem, Sample
@@ -55,6 +56,8 @@ def check(
 
     Nothing is raised for a bad image: it is listed in the report.
     """
+    survey = survey_pixels(source)
+    source = with_pixels(source, survey)
     samples = [sample for split in source.splits.values() for sample in split]
     findings = _look(source, samples, max_pixels, workers or min(8, os.cpu_count() or 1), progress)
     findings_by_id = dict(zip((sample.id for sample in samples), findings, strict=True))
@@ -78,6 +81,7 @@ def check(
         "mask_doubts": tuple(mask_doubts(source.classes, samples, [finding.labels for finding in findings])),
         "dark": tuple(s.id for s, finding in zip(samples, findings, strict=True) if finding.brightest <= DARK),
         "duplicates": tuple(_duplicates(samples)),
+        "pixels": "" if survey is None else survey.line(),
         "problems": source.problems,
     }
     report = HealthReport(**values)
@@ -89,7 +93,7 @@ def _look(
 ) -> list[_Finding]:
     def look(sample: Sample) -> _Finding:
         try:
-            image = read_image(sample.image_path, max_pixels=max_pixels)
+            image = read_image(sample.image_path, max_pixels=max_pixels, pixels=source.pixels)
         except DataError as error:
             return _Finding(image_problem=str(error))
         finding = _Finding(image.shape[:2], brightest=int(image.max()))

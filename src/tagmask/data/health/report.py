@@ -22,7 +22,8 @@ class SizeRange:
 class HealthReport:
     """All findings. ``co_occurrence[i][j]`` counts the images with both foreground classes i and j (their own
     counts on the diagonal), over all splits. ``duplicates`` are groups of ids with the same file content,
-    ``mask_doubts`` sentences on masks that contradict the tags, ``dark`` ids of images that are all but black.
+    ``mask_doubts`` sentences on masks that contradict the tags, ``dark`` ids of images that are all but black,
+    ``pixels`` how values are read that are not of 8 bits in colour.
     """
 
     format: str
@@ -39,6 +40,7 @@ class HealthReport:
     problems: tuple[Problem, ...]
     mask_doubts: tuple[str, ...] = ()
     dark: tuple[str, ...] = ()
+    pixels: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

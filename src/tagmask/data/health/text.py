@@ -33,8 +33,8 @@ def warnings_of(report: HealthReport, source: DataSource) -> Iterator[str]:
     yield from report.mask_doubts
     if report.dark:
         yield (
-            f"{len(report.dark)} images are all but black, such as {report.dark[0]}: 12 bits stored in 16? "
-            "Scale their values to the full range."
+            f"{len(report.dark)} images are all but black, such as {report.dark[0]}. If their values are of "
+            "another range than the others', set data.value_range, or scale them."
         )
     if report.missing_masks and any(report.missing_masks.values()):
         parts = ", ".join(f"{n} of {report.images[split]} {split}" for split, n in report.missing_masks.items() if n)
@@ -105,6 +105,7 @@ def health_lines(report: HealthReport) -> list[str]:
             f"sizes (min / median / max): width {width[0]} / {width[1]} / {width[2]}, "
             f"height {height[0]} / {height[1]} / {height[2]}, {report.sizes.distinct} different"
         )
+    lines += [report.pixels] * bool(report.pixels)
     lines += ["", *_table(report, splits)]
     pairs = _pairs(report)
     if pairs:

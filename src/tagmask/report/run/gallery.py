@@ -231,7 +231,7 @@ def _draw(
     """Read everything of one image; a broken layer is left out, a broken photograph drops the shot."""
     sample = pick.sample
     try:
-        photo, width, height = photo_uri(sample.image_path, side)
+        photo, width, height = photo_uri(sample.image_path, side, source.pixels)
     except READ_ERRORS as error:
         notes.append(str(error))
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -16,9 +17,11 @@ from tagmask.report.pages import _TEMPLATES, class_colours, environment, page_cs
 from tagmask.report.run import charts, headline, tables
 from tagmask.report.run.facts import Facts, read_facts
 from tagmask.report.run.gallery import Gallery, build_gallery
+from tagmask.report.run.layers import READ_ERRORS
 from tagmask.report.run.objects import objects
 from tagmask.report.run.patches import LocalizerPatches, localizer_patches
 from tagmask.report.score_rows import score_rows
+from tagmask.runs.pixels import with_stored_pixels
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.files import atomic_write
 from tagmask.types import DataSource
@@ -42,6 +45,8 @@ def write_report(workspace: Workspace, source: DataSource | None, *, gallery_ima
     Raises:
         RunError: the page cannot be written.
     """
+    with suppress(*READ_ERRORS):  # the facts say what is wrong with a broken manifest
+        source = None if source is None else with_stored_pixels(source, workspace)
     facts = read_facts(workspace, source)
     gallery, patches = None, []
     if source is not None and gallery_images > 0:

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from tagmask.ops.transforms import colour_view
 from tagmask.report.metrics_file import mapping
 from tagmask.report.run.layers import READ_ERRORS
 from tagmask.report.thumbnails import data_uri, fit
@@ -79,7 +80,7 @@ def localizer_patches(workspace: Workspace, source: DataSource, *, most: int = 3
             groups = []
         entry.total = len(groups)
         selection = _fewer(groups, most // len(paths))
-        pictures = _pictures(selection, samples, source.max_pixels, entry.notes)
+        pictures = _pictures(selection, samples, source, entry.notes)
         for title, regions in selection:
             patches = tuple(pictures[region] for region in regions if region in pictures)
             if patches:
@@ -126,7 +127,7 @@ def _fewer(groups: Sequence[Group], most: int) -> list[Group]:
 
 
 def _pictures(
-    groups: Sequence[Group], samples: Mapping[str, Sample], max_pixels: int, notes: list[str]
+    groups: Sequence[Group], samples: Mapping[str, Sample], source: DataSource, notes: list[str]
 ) -> dict[Region, Patch]:
     """Every region's picture, image by image."""
     by_image: dict[str, list[Region]] = {}
@@ -139,7 +140,8 @@ def _pictures(
             notes.append(f"patches of image '{image_id}' are not shown: the data source does not have it")
             continue
         try:
-            image = read_image(samples[image_id].image_path, max_pixels=max_pixels)
+            path = samples[image_id].image_path
+            image = colour_view(read_image(path, max_pixels=source.max_pixels, pixels=source.pixels))
         except READ_ERRORS as error:
             notes.append(str(error))
             continue

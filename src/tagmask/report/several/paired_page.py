@@ -131,7 +131,7 @@ def _draw(
     notes: list[str],
 ) -> Change | None:
     try:
-        photo, width, height = photo_uri(sample.image_path, _SIDE)
+        photo, width, height = photo_uri(sample.image_path, _SIDE, source.pixels)
         truth = source.read_mask(sample)
     except READ_ERRORS as error:
         notes.append(str(error))

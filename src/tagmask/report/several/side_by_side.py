@@ -106,7 +106,7 @@ def _draw(
     methods: Sequence[tuple[str, RunScores]], source: DataSource, sample: Sample, split: str, notes: list[str]
 ) -> Scene | None:
     try:
-        photo, width, height = photo_uri(sample.image_path, _PHOTO_SIDE)
+        photo, width, height = photo_uri(sample.image_path, _PHOTO_SIDE, source.pixels)
         has_truth = source.mask_reader is not None and source.has_mask(sample)
         mask = source.read_mask(sample) if has_truth else None
     except READ_ERRORS as error:

@@ -23,6 +23,7 @@ from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.stages.training_length import training_length
+from tagmask.storage.pixel_values import pixels_entry
 from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
 from tagmask.types import InputStatistics, Problem, Sample
 
@@ -221,6 +222,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
             "classes": list(context.source.classes.names),
             "settings": settings.model_dump(mode="json"),
             **statistics_entry(model.input_statistics),
+            **pixels_entry(context.source.pixels),
         }
         save_weights(context.workspace.model_path(stage), model, description)
     engine.barrier()

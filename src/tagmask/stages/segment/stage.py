@@ -37,6 +37,7 @@ from tagmask.stages.segment.guides import PlaneReader, PlanesReader, check_salie
 from tagmask.stages.segment.schedule import options, sampling_weights, settled
 from tagmask.stages.segment.self_training import relabel
 from tagmask.storage.pictures import load_mask, save_mask
+from tagmask.storage.pixel_values import pixels_entry
 from tagmask.storage.weights import save_weights, statistics_entry
 from tagmask.types import InputStatistics, Problem, Sample, UInt8Array
 
@@ -51,23 +52,20 @@ class MaskSet:
 
     def __init__(
         self,
-        stage: str,
+        loader: ImageLoader,
         samples: list[Sample],
         settings: SegmentSettings,
         read_mask: Callable[[Sample], UInt8Array],
         *,
-        max_pixels: int,
         statistics: InputStatistics,
-        max_side: int | None = None,
         planes: Iterable[str] = (),
         read_planes: PlanesReader | None = None,
         read_weights: PlaneReader | None = None,
     ) -> None:
         self.samples, self.read_mask = samples, read_mask
         self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
-        self.stage, self.augment, self.statistics = stage, settings.augment, statistics
+        self.loader, self.augment, self.statistics = loader, settings.augment, statistics
         self.aimed = settings.foreground_crops
-        self.loader = ImageLoader(stage, max_pixels=max_pixels, max_side=max_side)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -87,7 +85,7 @@ class MaskSet:
             weights = self.read_weights(sample) if self.read_weights else None
             planes = self.read_planes(sample) if self.read_planes else {}
         except TagmaskError as error:
-            return Problem(stage=self.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
+            return Problem(stage=self.loader.stage, id=sample.id, path=str(sample.mask_path or ""), reason=str(error))
         augment, size = self.augment, (image.shape[0], image.shape[1])
         # One view for all planes: saliency or weights of another crop would still train, and wrongly.
         over = object_pixel(mask, rng) if self.aimed and rng.random() < self.aimed else None
@@ -224,12 +222,10 @@ def _train(
     weak = stage != FULL
     confidence = settings.confidence if weak else None
     dataset = MaskSet(
-        f"{stage} (training)",
+        context.loader(f"{stage} (training)", cached=True),
         samples,
         settings,
         read_mask,
-        max_pixels=context.source.max_pixels,
-        max_side=context.recipe.working_size,
         statistics=model.input_statistics,
         planes=settings.loss.needs if weak else (),
         read_planes=planes_reader(context, settings.loss.needs, corrections),
@@ -255,6 +251,7 @@ def _train(
             "network": settings.network.dump(),
             **asdict(Inference.of(settings, context.recipe.working_size)),
             **statistics_entry(model.input_statistics),
+            **pixels_entry(context.source.pixels),
         }
         whole: nn.Module = model
         if weak and settings.tag_gate is not None:
