@@ -14,6 +14,7 @@ from tagmask.cli.sources import ImagesOption, TagsOption, data_overrides, find_s
 
 if TYPE_CHECKING:
     from tagmask.settings.recipe import Recipe
+    from tagmask.types import DataSource
 
 
 def check(
@@ -27,21 +28,20 @@ def check(
 ) -> None:
     """Report on the health of a data source.
 
-    Images and tags per class, sizes, duplicates, what cannot be read, and whether the recipe trains enough on it."""
+    Images and tags per class, sizes, duplicates, what cannot be read. Of a recipe also which trainings will be too short
+    on the data, of a run why its masks may be bad."""
     from tagmask.data.health import check as health
-    from tagmask.settings.recipe_lengths import recipe_lengths
-    from tagmask.settings.training_length import too_short
     from tagmask.storage.records import json_text
 
     recipe = recipe_of(source, overrides or (), images=images, tags=tags)
     data = recipe.data.open()
     report = health.check(data, max_pixels=data.max_pixels)
-    lengths = [(length.key.rpartition(".")[0], too_short(length.record())) for length in recipe_lengths(recipe, data)]
-    advice = [f"{name}: {shortage}" for name, shortage in lengths if shortage]
+    named_run = run_of(source, overrides, images=images, tags=tags)
+    advice = _short_trainings(recipe, data) if named_run is None else _diagnosis(named_run, recipe, data)
     if as_json:
         typer.echo(json_text({**report.to_dict(), "advice": advice}, indent=1))
         return
-    for line in [*report.lines(), *(["", "trainings", *(f"  {text}" for text in advice)] if advice else [])]:
+    for line in [*report.lines(), *(["", "advice", *(f"  {text}" for text in advice)] if advice else [])]:
         typer.echo(line)
 
 
@@ -78,6 +78,26 @@ def doubts(
     cells = [(str(row.rank), row.image, row.split, row.tag, state(row), f"{row.doubt:.2f}") for row in rows]
     title = f"{min(first, len(result.images))} of {len(result.images)} images; all: --csv or --json"
     print_table(("", "image", "split", "tag", "state", "doubt"), cells, title=title)
+
+
+def _short_trainings(recipe: Recipe, data: DataSource) -> list[str]:
+    """The trainings of a recipe that will be too short on the data."""
+    from tagmask.settings.recipe_lengths import recipe_lengths
+    from tagmask.settings.training_length import too_short
+
+    lengths = [(length.key.rpartition(".")[0], too_short(length.record())) for length in recipe_lengths(recipe, data)]
+    return [f"{name}: {shortage}" for name, shortage in lengths if shortage]
+
+
+def _diagnosis(folder: Path, recipe: Recipe, data: DataSource) -> list[str]:
+    """Why the masks of a run may be bad; of one that did not note its trainings, also which are too short."""
+    from tagmask.report.run.diagnosis import diagnosis
+    from tagmask.report.run.facts import read_facts
+    from tagmask.runs.workspace import Workspace
+
+    facts = read_facts(Workspace(folder), data)
+    noted = any("trainings" in entry for entry in facts.manifest.get("stages", {}).values())
+    return [*([] if noted else _short_trainings(recipe, data)), *diagnosis(facts)]
 
 
 def make_partsworld(
@@ -124,3 +144,13 @@ def recipe_of(
         return load_recipe(shipped()["own"], [*data_overrides(data), *overrides])
     assert source is not None
     return load_recipe(find_recipe(source).path, overrides)
+
+
+def run_of(
+    source: str | None, overrides: Sequence[str] | None, *, images: Path | None = None, tags: Path | None = None
+) -> Path | None:
+    """Folder of the run that was named and nothing changed in; None: data, a recipe, or what a run would become."""
+    source, changes = source_and_changes(source, overrides)
+    if source is None or changes or named_data(source, images, tags) is not None:
+        return None
+    return find_recipe(source).run

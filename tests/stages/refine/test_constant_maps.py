@@ -54,7 +54,7 @@ def refine(context_of: ContextOf, tiny: dict[str, Any], tmp_path: Path) -> Calla
         (
             ENOUGH,
             '{"val_map": 0.9}\n{"train_map": 0.314, "val_map": 0.9}\n{"loss": 1}',
-            r"has not learnt the tags \(mean average precision 0\.31\): train it longer, .* \(classify\.weights=inst",
+            r"has not learnt the tags \(mean average precision 0\.31\): train it longer, .* as the recipe own does",
         ),
         (ENOUGH, '{"val_map": 0.2}', r"has not learnt the tags \(mean average precision 0\.20\)"),
         (ENOUGH, f'{{"train_map": {UNLEARNT}}}', r"has learnt the tags, but .* or set refine\.threshold\.value\.$"),

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from tagmask.report.metrics_file import MEASURES, RULES, dig, mapping, number, percent, rules, scores, splits
 from tagmask.report.pages import _TEMPLATES, class_colours, environment, page_css
 from tagmask.report.run import charts, headline, tables
+from tagmask.report.run.diagnosis import diagnosis
 from tagmask.report.run.facts import Facts, read_facts
 from tagmask.report.run.gallery import Gallery, build_gallery
 from tagmask.report.run.layers import READ_ERRORS
@@ -165,7 +166,7 @@ def _warnings(facts: Facts, tags: list[tables.TagRow]) -> list[str]:
     open_stages = [name for name, e in mapping(facts.manifest.get("stages")).items() if dig(e, "status") != "done"]
     if open_stages:
         texts.append(f"This run is not finished: {', '.join(map(str, open_stages))}. Start it again to go on.")
-    return texts
+    return [*texts, *diagnosis(facts)]
 
 
 def _panel_choices(facts: Facts, panels: list[tables.Panel]) -> dict[str, list[tuple[str, str]]]:

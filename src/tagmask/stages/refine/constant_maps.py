@@ -30,8 +30,8 @@ def why_constant(context: Context) -> str:
     if precision and precision[-1] < UNLEARNT:
         return (
             f"The classifier ({stage}) has not learnt the tags (mean average precision {precision[-1]:.2f}): train it "
-            "longer, start it from pretrained weights (classify.weights=installed), or look whether tags belong to "
-            "their images."
+            "longer, start it from pretrained weights as the recipe own does, or look whether tags belong to their "
+            "images."
         )
     return (
         "The classifier has learnt the tags, but nothing stands out in its maps: look at them and at the images, or "
