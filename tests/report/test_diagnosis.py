@@ -11,6 +11,11 @@ from bad_runs import CAUSES, PSEUDO_MASKS, SEGMENTATION, TRAINING, facts_of
 from fake_run import FakeRun
 from tagmask.report.run.diagnosis import LIMITS, diagnosis
 from tagmask.report.run.facts import read_facts
+from tagmask.stages.refine.constant_maps import UNLEARNT
+
+
+def test_the_error_of_constant_maps_and_the_report_judge_tags_alike() -> None:
+    assert LIMITS["train_map"] == UNLEARNT
 
 
 def test_a_good_run_has_nothing_to_say() -> None:

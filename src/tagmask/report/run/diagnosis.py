@@ -12,11 +12,10 @@ from typing import Any
 from tagmask.report.metrics_file import dig, mapping, miou, number, percent, rules
 from tagmask.report.run.facts import Facts
 from tagmask.runs.stage_names import CLASSIFY, LOCALIZE, family
-from tagmask.stages.refine.constant_maps import UNLEARNT
 
 #: When a sentence is said. Ours, not published: shares, average precision and mIoU in [0, 1].
 LIMITS = {
-    "train_map": UNLEARNT,  # below: the training images themselves are not told apart
+    "train_map": 0.6,  # below: the training images themselves are not told apart
     "train_ap": 0.5,  # of a class, below
     "val_map": 0.5,  # below, and
     "val_map_gap": 0.35,  # train above val by more: learnt by heart

@@ -8,7 +8,8 @@ from tagmask.runs.context import Context
 from tagmask.settings.training_length import too_short
 from tagmask.storage.records import read_jsonl
 
-#: Mean average precision of tags below which the classifier is to blame. Ours, not published.
+#: Mean average precision of tags below which the classifier is to blame. Ours, not published; the
+#: report says the same from there on (report/run/diagnosis.py), which knows no stage.
 UNLEARNT = 0.6
 
 
