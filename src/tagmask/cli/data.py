@@ -28,8 +28,8 @@ def check(
 ) -> None:
     """Report on the health of a data source.
 
-    Images and tags per class, sizes, duplicates, what cannot be read. Of a recipe also which trainings will be too short
-    on the data, of a run why its masks may be bad."""
+    Images and tags per class, sizes, duplicates, what cannot be read. Of a recipe also which trainings will be too
+    short on the data, of a run why its masks may be bad."""
     from tagmask.data.health import check as health
     from tagmask.storage.records import json_text
 
@@ -82,7 +82,7 @@ def doubts(
 
 def _short_trainings(recipe: Recipe, data: DataSource) -> list[str]:
     """The trainings of a recipe that will be too short on the data."""
-    from tagmask.settings.recipe_lengths import recipe_lengths
+    from tagmask.pipeline.recipe_lengths import recipe_lengths
     from tagmask.settings.training_length import too_short
 
     lengths = [(length.key.rpartition(".")[0], too_short(length.record())) for length in recipe_lengths(recipe, data)]

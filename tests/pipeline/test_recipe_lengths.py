@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tagmask.pipeline.recipe_lengths import recipe_lengths
 from tagmask.settings.loading import load_recipe
-from tagmask.settings.recipe_lengths import recipe_lengths
 from tagmask.settings.training_length import TRAINING_LENGTH, TrainingLength, settle, too_short
 
 
