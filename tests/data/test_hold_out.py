@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask.data.source import hold_out
+from tagmask.data.hold_out import hold_out
 from tagmask.types import Sample
 
 TAGS = st.lists(st.integers(1, 4), max_size=3, unique=True).map(lambda tags: tuple(sorted(tags)))
@@ -68,3 +68,30 @@ def test_stratified_takes_no_more_than_the_share_where_classes_are_few() -> None
     chance = hold_out(samples, 0.2, 0)
     assert {tag for sample in samples if sample.id in chance for tag in sample.tags} < {1, 2, 3, 4}
     assert hold_out(samples, 0.0, 0, stratified=True) == set()
+
+
+@given(
+    st.lists(TAGS, min_size=1, max_size=30),
+    st.lists(st.integers(0, 5), min_size=30, max_size=30),
+    st.floats(0.01, 0.99),
+    st.booleans(),
+)
+def test_groups_are_held_out_whole_and_every_class_stays(
+    tags: list[tuple[int, ...]], numbers: list[int], fraction: float, stratified: bool
+) -> None:
+    samples = samples_of(tags)
+    groups: dict[int, list[str]] = {}
+    for sample, number in zip(samples, numbers, strict=False):
+        groups.setdefault(number, []).append(sample.id)
+    held = hold_out(samples, fraction, 0, stratified=stratified, groups=groups.values())
+    assert all(len(held & set(group)) in (0, len(group)) for group in groups.values())
+    kept = [sample for sample in samples if sample.id not in held]
+    assert kept
+    assert {tag for sample in kept for tag in sample.tags} == {tag for sample in samples for tag in sample.tags}
+
+
+@given(st.lists(TAGS, max_size=30), st.floats(0.01, 0.99), st.booleans())
+def test_groups_of_one_change_nothing(tags: list[tuple[int, ...]], fraction: float, stratified: bool) -> None:
+    samples = samples_of(tags)
+    alone = hold_out(samples, fraction, 0, stratified=stratified)
+    assert hold_out(samples, fraction, 0, stratified=stratified, groups=[[s.id] for s in samples]) == alone

@@ -25,7 +25,9 @@ from tagmask.data.voc.layout import find_bases
 from tagmask.errors import DataError, UnknownNameError
 
 log = logging.getLogger(__name__)
-_OF_TABLES = frozenset({"tags_file", "val_tags_file", "image_column", "tags_column", "class_columns", "split_column"})
+_OF_TABLES = frozenset(
+    {"tags_file", "val_tags_file", "image_column", "tags_column", "class_columns", "split_column", "groups"}
+)
 _OF_COCO = frozenset({"annotations", "val_annotations", "val_images", "mask_style"})
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 EXPECTED = (

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +15,8 @@ from pydantic import Field, field_validator
 
 from tagmask.contracts.source import Source
 from tagmask.data.files import ImageFile
+from tagmask.data.hold_out import hold_out
+from tagmask.data.near_duplicates import image_hashes, near_duplicates, united
 from tagmask.data.tags import make_classes, read_classes
 from tagmask.errors import DataError
 from tagmask.storage.images import MAX_PIXELS
@@ -23,6 +24,8 @@ from tagmask.types import Box, ClassList, DataSource, MaskReader, Problem, Sampl
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train", "val"
+#: Images of which near duplicates are looked for when data is opened; each is read once.
+MOST_COMPARED = 5000
 
 
 class SourceSettings(Source):
@@ -38,6 +41,9 @@ class SourceSettings(Source):
         0.2, description="share held out for validation where the data has no validation split"
     )
     stratified: bool = Field(False, description="hold out an image of every class that can spare one")
+    near_duplicates: bool = Field(
+        False, description="near duplicates are held out together or not at all; every image is opened once"
+    )
     seed: int = Field(0, description="changes which images are held out")
     max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
     value_range: tuple[float, float] | Literal["auto"] = Field(
@@ -76,53 +82,6 @@ class SourceSettings(Source):
         return next((read_classes(path) for path in candidates if path.is_file()), None)
 
 
-def hold_out(samples: Sequence[Sample], fraction: float, seed: int, *, stratified: bool = False) -> set[str]:
-    """Ids for validation, chosen by hash: the same on every machine, and stable when images are added.
-
-    At least one image is held out where ``fraction`` > 0, but never the last training image of a class.
-
-    Args:
-        samples: the images to divide.
-        fraction: share to hold out.
-        seed: changes which images these are.
-        stratified: first an image of every class that can spare one, the rarest classes first, then others up to
-            ``fraction``. For few images, of which chance leaves classes out; new images may then move old ones.
-    """
-    if fraction <= 0:
-        return set()
-
-    def place(sample: Sample) -> int:
-        return int.from_bytes(hashlib.sha256(f"{seed}:{sample.id}".encode()).digest()[:8], "big")
-
-    order = sorted(((place(sample), sample) for sample in samples), key=lambda pair: pair[0])
-    remaining = Counter(tag for sample in samples for tag in sample.tags)
-    validation: set[str] = set()
-
-    def take(sample: Sample) -> bool:
-        spare = all(remaining[tag] > 1 for tag in sample.tags) and len(validation) + 1 < len(samples)
-        if spare:
-            validation.add(sample.id)
-            remaining.subtract(sample.tags)
-        return spare
-
-    if not stratified:
-        for position, sample in order:
-            if position >= fraction * 2**64 and validation:
-                break
-            take(sample)
-        return validation
-    frequency = Counter(remaining)
-    for tag in sorted(frequency, key=lambda tag: (frequency[tag], tag)):
-        if remaining[tag] == frequency[tag]:  # none of its images has been taken with another class
-            any(take(sample) for _, sample in order if tag in sample.tags)
-    for _, sample in order:
-        if len(validation) >= max(1, round(fraction * len(samples))):
-            break
-        if sample.id not in validation:
-            take(sample)
-    return validation
-
-
 @dataclass(slots=True)
 class Collector:
     """Gathers samples and problems of one source. A split of None means: to be divided at the end."""
@@ -132,6 +91,7 @@ class Collector:
     problems: list[Problem] = field(default_factory=list)
     _rows: list[tuple[str | None, Sample, ImageFile]] = field(init=False, default_factory=list)
     _places: dict[str, Path] = field(init=False, default_factory=dict)
+    _groups: dict[str, list[str]] = field(init=False, default_factory=dict)
 
     def add(
         self,
@@ -142,8 +102,12 @@ class Collector:
         sample_id: str | None = None,
         mask_path: Path | None = None,
         boxes: tuple[Box, ...] = (),
+        group: str = "",
     ) -> bool:
-        """Take one image; False when it is a double or has a name that no artifact could carry."""
+        """Take one image; False when it is a double or has a name that no artifact could carry.
+
+        Images of one ``group`` are held out together or not at all; '': the image is of no group.
+        """
         key = file.id if sample_id is None else sample_id
         if not _encodable(key):
             self.skip(_shown(key), _shown(str(file.path)), "the file name is not valid UTF-8. Rename the file")
@@ -154,6 +118,8 @@ class Collector:
             return False
         self._places[key] = file.path
         self._rows.append((split, Sample(key, file.path, tags, mask_path, boxes), file))
+        if group:
+            self._groups.setdefault(group, []).append(key)
         return True
 
     def ids(self) -> list[str]:
@@ -205,8 +171,13 @@ class Collector:
 
     def _divide(self) -> dict[str, tuple[Sample, ...]]:
         open_samples = [sample for split, sample, _ in self._rows if split is None]
+        settings = self.settings
         validation = hold_out(
-            open_samples, self.settings.val_fraction, self.settings.seed, stratified=self.settings.stratified
+            open_samples,
+            settings.val_fraction,
+            settings.seed,
+            stratified=settings.stratified,
+            groups=self._together(open_samples) if settings.val_fraction > 0 else (),
         )
         if open_samples:
             log.info("no validation split in the data: %d of %d images held out", len(validation), len(open_samples))
@@ -214,7 +185,26 @@ class Collector:
         for split, sample, _ in self._rows:
             name = split if split is not None else (VAL if sample.id in validation else TRAIN)
             splits.setdefault(name, []).append(sample)
+        self._note_torn_groups({sample.id: name for name, samples in splits.items() for sample in samples})
         return {name: tuple(samples) for name, samples in splits.items()}
+
+    def _together(self, samples: Sequence[Sample]) -> list[list[str]]:
+        """Ids that must not be parted: images of one group, and near duplicates where those are asked for."""
+        links: list[Sequence[str]] = list(self._groups.values())
+        if self.settings.near_duplicates and len(samples) > MOST_COMPARED:
+            reason = f"data.near_duplicates: {len(samples)} images are too many, up to {MOST_COMPARED} are compared"
+            self.note("", self.settings.root, reason)
+        elif self.settings.near_duplicates:
+            links += near_duplicates(image_hashes(samples, max_pixels=self.settings.max_pixels))
+        there = {sample.id for sample in samples}
+        return united([key for key in ids if key in there] for ids in links)
+
+    def _note_torn_groups(self, split_of: Mapping[str, str]) -> None:
+        """Say when the data's own splits part a group."""
+        torn = [group for group, ids in self._groups.items() if len({split_of[key] for key in ids}) > 1]
+        if torn:
+            reason = f"{len(torn)} groups have images in several splits, such as '{torn[0]}': validation is too kind"
+            self.note("", self.settings.root, reason)
 
     def _fingerprint(self, classes: ClassList, splits: dict[str, tuple[Sample, ...]]) -> str:
         """sha256 of format, classes, splits, ids, tags, relative paths and sizes in bytes.

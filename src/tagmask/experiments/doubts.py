@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tagmask.backbones.build import BackboneSettings
+from tagmask.data.pixels import survey_pixels, with_pixels
 from tagmask.errors import InputError
 from tagmask.experiments.frozen_features import frozen_features
 from tagmask.ops.tag_doubt import FOLDS, out_of_fold_probabilities, tag_doubts
@@ -102,6 +103,7 @@ def doubts(
         raise InputError(msg)
     resolved = load_recipe(run / "recipe.yaml" if run is not None else recipe, overrides)
     source: DataSource = resolved.data.open().weak()
+    source = with_pixels(source, survey_pixels(source))
     return source_doubts(
         source,
         resolved,

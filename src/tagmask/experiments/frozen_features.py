@@ -53,7 +53,7 @@ def frozen_features(
     if waiting:
         engine = Engine(recipe.engine.model_copy(update={"devices": 1}), seed=recipe.seed)
         backbone = engine.place(settings.build())
-        loader = ImageLoader("doubts", max_pixels=source.max_pixels, max_side=SIDE, cache_bytes=0)
+        loader = ImageLoader("doubts", max_pixels=source.max_pixels, max_side=SIDE, pixels=source.pixels, cache_bytes=0)
         results = gather_images(
             engine,
             waiting,

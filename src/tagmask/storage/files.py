@@ -34,6 +34,12 @@ def artifact_name(sample_id: str) -> str:
     return name
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept between runs: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; it takes the name only when the block ends well.

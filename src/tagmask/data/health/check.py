@@ -20,6 +20,7 @@ import numpy as np
 from tagmask.data.health.masks import mask_doubts
 from tagmask.data.health.report import HealthReport, SizeRange
 from tagmask.data.health.text import warnings_of
+from tagmask.data.near_duplicates import image_hashes, near_duplicates
 from tagmask.data.pixels import survey_pixels, with_pixels
 from tagmask.errors import DataError
 from tagmask.storage.images import MAX_PIXELS, read_image
@@ -80,8 +81,9 @@ def check(
         "missing_masks": _missing_masks(source),
         "mask_doubts": tuple(mask_doubts(source.classes, samples, [finding.labels for finding in findings])),
         "dark": tuple(s.id for s, finding in zip(samples, findings, strict=True) if finding.brightest <= DARK),
-        "duplicates": tuple(_duplicates(samples)),
         "pixels": "" if survey is None else survey.line(),
+        "duplicates": (copies := tuple(_duplicates(samples))),
+        "near_duplicates": tuple(_near_duplicates(samples, copies, max_pixels, workers)),
         "problems": source.problems,
     }
     report = HealthReport(**values)
@@ -160,6 +162,16 @@ def _duplicates(samples: list[Sample]) -> Iterator[tuple[str, ...]]:
             for sample in group:
                 by_content[_digest(sample.image_path)].append(sample.id)
         yield from (tuple(ids) for ids in by_content.values() if len(ids) > 1)
+
+
+def _near_duplicates(
+    samples: list[Sample], copies: tuple[tuple[str, ...], ...], max_pixels: int, workers: int | None
+) -> Iterator[tuple[str, ...]]:
+    """Groups of ids whose pictures are nearly the same, without those that are nothing but exact copies."""
+    exact = [set(group) for group in copies]
+    for group in near_duplicates(image_hashes(samples, max_pixels=max_pixels, workers=workers)):
+        if not any(ids.issuperset(group) for ids in exact):
+            yield group
 
 
 def _digest(path: Path) -> str:

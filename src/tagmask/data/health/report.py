@@ -22,8 +22,9 @@ class SizeRange:
 class HealthReport:
     """All findings. ``co_occurrence[i][j]`` counts the images with both foreground classes i and j (their own
     counts on the diagonal), over all splits. ``duplicates`` are groups of ids with the same file content,
-    ``mask_doubts`` sentences on masks that contradict the tags, ``dark`` ids of images that are all but black,
-    ``pixels`` how values are read that are not of 8 bits in colour.
+    ``near_duplicates`` groups of ids whose pictures are nearly the same, ``mask_doubts`` sentences on masks that
+    contradict the tags, ``dark`` ids of images that are all but black, ``pixels`` how values are read that are not of 8
+    bits in colour.
     """
 
     format: str
@@ -41,6 +42,7 @@ class HealthReport:
     mask_doubts: tuple[str, ...] = ()
     dark: tuple[str, ...] = ()
     pixels: str = ""
+    near_duplicates: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

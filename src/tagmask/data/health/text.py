@@ -26,6 +26,7 @@ def warnings_of(report: HealthReport, source: DataSource) -> Iterator[str]:
     yield from _inseparable(report)
     yield from _suspicious_names(report.classes[1:])
     yield from _copies(report, source)
+    yield from _near_copies(report, source)
     if report.unreadable:
         yield f"{len(report.unreadable)} of {sum(report.images.values())} images cannot be read: they will be skipped."
     if report.broken_masks:
@@ -94,6 +95,22 @@ def _copies(report: HealthReport, source: DataSource) -> Iterator[str]:
         yield f"the same picture has different tags, e.g. {' = '.join(contradicting[0][:3])}. Merge its tags."
 
 
+def _near_copies(report: HealthReport, source: DataSource) -> Iterator[str]:
+    """Near duplicates that are in several splits, or have different tags."""
+    where = {sample.id: (split, sample.tags) for split, rows in source.splits.items() for sample in rows}
+    across = [ids for ids in report.near_duplicates if len({where[key][0] for key in ids}) > 1]
+    contradicting = [ids for ids in report.near_duplicates if len({where[key][1] for key in ids}) > 1]
+    if across:
+        example = " ~ ".join(across[0][:3])
+        yield (
+            f"{len(across)} groups of near duplicates are in several splits, e.g. {example}: validation is too kind. "
+            "data.near_duplicates=true keeps them together where the split is made here."
+        )
+    if contradicting:
+        example = " ~ ".join(contradicting[0][:3])
+        yield f"{len(contradicting)} groups of near duplicates have different tags, e.g. {example}. Look at them."
+
+
 def health_lines(report: HealthReport) -> list[str]:
     """Plain text: sizes, a table of classes, pairs of classes, problems, warnings."""
     splits = list(report.images)
@@ -126,6 +143,9 @@ def health_lines(report: HealthReport) -> list[str]:
     if report.duplicates:
         lines += ["", f"exact copies: {len(report.duplicates)} groups"]
         lines += [f"  {' = '.join(ids)}" for ids in report.duplicates[:SHOWN]]
+    if report.near_duplicates:
+        lines += ["", f"near duplicates: {len(report.near_duplicates)} groups"]
+        lines += [f"  {' ~ '.join(ids[:SHOWN])}" for ids in report.near_duplicates[:SHOWN]]
     lines += ["", masks_line(report)]
     if report.warnings:
         lines += ["", "warnings", *(f"  {text}" for text in report.warnings)]

@@ -31,7 +31,7 @@ from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import read_tag_table
 from tagmask.errors import DataError, UnreadableMaskError
-from tagmask.storage.files import write_error
+from tagmask.storage.files import user_cache, write_error
 from tagmask.storage.pictures import voc_palette
 from tagmask.types import Box, ClassList, DataSource, Sample, UInt8Array
 
@@ -70,7 +70,7 @@ class PartsWorldSource(SceneSettings, Source):
 
     def folder(self) -> Path:
         """Where this set is, or will be, on disk."""
-        root = self.cache_dir or _user_cache() / "tagmask" / "partsworld"
+        root = self.cache_dir or user_cache() / "tagmask" / "partsworld"
         return root / self.fingerprint()[:16]
 
     def open(self) -> DataSource:
@@ -243,11 +243,6 @@ def _refuse_foreign(directory: Path) -> None:
 
 
 # -- reading -------------------------------------------------------------------------------------------------
-
-
-def _user_cache() -> Path:
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
 
 
 def _marker_of(directory: Path) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class TableLayout:
     split_column: str | None = None
     mask_column: str | None = None
     presence_column: str | None = None
+    group_column: str | None = None
     separator: str = "|"
 
 
@@ -76,13 +77,14 @@ def choose_roles(columns: Columns, layout: TableLayout, is_image: IsImage) -> Ro
         layout.split_column,
         layout.mask_column,
         layout.presence_column,
+        layout.group_column,
     ):
         if name is not None:
             columns.column(name)
     mask = layout.mask_column or next(iter(columns.usual(MASK_COLUMNS)), None)
     image = layout.image_column or _image_column(columns, is_image, mask)
     split = layout.split_column or _split_column(columns, {image, mask})
-    used = {image, mask, split}
+    used = {image, mask, split, layout.group_column}
     if layout.class_columns is not None and layout.class_columns != "auto":
         for name in layout.class_columns:
             columns.column(name)

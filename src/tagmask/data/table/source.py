@@ -64,6 +64,9 @@ class TableSource(MaskSettings):
     presence_column: str | None = Field(
         None, description="0 there denies the tag of the row, in tables with a row per tag"
     )
+    groups: str | None = Field(
+        None, description="column of what goes together (patient, tile, scene): held out together or not at all"
+    )
     mask_column: str | None = None
     masks: str | None = Field(None, description="mask folder; null: masks/ where there is one")
 
@@ -119,6 +122,7 @@ class TableSource(MaskSettings):
             split_column=self.split_column,
             mask_column=self.mask_column,
             presence_column=self.presence_column,
+            group_column=self.groups,
             separator=self.separator,
         )
         lookup = ImageLookup(self._image_folders(root, path), [masks.root] if masks else [])
@@ -155,7 +159,7 @@ class TableSource(MaskSettings):
             mask = _mask(collector, by_row, named) if named else masks.path_of(key) if masks else None
             labels = resolver.resolve(united_tags(group), key, str(file.path))
             name = split or self._split(group[0], has_val=has_val)
-            collector.add(name, file, labels, sample_id=key, mask_path=mask)
+            collector.add(name, file, labels, sample_id=key, mask_path=mask, group=group[0].group)
         collector.problems.extend(problems)
 
     def _split(self, row: TagRow, *, has_val: bool) -> str | None:

@@ -28,6 +28,7 @@ class TagRow:
     tags: tuple[str, ...]
     split: str = ""
     mask: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def read_tag_table(columns: Columns, layout: TableLayout, is_image: IsImage = ha
     blank = [""] * len(images)
     splits = [cell_text(cell) for cell in columns.column(roles.split)] if roles.split else blank
     masks = [cell_text(cell) for cell in columns.column(roles.mask)] if roles.mask else blank
+    groups = [cell_text(cell) for cell in columns.column(layout.group_column)] if layout.group_column else blank
     problems = list(columns.problems)
     problems += [Problem("data", "", str(columns.path), note, left_out=False) for note in roles.notes]
     if roles.classes:
@@ -70,7 +72,7 @@ def read_tag_table(columns: Columns, layout: TableLayout, is_image: IsImage = ha
         names = tuple(name for name in roles.classes if not is_background(name))
     else:
         tags, names = _from_tags_columns(columns, roles, layout.separator)
-    rows = zip(columns.lines, images, tags, splits, masks, strict=True)
+    rows = zip(columns.lines, images, tags, splits, masks, groups, strict=True)
     named = [TagRow(*row) for row in rows if row[1]]
     problems += _nameless(columns, images)
     return TagTable(tuple(named), names, tuple(problems), from_columns=bool(roles.classes))
