@@ -44,6 +44,11 @@ class ClassifySettings(Settings):
         0, description="number of first backbone stages that get no gradient (1: stem, 3: up to layer2)"
     )
     validations: Positive = Field(5, description="how often to validate over the training")
+    keep: Literal["last", "best"] = Field(
+        "last",
+        json_schema_extra=LATER,
+        description="weights at the end, or of the validation with the best tags (early stopping)",
+    )
     augment: AugmentSettings = AugmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
 

@@ -20,6 +20,7 @@ from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import CLASSIFY
 from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.stages.classify.best_weights import BestWeights
 from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.stages.training_length import training_length
@@ -93,6 +94,9 @@ class TagTask:
         self.loader = loader
         self.problems: list[Problem] = []
         self.warned = False
+        self.best: BestWeights | None = None
+        if settings.keep == "best":
+            self.best = BestWeights(context.workspace.stage(stage) / "best.safetensors", context.engine)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and whatever an earlier training brought at lr, new parameters at head_lr."""
@@ -124,16 +128,23 @@ class TagTask:
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Average precision on val, at evenly spaced epochs and the last; warns of classes not learnt.
 
-        After the last epoch also that of training images: what is not learnt there is no matter of new images.
+        After the last epoch also that of training images: what is not learnt there is no matter of new images. With
+        ``keep: best`` the model then has the best weights, which these figures are of, and ``best_epoch`` is theirs.
         """
-        every = max(1, self.epochs // self.settings.validations)
-        if epoch % every and epoch != self.epochs:
+        every, last = max(1, self.epochs // self.settings.validations), epoch == self.epochs
+        if epoch % every and not last:
             return None
         figures = self.average_precision()
         if figures and 2 * epoch >= self.epochs and not self.warned:
             self._warn_unlearnt(figures)
-        training = self.average_precision(TRAIN) if epoch == self.epochs else None
-        return {**(training or {}), **(figures or {})} or None
+        if self.best is not None and figures:
+            self.best.offer(self.model, figures["val_map"], epoch)
+        if not last:
+            return figures
+        best_epoch = None if self.best is None else self.best.restore(self.model)
+        if best_epoch is not None:
+            figures = {**(self.average_precision() or {}), "best_epoch": best_epoch}
+        return {**(self.average_precision(TRAIN) or {}), **(figures or {})} or None
 
     def average_precision(self, split: str = VAL) -> dict[str, Any] | None:
         """Average precision per class and its mean over the classes that occur (:func:`tag_precision`).
@@ -181,8 +192,15 @@ class TagTask:
 
 
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
-    """Train and save the classifier, the first or a retraining's; returns the inputs left out."""
+    """Train and save the classifier, the first or a retraining's; returns the inputs left out.
+
+    Raises:
+        InputError: the best validation is asked for, and no image is held out.
+    """
     settings, engine = context.recipe.trainings[stage], context.engine
+    if settings.keep == "best" and not context.samples(VAL):
+        msg = f"{stage}: keep: best needs images that are held out; set data.val_fraction, or leave keep: last"
+        raise InputError(msg)
     prepared = _prepared(context, stage)
     # Behind the preparations: a resumed training reads those from its folder, and must still start from the same
     # weights.
@@ -226,6 +244,8 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         }
         save_weights(context.workspace.model_path(stage), model, description)
     engine.barrier()
+    if task.best is not None:
+        task.best.drop()
     return [*prepared.problems, *problems]
 
 
