@@ -58,6 +58,12 @@ class PixelValues:
         """Channels of an image that is read like this."""
         return 3 if self.channels is None else len(self.channels)
 
+    def line(self) -> str:
+        """In words: 'bands 4, 3, 2: 0 to 4095 become 0 to 255'."""
+        what = "pixel values" if self.channels is None else f"bands {', '.join(map(str, self.channels))}"
+        ranges = dict.fromkeys(f"{low:g} to {high:g}" for low, high in zip(self.low, self.high, strict=True))
+        return f"{what}: {', '.join(ranges)} become 0 to 255"
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

@@ -26,7 +26,7 @@ EVENLY = np.linspace(0, 1, 100_001)
         (EVENLY * 65535, (0, 65535)),
         (EVENLY * 200, (0, 255)),
         (28_000 + EVENLY * 3_000, (28_003, 30_997)),  # a thermal camera: an eighth of 15 bits
-        (np.full(9, 7), (7, 8)),  # one value
+        (np.full(9, 7), (7, 23)),  # one value
         (np.append(EVENLY * 4095, [60_000] * 50), (0, 4095)),  # hot pixels, fewer than a thousandth
     ],
 )

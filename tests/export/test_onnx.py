@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask import cli, registry
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.network import SegmentationModel
 from tagmask.errors import InputError, RunError
 from tagmask.export import onnx as export
@@ -24,7 +25,7 @@ from tagmask.models.tag_gate import TagGated
 from tagmask.ops.transforms import normalise
 from tagmask.settings.classify import ClassifySettings
 from tagmask.storage.weights import load_tensors, read_description, save_tensors
-from tagmask.types import IMAGENET, ClassifierOutput, InputStatistics
+from tagmask.types import IMAGENET, ClassifierOutput, InputStatistics, PixelValues
 
 HALF = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -90,6 +91,24 @@ def test_a_gate_with_other_statistics_is_exported_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TagGated(SegmentationModel(Small(), grid=4), Tags(), 0.5)  # type: ignore[arg-type]
     assert export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"]).largest < 1e-4
+
+
+def test_bands_go_in_as_they_are(tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    model = SegmentationModel(Small(), grid=4)
+    set_input(model, InputStatistics((0.1, 0.2, 0.3, 0.4, 0.5), (1.0, 0.5, 0.25, 0.2, 0.1)))
+    pixels = PixelValues((0.0,) * 5, (4095.0,) * 5, (5, 4, 3, 2, 1))
+    result = export.export_onnx(model, tmp_path / "m.onnx", classes=["background", "a", "b", "c"], pixels=pixels)
+    assert result.dynamic
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).integers(0, 256, (1, 9, 10, 5), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = model.eval()(normalise(image[0], model.input_statistics)[None])
+    np.testing.assert_allclose(session.run(["logits"], {"images": image})[0], expected.numpy(), atol=1e-5)
+    said = json.loads(session.get_modelmeta().custom_metadata_map["pixels"])
+    assert said == {"low": [0.0] * 5, "high": [4095.0] * 5, "channels": [5, 4, 3, 2, 1]}
 
 
 def test_another_network_is_not_called_the_same(exported: tuple[SegmentationModel, Path, export.Agreement]) -> None:

@@ -16,6 +16,7 @@ from timm.models import swin_transformer
 from torch import Tensor, nn
 
 from tagmask.backbones import inception_v3, vgg16, wide_resnet38
+from tagmask.backbones.channels import set_input
 from tagmask.backbones.installed import load_installed
 from tagmask.backbones.published import published_copy
 from tagmask.backbones.statistics import statistics_of
@@ -236,6 +237,11 @@ class Backbone(nn.Module):
             self.channels.append(int(model.num_features))  # type: ignore[arg-type]
 
     @property
+    def n_channels(self) -> int:
+        """Channels of its images."""
+        return len(self.input_statistics.mean)
+
+    @property
     def n_stages(self) -> int:
         """Number of feature maps."""
         return len(self.channels)
@@ -263,7 +269,7 @@ class Backbone(nn.Module):
         if stage > self.n_stages:
             msg = f"classify.freeze={stage}: this backbone has {self.n_stages} stages"
             raise InputError(msg)
-        probe = torch.zeros(1, 3, 64, 64)
+        probe = torch.zeros(1, self.n_channels, 64, 64)
         was_training = self.model.training
         self.model.eval()
         with torch.enable_grad():
@@ -321,6 +327,7 @@ def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], 
     Raises:
         InputError: it is another architecture; names ``path``.
     """
+    set_input(backbone, stored_statistics(read_description(path), path))
     stored = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
     own = backbone.state_dict()
     wrong = [key for key, value in own.items() if key not in stored or stored[key].shape != value.shape]
@@ -331,7 +338,6 @@ def take_classifier_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], 
         )
         raise InputError(msg)
     backbone.load_state_dict(stored)
-    backbone.input_statistics = stored_statistics(read_description(path), path)
 
 
 def classifier_backbone(path: Path | None) -> dict[str, Tensor]:

@@ -32,6 +32,8 @@ class InceptionV3(nn.Module):
     Channels 64, 192, 288, 768, 768; strides 4, 8, 8, 16, 16 (the last two 8 at output stride 8).
     """
 
+    colours_only = True  # forward brings ImageNet's statistics to those of its weights
+
     def __init__(self, output_stride: int = 16) -> None:
         super().__init__()
         self.pool_before_6 = output_stride == 16

@@ -61,11 +61,15 @@ def onnx(
     shape = _size(size)
     predictor = load(Path(source), device="cpu")
     max_side = predictor.inference.max_side
-    agreement = export_onnx(predictor.model, output, classes=predictor.classes, size=shape, max_side=max_side)
+    agreement = export_onnx(
+        predictor.model, output, classes=predictor.classes, size=shape, max_side=max_side, pixels=predictor.pixels
+    )
     for_size = "any size" if agreement.dynamic else f"{agreement.sizes[0][0]}x{agreement.sizes[0][1]} alone"
     typer.echo(f"{output}: {len(predictor.classes)} classes, images of {for_size}")
     if max_side is not None:
         typer.echo(f"reduce images with a side of more than {max_side} pixels to that before they go in (max_side)")
+    if predictor.pixels is not None:
+        typer.echo(f"images go in as {predictor.pixels.line()}, in 8 bits (pixels)")
     typer.echo(
         f"against torch: largest difference of a logit {agreement.largest:.2g}, "
         f"{100 * agreement.other_labels:.3g} % of the pixels with another label"

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from tagmask.backbones.build import check_weights, classifier_backbone, create_timm, not_the_backbone
+from tagmask.backbones.channels import widen_input
 from tagmask.backbones.installed import load_installed
 from tagmask.backbones.statistics import classifier_statistics, statistics_of
 from tagmask.contracts.network import Network
@@ -101,12 +102,14 @@ class EncoderNetwork(Network):
         """
         if self.weights == "classifier":
             stored = classifier_backbone(classifier)
+            assert classifier is not None
+            statistics = classifier_statistics(classifier)
+            widen_input(encoder, 3, len(statistics.mean))
             try:
                 encoder.load_state_dict(stored)
             except RuntimeError as error:
                 raise not_the_backbone(self.encoder, "encoder and encoder_args") from error
-            assert classifier is not None
-            return classifier_statistics(classifier)
+            return statistics
         if self.weights == "installed":
             load_installed(encoder, self.encoder, setting="segment.network.weights")
         elif self.weights is not None:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tagmask.ops.transforms import colour_view
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
 from tagmask.types import FloatArray, UInt8Array
@@ -23,7 +24,8 @@ class RefineRequest:
     """One image as a refiner is given it.
 
     Args:
-        image: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB, or as many channels as ``data.channels`` names; ``colours`` is what methods see of
+            it that look at colours.
         maps: [K, h, w] in [0, 1], as they come through the refiners before; K may be 0.
         classes: int64 [K] mask labels (1..C) of the maps.
         id: the image's id.
@@ -35,6 +37,11 @@ class RefineRequest:
     classes: Tensor
     id: str = ""
     planes: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def colours(self) -> UInt8Array:
+        """The image as uint8 [H, W, 3], see :func:`tagmask.ops.transforms.colour_view`."""
+        return colour_view(self.image)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from tagmask.types import DataSource, InputStatistics, PixelValues
 READ, PIXELS = 64, 1 << 16
 _PERCENTILES = (0.1, 99.9)
 _FILLED = 0.25
+_LEAST_LEVELS = 16
+_LEAST_STD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,7 @@ class PixelSurvey:
 
     def line(self) -> str:
         """In words, for the run's log."""
-        pixels, bounds = self.pixels, zip(self.pixels.low, self.pixels.high, strict=True)
-        what = "pixel values" if pixels.channels is None else f"bands {', '.join(map(str, pixels.channels))}"
-        ranges = list(dict.fromkeys(f"{low:g} to {high:g}" for low, high in bounds))
-        text = f"{what}: {', '.join(ranges)} become 0 to 255 ({self.images} training images read"
+        text = f"{self.pixels.line()} ({self.images} training images read"
         return f"{text}; {self.beyond:.2%} of their values lie beyond)" if self.beyond else f"{text})"
 
 
@@ -119,7 +118,8 @@ def range_of(values: NDArray[Any]) -> tuple[float, float]:
     top = float(2 ** max(8, int(np.ceil(high)).bit_length()) - 1) if whole else 1.0
     if finite.min() >= 0 and high <= top and high - low >= _FILLED * top:
         return 0.0, top
-    return low, high if high > low else low + 1
+    # Of a band that is nearly constant another image's noise would fill all of the range.
+    return low, max(high, low + _LEAST_LEVELS) if whole else high if high > low else low + 1
 
 
 def statistics_of_pixels(images: Sequence[NDArray[np.uint8]]) -> InputStatistics:
@@ -127,8 +127,8 @@ def statistics_of_pixels(images: Sequence[NDArray[np.uint8]]) -> InputStatistics
     means = np.array([values.mean(axis=0, dtype=np.float64) for values in images]) / 255
     squares = np.array([np.square(values, dtype=np.float64).mean(axis=0) for values in images]) / 255**2
     mean = means.mean(axis=0)
-    # A band without any variation would be divided by nothing.
-    std = np.maximum(np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0)), 1 / 255)
+    # A band without any variation would be divided by nothing, and another image's noise be all that is seen.
+    std = np.maximum(np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0)), _LEAST_STD)
     return InputStatistics(tuple(map(float, mean.round(6))), tuple(map(float, std.round(6))))
 
 

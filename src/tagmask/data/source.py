@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 TRAIN, VAL = "train", "val"
 #: Images of which near duplicates are looked for when data is opened; each is read once.
 MOST_COMPARED = 5000
+Band = Annotated[int, Field(ge=1)]
 
 
 class SourceSettings(Source):
@@ -46,6 +47,9 @@ class SourceSettings(Source):
     )
     seed: int = Field(0, description="changes which images are held out")
     max_pixels: Annotated[int, Field(ge=1)] = Field(MAX_PIXELS, description="larger images are refused")
+    channels: Band | Annotated[tuple[Band, ...], Field(min_length=1)] | None = Field(
+        None, description="bands of the files to read, counted from 1, or how many; null: colours"
+    )
     value_range: tuple[float, float] | Literal["auto"] = Field(
         "auto",
         description="what becomes 0 and 255 of values with more than 8 bits; auto: from the training images",
@@ -163,6 +167,7 @@ class Collector:
             fingerprint=self._fingerprint(classes, splits),
             problems=tuple(self.problems),
             max_pixels=self.settings.max_pixels,
+            channels=self.settings.channels,
             value_range=None if self.settings.value_range == "auto" else self.settings.value_range,
             mask_reader=masks,
             mask_key=mask_key,

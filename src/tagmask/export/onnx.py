@@ -1,8 +1,9 @@
 """A segmentation network as an ONNX file, and how far its logits are from torch's.
 
-The file takes images as they are, uint8 [B, H, W, 3] in RGB: normalisation and padding are part of it. Its output are
-logits [B, C + 1, H, W]; the class names stand in its metadata, and so does the network's working size. One view alone:
-averaging scales and mirrors, and reducing images larger than the working size, is the caller's.
+The file takes images as they are, uint8 [B, H, W, 3] in RGB (or the channels that the metadata name): normalisation and
+padding are part of it. Its output are logits [B, C + 1, H, W]; the class names stand in its metadata, and so does the
+network's working size. One view alone: averaging scales and mirrors, and reducing images larger than the working size,
+is the caller's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from torch.nn import functional
 
 from tagmask.errors import InputError, RunError
 from tagmask.models.tag_gate import Segmenter
+from tagmask.storage.pixel_values import pixels_entry
+from tagmask.types import PixelValues
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "images", "logits"
@@ -46,7 +49,7 @@ class Agreement:
 
 
 class WithNormalisation(nn.Module):
-    """uint8 [B, H, W, 3] RGB -> logits [B, C + 1, H, W] of a network, with its own normalisation before it."""
+    """uint8 [B, H, W, channels] -> logits [B, C + 1, H, W] of a network, with its own normalisation before it."""
 
     mean: Tensor
     std: Tensor
@@ -54,8 +57,8 @@ class WithNormalisation(nn.Module):
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(model.input_statistics.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(model.input_statistics.std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(model.input_statistics.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(model.input_statistics.std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -79,6 +82,7 @@ def export_onnx(
     classes: Sequence[str],
     size: tuple[int, int] | None = None,
     max_side: int | None = None,
+    pixels: PixelValues | None = None,
 ) -> Agreement:
     """Write a network to one file, and hold it against torch.
 
@@ -90,6 +94,7 @@ def export_onnx(
         size: (H, W): a file for images of this size alone; None: of any size.
         max_side: the network's working size, for the metadata: images with a longer side are to be reduced to it before
             they go in. None: there is none.
+        pixels: how values of more than 8 bits, and which bands, become the uint8 that go in, for the metadata.
 
     Raises:
         InputError: a package is not installed, or the network cannot be exported for any size (name one).
@@ -103,6 +108,7 @@ def export_onnx(
     program = _program(traceable(whole), size)
     program.model.metadata_props["classes"] = json.dumps(list(classes), ensure_ascii=False)
     program.model.metadata_props["max_side"] = json.dumps(max_side)
+    program.model.metadata_props["pixels"] = json.dumps(pixels_entry(pixels).get("pixels"))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     try:
@@ -166,7 +172,7 @@ def _one_size_alone(model: nn.Module) -> str:
 
 def _program(whole: nn.Module, size: tuple[int, int] | None) -> Any:
     height, width = size or (96, 128)
-    example = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+    example = torch.randint(0, 256, (2, height, width, _n_channels(whole)), dtype=torch.uint8)
     any_size = torch.export.Dim.DYNAMIC
     shape = {0: any_size} if size else {0: any_size, 1: any_size, 2: any_size}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -191,6 +197,10 @@ def _program(whole: nn.Module, size: tuple[int, int] | None) -> Any:
     return program
 
 
+def _n_channels(whole: nn.Module) -> int:
+    return len(whole.get_buffer("mean"))
+
+
 def _remedy(size: tuple[int, int] | None) -> str:
     return "" if size else ". It may for images of one size: --size 512x512"
 
@@ -210,7 +220,7 @@ def compare(whole: nn.Module, path: Path, size: tuple[int, int] | None, *, toler
     sizes = (size,) if size else ((96, 128), (33, 250), (160, 97))
     largest, highest, other_labels, total = 0.0, 0.0, 0, 0
     for number, (height, width) in enumerate(sizes):
-        coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(number))
+        coarse = torch.rand(1, _n_channels(whole), 5, 5, generator=torch.Generator().manual_seed(number))
         smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
         images = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         with torch.inference_mode():

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, build_backbone, keep_statistics
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.head import HeadModule
 from tagmask.settings.classify import ClassifySettings
 from tagmask.storage.weights import load_weights, read_description, stored_statistics
@@ -83,6 +84,6 @@ def build_classifier(settings: ClassifySettings, n_classes: int, *, pretrained: 
 def load_classifier(path: Path, settings: ClassifySettings, classes: ClassList) -> Classifier:
     """A trained classifier in eval mode."""
     model = build_classifier(settings, len(classes.foreground), pretrained=False)
+    set_input(model.backbone, stored_statistics(read_description(path), path))
     load_weights(path, model)
-    model.backbone.input_statistics = stored_statistics(read_description(path), path)
     return model.eval()

@@ -15,7 +15,7 @@ from tagmask.models.enlarging import labels_at
 from tagmask.models.probabilities import constrain_to_tags, full_logits, predict_probabilities, to_mask
 from tagmask.models.tag_gate import Segmenter
 from tagmask.models.tiling import blended_bands
-from tagmask.ops.transforms import normalise, reduced_to
+from tagmask.ops.transforms import colour_view, normalise, reduced_to
 from tagmask.settings.segment import SegmentSettings
 from tagmask.types import BACKGROUND, UInt8Array
 
@@ -121,7 +121,7 @@ def _within(image: UInt8Array, probabilities: Tensor, tags: Sequence[int] | None
         return scores
     # Only the classes that are left take part: a CRF's time grows with them, and shut-out ones cannot win.
     refined = torch.zeros_like(scores)
-    refined[list(allowed)] = dense_crf(np.ascontiguousarray(image), scores[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
+    refined[list(allowed)] = dense_crf(np.ascontiguousarray(colour_view(image)), scores[list(allowed)], **PRESETS[crf])  # type: ignore[arg-type]
     return refined
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.models.probabilities import constrain_to_tags
 from tagmask.ops.confidence import margin_of
+from tagmask.ops.transforms import colour_view
 from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
@@ -19,7 +20,7 @@ def labels_within_tags(
     """The label of an image's pixels when its tags are known, and by how much it won.
 
     Args:
-        image: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB, or of other channels, whose colour view is taken.
         probabilities: [C + 1, H, W] of a segmentation network.
         tags: labels 1..C of the image.
         crf: kernels of a dense CRF (its ``PRESETS``) over the background and the tags; None: no CRF.
@@ -33,7 +34,7 @@ def labels_within_tags(
     scores = constrain_to_tags(probabilities, tags)[allowed]
     refined = scores
     if crf is not None and len(allowed) > 1:
-        refined = dense_crf(image, scores, **PRESETS[crf])  # type: ignore[arg-type]
+        refined = dense_crf(colour_view(image), scores, **PRESETS[crf])  # type: ignore[arg-type]
     winners = refined.argmax(0)
     # Of the network's own probabilities: after ten rounds of a CRF nearly every pixel is sure.
     margin = margin_of(scores, winners)

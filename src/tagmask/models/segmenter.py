@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.network import SegmentationModel
 from tagmask.models.classifier import build_classifier
 from tagmask.models.folding import fold_batch_norms
@@ -22,13 +23,13 @@ def load_segmenter(path: Any, settings: Any) -> Segmenter:
     description = read_description(path)
     n_labels, gate = len(description["classes"]), description.get("tag_gate")
     network: SegmentationModel = settings.build(n_labels, pretrained=False)
-    network.input_statistics = stored_statistics(description, path)
+    set_input(network, stored_statistics(description, path))
     model: Segmenter = network
     if gate is not None:
         classify = RetrainSettings.model_validate(gate["classifier"])  # the last training's, which may be a later one
         classifier = build_classifier(classify, n_labels - 1, pretrained=False)
-        classifier.backbone.input_statistics = stored_statistics(gate, path)
+        set_input(classifier.backbone, stored_statistics(gate, path))
         model = TagGated(network, classifier, gate["threshold"])
     load_weights(path, model)
-    fold_batch_norms(model.eval(), torch.zeros(1, 3, 64, 64))
+    fold_batch_norms(model.eval(), torch.zeros(1, len(model.input_statistics.mean), 64, 64))
     return model

@@ -97,7 +97,7 @@ def colour_view(image: UInt8Array) -> UInt8Array:
 
     The first three channels as red, green and blue; one channel as grey; of two the second as green and blue.
     """
-    if image.shape[2] == 3:
+    if image.ndim != 3 or image.shape[2] == 3:
         return image
     first = (0, 0, 0) if image.shape[2] == 1 else (0, 1, 1) if image.shape[2] == 2 else (0, 1, 2)
     return np.ascontiguousarray(image[..., first])

@@ -56,7 +56,7 @@ class AffinityNetwork(nn.Module):
         backbone.eval()
         with torch.no_grad():
             # Measured, because timm's own account does not cover the backbones of this package and removed strides.
-            strides = stage_strides(backbone(torch.zeros(1, 3, 128, 128)), 128)
+            strides = stage_strides(backbone(torch.zeros(1, backbone.n_channels, 128, 128)), 128)
         backbone.train(was_training)
         self.taps = affinity_taps(backbone.channels, strides)
         widths = [_WIDTHS[min(place, len(_WIDTHS) - 1)] for place in reversed(range(len(self.taps)))]

@@ -98,7 +98,7 @@ class AffinityNet(TrainableRefiner):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        image, maps = request.image, request.maps
+        image, maps = request.colours, request.maps
         check_maps(image, maps)
         small = resize_image(image, self.working_size(image, 1.0))
         full = upsample_maps(maps, (small.shape[0], small.shape[1])).cpu().clamp(0, 1) ** self.power
@@ -179,7 +179,7 @@ class TrainedAffinityNet(TrainedRefiner):
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
         image, maps = request.image, request.maps
-        check_maps(image, maps)
+        check_maps(request.colours, maps)
         if not maps.any():
             return maps.clone()
         background, *_ = scores = self.walked(image, maps)

@@ -117,6 +117,6 @@ class ColourWalk(MapRefiner):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        image, maps = request.image, request.maps
+        image, maps = request.colours, request.maps
         check_maps(image, maps)
         return colour_walk(maps, image, radius=self.radius, sigma=self.sigma, steps=self.steps, power=self.power)

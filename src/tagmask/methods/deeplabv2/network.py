@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagmask.backbones.build import classifier_backbone, create_timm, not_the_backbone
+from tagmask.backbones.channels import widen_input
 from tagmask.backbones.installed import no_package
 from tagmask.backbones.statistics import classifier_statistics, statistics_of
 from tagmask.contracts.encoder_network import Weights
@@ -145,6 +146,7 @@ class MultiScale(nn.Module):
     ) -> None:
         super().__init__()
         self.base, self.scales, self.frozen, self.bgr = base, scales, frozen, layout == "caffe"
+        self.colours_only = self.bgr
         mean, std = (torch.tensor(values).flip(0) * 255 for values in (IMAGENET.mean, IMAGENET.std))
         self.register_buffer("scale", std.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", (mean - torch.tensor(CAFFE_MEAN)).view(3, 1, 1), persistent=False)
@@ -254,6 +256,8 @@ class DeepLabV2(Network):
         return SegmentationModel(network, grid=1, output_weights=(1.0,) * (2 + len(self.scales)), statistics=statistics)
 
     def _load(self, encoder: nn.Module, classifier: Path | None) -> None:
+        if self.weights == "classifier" and classifier is not None and classifier.exists():
+            widen_input(encoder, 3, len(classifier_statistics(classifier).mean))
         encoder_state, name = encoder.state_dict(), f"ResNet-{self.depth}"
         if self.weights == "classifier":
             try:

@@ -258,7 +258,7 @@ class DenseCrf(MapRefiner):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        image, maps = request.image, request.maps
+        image, maps = request.colours, request.maps
         q = self.probabilities(image, maps)[1:]
         if not len(maps):
             return maps.clone()

@@ -181,7 +181,7 @@ class IRNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
         with torch.no_grad():
-            strides = stage_strides(backbone(torch.zeros(1, 3, 128, 128)), 128)
+            strides = stage_strides(backbone(torch.zeros(1, backbone.n_channels, 128, 128)), 128)
         taps = choose_taps(backbone.channels, strides)
         self.boundary = BoundaryBranch(taps)
         self.displacement = DisplacementBranch(taps) if displacement else None

@@ -34,7 +34,7 @@ from tagmask.methods.irnet.losses import boundary_probability, irnet_losses, lab
 from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
 from tagmask.ops.maps import check_image, check_maps, upsample_maps
 from tagmask.ops.random_walk import random_walk
-from tagmask.ops.transforms import augment_pair, normalise, resize_image, resize_mask, scaled_size
+from tagmask.ops.transforms import augment_pair, colour_view, normalise, resize_image, resize_mask, scaled_size
 from tagmask.types import InputStatistics, UInt8Array
 
 _MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
@@ -87,7 +87,7 @@ class IRNet(TrainableRefiner):
 
     def targets(self, request: RefineRequest) -> UInt8Array:
         """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
-        image, maps, classes = request.image, request.maps, request.classes
+        image, maps, classes = request.colours, request.maps, request.classes
         check_image(image)
         size = image.shape[0], image.shape[1]
         small = resize_image(image, scaled_size(size, min(1.0, (self.crf_max_pixels / (size[0] * size[1])) ** 0.5)))
@@ -154,7 +154,7 @@ class TrainedIRNet(TrainedRefiner):
     def predictions(self, image: UInt8Array) -> tuple[Tensor, Tensor | None]:
         """Boundary probability float32 [h, w] of an image uint8 [H, W, 3], and displacement [2, h, w] if it is learnt;
         h, w = ceil(H / 4), ceil(W / 4). The boundary sees the mirror image too."""
-        check_image(image)
+        check_image(colour_view(image))
         pixels = normalise(image, self.network.backbone.input_statistics)
         size = grid_size(image.shape[0], image.shape[1])
         # Never negative: padding an image of more than 512 pixels to 512 would cut it off without a word.
@@ -176,7 +176,7 @@ class TrainedIRNet(TrainedRefiner):
             ValueError: not a uint8 RGB image, or maps that cannot be its or are not finite.
         """
         image, maps = request.image, request.maps
-        check_maps(image, maps)
+        check_maps(request.colours, maps)
         if not maps.any():
             return maps.clone()
         edge, _ = self.predictions(image)
@@ -192,7 +192,7 @@ class TrainedIRNet(TrainedRefiner):
             ValueError: as :meth:`refine`, or the displacement branch was not trained.
         """
         image, maps, classes = request.image, request.maps, request.classes
-        check_maps(image, maps)
+        check_maps(request.colours, maps)
         size = image.shape[0], image.shape[1]
         edge, field = self.predictions(image)
         if field is None:

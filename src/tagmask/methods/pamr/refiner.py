@@ -147,7 +147,7 @@ class Pamr(MapRefiner):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        image, maps = request.image, request.maps
+        image, maps = request.colours, request.maps
         check_maps(image, maps)
         if not len(maps):
             return maps.clone()

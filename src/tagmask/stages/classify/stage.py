@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.training import Options, train
@@ -211,6 +212,8 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         carried = _carry_over(context.workspace.model_path(_before(context, stage)), model)
     else:
         model = build_classifier(settings, len(context.source.classes.foreground))
+        if context.source.input_statistics is not None:
+            set_input(model.backbone, context.source.input_statistics)
     model.train()
     task = TagTask(context, model, stage, carried, prepared)
     length = training_length(
@@ -271,6 +274,7 @@ def _carry_over(path: Path, model: Classifier) -> set[str]:
     Raises:
         InputError: the backbones differ.
     """
+    set_input(model.backbone, stored_statistics(read_description(path), path))
     tensors, model_state = load_tensors(path), model.state_dict()
     for name in list(tensors):
         wrapped = name.replace("head.", "head.inner.", 1) if name.startswith("head.") else name
@@ -285,5 +289,4 @@ def _carry_over(path: Path, model: Classifier) -> set[str]:
         )
         raise InputError(msg)
     model.load_state_dict({**model_state, **{name: tensors[name] for name in names}})
-    model.backbone.input_statistics = stored_statistics(read_description(path), path)
     return names

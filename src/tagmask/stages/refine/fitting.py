@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, take_classifier_backbone
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.optimizer import build_optimizer, rate_factor
 from tagmask.contracts.refiner import Instances, MapRefiner, Refiner, RefineRequest, RefinesMaps
 from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
@@ -25,7 +26,7 @@ from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import Options, train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.maps import check_maps
-from tagmask.ops.transforms import working_size
+from tagmask.ops.transforms import colour_view, working_size
 from tagmask.runs.context import TRAIN, Context
 from tagmask.runs.stage_names import MODEL, REFINE
 from tagmask.stages.planes import planes_of
@@ -70,7 +71,7 @@ def through_chain(
         )
         raise DataError(msg)
     maps = torch.from_numpy(stored.maps)
-    check_maps(image, maps)
+    check_maps(colour_view(image), maps)
     request = RefineRequest(
         image=image,
         maps=maps.to(context.engine.device),
@@ -242,9 +243,9 @@ class _Fitting:
     def trained(self) -> TrainedRefiner:
         """The refiner with its stored network on the engine's device."""
         backbone = self._backbone(pretrained=False)
+        set_input(backbone, stored_statistics(read_description(self.path), self.path))
         model = self.refiner.build(backbone)
         load_weights(self.path, model)
-        backbone.input_statistics = stored_statistics(read_description(self.path), self.path)
         self.context.engine.place(model.requires_grad_(False))
         return _Fitted(self.refiner.trained(model, self.context.engine.device), self.context.engine)
 
@@ -298,4 +299,6 @@ class _Fitting:
         if pretrained and from_classifier:
             path = self.context.workspace.model_path(recipe.last_training)
             take_classifier_backbone(backbone, load_tensors(path), path)
+        elif pretrained and self.context.source.input_statistics is not None:
+            set_input(backbone, self.context.source.input_statistics)
         return backbone

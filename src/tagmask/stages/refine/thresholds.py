@@ -12,7 +12,7 @@ import torch
 from tagmask.contracts.labeller import ThresholdStatistic
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
-from tagmask.ops.transforms import resize_image
+from tagmask.ops.transforms import colour_view, resize_image
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import REFINE
 from tagmask.stages.refine.constant_maps import why_constant
@@ -99,7 +99,7 @@ def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample],
             return image
         maps = torch.from_numpy(load(sample).maps)
         # On the maps' grid: outlines are no finer than the maps, and a sixteenth of the pixels is counted.
-        small = resize_image(image, (maps.shape[1], maps.shape[2]))
+        small = resize_image(colour_view(image), (maps.shape[1], maps.shape[2]))
         try:
             statistic.update(small, maps)
         except (DataError, ValueError) as error:  # maps that are not finite; the labeller lists them

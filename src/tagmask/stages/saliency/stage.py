@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import RunError, UnreadableImageError
+from tagmask.ops.transforms import colour_view
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import SALIENCY
 from tagmask.storage.pictures import save_grey
@@ -35,7 +36,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         if isinstance(image, Problem):
             return image
         try:
-            saliency = source.find(sample.id, image)
+            saliency = source.find(sample.id, colour_view(image))
         except UnreadableImageError as error:
             reason = f"{error}; plain cross entropy for this image"
             return Problem(STAGE, sample.id, str(sample.image_path), reason, left_out=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import keep_statistics
+from tagmask.backbones.channels import set_input
 from tagmask.contracts.loss import Loss, Targets
 from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
@@ -279,6 +280,8 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
     classifier = context.workspace.model_path(context.recipe.last_training)
     n_labels = len(context.source.classes.names)
     model: SegmentationModel = settings.network.build(n_labels, classifier=classifier if classifier.exists() else None)
+    if context.source.input_statistics is not None:
+        set_input(model, context.source.input_statistics)
     model.train()
     if settings.batch_norm == "eval":
         keep_statistics(model.encoder)
