@@ -13,6 +13,7 @@ from PIL import Image
 from tagmask import cli
 from tagmask.cli.recipes import shipped
 from tagmask.cli.sources import find_start
+from tagmask.pipeline import time_budget
 from tagmask.settings.loading import load_recipe
 
 QUICK = ("engine.threads=1", "classify.epochs=1", "classify.batch_size=4", "classify.augment.crop=64")
@@ -101,6 +102,27 @@ def test_a_suggestion_is_a_recipe_that_runs_the_same(tagmask: Call, shop: Path, 
     (few,) = [item for item in start.suggestions if item.key == "classify.iterations"]
     assert f"iterations: auto  # {few.reason}" in text
     assert "8 images" in few.reason
+
+
+def test_a_suggestion_fits_the_time_there_is(
+    tagmask: Call, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = time_budget.Costs({"classify": 1.0, "segment": 1.0}, images=0.0)
+    monkeypatch.setattr(time_budget, "measure_costs", lambda *_: costs)
+    code, text, said = tagmask("suggest", shop, "classify.iterations=400", "--minutes", "5")
+    assert code == 0, said
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text, encoding="utf-8")
+    recipe = load_recipe(mine)
+    assert recipe.segment is not None
+    assert 68 < int(recipe.classify.iterations or 0) < 400
+    assert recipe.segment.iterations == 220
+    assert "shortened from 400; 1 s each on this machine" in text
+    assert "iterations: 220  # not shortened" in text
+    assert (
+        "takes about 5.8 min although trainings are as short as is advised"
+        in tagmask("suggest", shop, "--minutes", "0.1")[1]
+    )
 
 
 def test_what_the_user_sets_is_not_decided_by_a_rule(shop: Path) -> None:

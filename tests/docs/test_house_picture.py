@@ -13,10 +13,13 @@ from scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 house = load_script("docs/pictures/house.py")
+NUMBERS = re.compile(r"(?<=>)\d+(?= files<|<| of \d+ arrows)|(?<= of )\d+(?= arrows)")
 
 
 def test_the_picture_is_todays() -> None:
-    assert house.PICTURE.read_text(encoding="utf-8") == house.draw(), "run: python docs/pictures/house.py"
+    # Rooms and arrows; how many files and imports there are changes with every branch, and 'make pages' counts anew.
+    picture = house.PICTURE.read_text(encoding="utf-8")
+    assert NUMBERS.sub("", picture) == NUMBERS.sub("", house.draw()), "run: python docs/pictures/house.py"
 
 
 def test_every_room_is_drawn_once_and_none_over_another() -> None:

@@ -213,8 +213,8 @@ def test_a_view_over_a_pixel_holds_it(
     # The pixel's middle in the scaled image, mirrored or not, and the part of that image which is taken.
     x = w - 1 - over[1] if view.mirrored else over[1]
     middle = int((over[0] + 0.5) * view.size[0] / h), int((x + 0.5) * view.size[1] / w)
-    for place, part, canvas in zip(middle, view.window[2:], view.window[:2], strict=True):
-        assert part.start <= place < part.stop
+    for position, part, canvas in zip(middle, view.window[2:], view.window[:2], strict=True):
+        assert part.start <= position < part.stop
         assert 0 <= canvas.start < canvas.stop <= 16
 
 

@@ -5,8 +5,8 @@ the labelled pixels) asks for max(1, sqrt(t / f)) repetitions, an image gets the
 
 Deviation: the threshold t is the mean share over the classes, not a constant, so that there is nothing to tune.
 
-Crops over objects: nnU-Net's oversampling of foreground (Isensee et al., "nnU-Net", Nature Methods 2021, methods section,
-"patches containing foreground"): an object of a few pixels is in hardly any random crop of an enlarged image.
+Crops over objects: nnU-Net's oversampling of foreground (Isensee et al., "nnU-Net", Nature Methods 2021, methods
+section, "patches containing foreground"): an object of a few pixels is in hardly any random crop of an enlarged image.
 """
 
 from __future__ import annotations
