@@ -15,6 +15,7 @@ from progress_recorder import ProgressRecorder
 from tagmask.data import loading
 from tagmask.errors import InputError
 from tagmask.pipeline.execute import run
+from tagmask.predict.images import predict_images
 from tagmask.storage.images import read_image
 from tagmask.storage.pictures import load_mask
 from tagmask.types import PixelValues
@@ -64,6 +65,14 @@ def test_one_range_for_all(recipe: dict[str, Any], tmp_path: Path, monkeypatch: 
         np.testing.assert_array_equal(predictor(image).mask, stored)
     with pytest.raises(InputError, match=r"has 1 or 3 bands here.*got uint16 \[48, 48, 2\]"):
         predictor(np.zeros((48, 48, 2), np.uint16))
+
+    Image.fromarray((deep * 3).clip(0, 9000)).save(tmp_path / "bright.png")
+    targets = {"bright": tmp_path / "bright.png", "as trained": Path(sample.image_path)}
+    (note,) = predict_images(predictor, targets, tmp_path / "out", overlay=False)
+    assert (note.id, note.left_out) == ("bright", False)
+    assert (
+        "values are at the top of the trained range or beyond (pixel values: 0 to 4095 become 0 to 255)" in note.reason
+    )
 
     again = ProgressRecorder()
     run(root, progress=again)

@@ -33,6 +33,7 @@ from tagmask.types import ClassList, Problem, UInt8Array
 STAGE = "predict"
 RECORD = "prediction.json"
 CLASSES = "classes.txt"
+MOST_AT_TOP = 0.05  # of an image's values; a brighter camera than that of the training images is not to go unnoticed
 OVERLAY_SIDE = 2048  # longest side of overlays of images that are predicted at a working size
 
 
@@ -190,6 +191,7 @@ def _predict_image(
     except DataError as error:
         return Problem(STAGE, name, str(path), str(error))
     labels = tags.of(name, path) if tags else None
+    at_top = float((image == 255).mean())
     mask = predictor.labels(image, tags=labels, size=size)
     mask_path, *overlay_paths = _files(output, name, overlay=overlay)
     save_palette_png(mask_path, mask)
@@ -201,6 +203,9 @@ def _predict_image(
             stream.write(overlay_jpeg(colour_view(image), mask))
     if tags and labels is None:
         return Problem(STAGE, name, str(path), f"{tags.path}: no tags of it; all classes allowed", left_out=False)
+    if predictor.pixels is not None and at_top > MOST_AT_TOP:
+        reason = f"{at_top:.0%} of its values are at the top of the trained range or beyond ({predictor.pixels.line()})"
+        return Problem(STAGE, name, str(path), reason, left_out=False)
     return None
 
 
