@@ -24,7 +24,7 @@ from tagmask.methods.visual_words.head import visual_words
 from tagmask.models.probabilities import constrain_to_tags, predict_probabilities
 from tagmask.ops.confidence import relative_margin
 from tagmask.ops.losses import conflict_temperature, cross_entropy
-from tagmask.ops.maps import maps_to_labels, upsample_maps
+from tagmask.ops.maps import maps_to_labels, upsample_maps, with_least
 from tagmask.ops.random_walk import random_walk
 from tagmask.ops.views import merge_scales, normalize_maps
 
@@ -59,4 +59,5 @@ __all__ = [
     "ssa",
     "upsample_maps",
     "visual_words",
+    "with_least",
 ]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.errors import DataError
-from tagmask.functional import maps_to_labels, upsample_maps
+from tagmask.functional import maps_to_labels, upsample_maps, with_least
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,3 +81,29 @@ def test_upsampling_is_half_pixel_bilinear():
     wide = upsample_maps(torch.tensor([[[0.0, 1.0]]]), (1, 4))
     torch.testing.assert_close(wide, torch.tensor([[[0.0, 0.25, 0.75, 1.0]]]))
     assert upsample_maps(torch.rand(3, 4, 5).half(), (15, 17)).dtype == torch.float32
+
+
+def test_the_best_pixels_of_a_class_that_is_there():
+    maps = np.array([[[0.9, 0.1, 0.2, 0.3]], [[0.4, 0.0, 0.3, 0.2]], [[0.0, 0.0, 0.0, 0.0]]], np.float32)
+    labels = np.array([[1, 1, 0, 255]], np.uint8)
+    # Class 1 has its half already; class 2 gets the first and third, from class 1 too; class 3 has no map.
+    np.testing.assert_array_equal(with_least(labels, maps, [1, 2, 3], 0.5), [[2, 1, 2, 255]])
+    np.testing.assert_array_equal(with_least(labels, maps, [1, 2, 3], 1e-9), [[2, 1, 0, 255]])
+    np.testing.assert_array_equal(with_least(labels, maps, [1, 2, 3], 0.0), labels)
+    np.testing.assert_array_equal(labels, [[1, 1, 0, 255]], "what is handed in stays")
+    with pytest.raises(DataError, match="do not fit"):
+        with_least(labels, maps, [1, 2], 0.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_least_area_of_one_class(seed, threshold, least):
+    rng = np.random.default_rng(seed)
+    maps = (rng.integers(0, 6, (1, 5, 6)) / 5).astype(np.float32)
+    before = maps_to_labels(maps, [4], threshold)
+    after = with_least(before, maps, [4], least)
+    there, positive = int((after == 4).sum()), int((maps > 0).sum())
+    assert there >= min(int(np.ceil(least * 30)), positive)
+    assert ((before == 4) <= (after == 4)).all(), "a threshold's own choice is among the best"
+    if (before == 4).sum() >= least * 30:
+        np.testing.assert_array_equal(before, after)

@@ -118,6 +118,42 @@ def maps_to_labels(
     return result
 
 
+def with_least(
+    labels: UInt8Array, maps: Tensor | NDArray[np.float32], classes: Tensor | ArrayLike, least: float
+) -> UInt8Array:
+    """Labels in which every class of the image has a minimum of pixels: the best of its map. Ours.
+
+    A tag says that the class is there. A threshold that suits large things may leave nothing of a small one; its best
+    pixels then get the label, whatever they had. A class with enough pixels, or without a positive value, gains none.
+
+    Args:
+        labels: uint8 [H, W].
+        maps: float [K, H, W], finite.
+        classes: int [K] mask labels (1..254) of the maps; where two ask for a pixel, the later one has it.
+        least: the minimum as a share of the image, in [0, 1]; above 0 it is at least one pixel.
+
+    Returns:
+        uint8 [H, W], a copy; equally high pixels are taken row by row.
+
+    Raises:
+        DataError: shapes do not fit.
+    """
+    stack = torch.as_tensor(maps).detach().to("cpu", torch.float32).numpy()
+    names = np.asarray(torch.as_tensor(classes).cpu()).astype(np.int64).reshape(-1)
+    if stack.shape != (len(names), *labels.shape):
+        msg = f"maps {list(stack.shape)} and {len(names)} classes do not fit labels {list(labels.shape)}"
+        raise DataError(msg)
+    result = labels.copy()
+    needed = int(np.ceil(least * labels.size))
+    for label, own in zip(names, stack, strict=True):
+        if np.count_nonzero(labels == label) >= needed or not (own > 0).any():
+            continue
+        # Its own best pixels, not those beside what it has: a map with one peak gives one piece.
+        best = np.argsort(-own.ravel(), kind="stable")[:needed]
+        result.flat[best[own.flat[best] > 0]] = label
+    return result
+
+
 def check_image(image: UInt8Array) -> None:
     """Make sure of a uint8 [H, W, 3] image.
 

@@ -87,3 +87,13 @@ def test_a_lower_threshold_only_adds(seed: int, one: float, other: float) -> Non
 def test_what_is_no_threshold_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Threshold.model_validate(settings)
+
+
+def test_a_small_thing_survives_the_threshold() -> None:
+    maps = torch.zeros(2, 10, 10)
+    maps[0], maps[1, 4, 4] = 0.8, 0.3
+    request = label_request(maps, CLASSES, (10, 10), 0.5)
+    assert (Threshold(value=0.5).labels(request) == 3).all()
+    kept = Threshold(value=0.5, least=0.01).labels(request)
+    assert np.argwhere(kept == 7).tolist() == [[4, 4]]
+    assert (kept == 3).sum() == 99

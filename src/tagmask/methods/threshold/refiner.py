@@ -11,7 +11,8 @@ from pydantic import Field
 from tagmask.contracts.labeller import Labeller, LabelRequest
 from tagmask.errors import DataError
 from tagmask.methods.threshold.automatic import MapStatistic
-from tagmask.ops.maps import maps_to_labels, upsample_maps
+from tagmask.ops.maps import maps_to_labels, upsample_maps, with_least
+from tagmask.registry.method import LATER
 from tagmask.types import UInt8Array
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -22,7 +23,8 @@ class Threshold(Labeller):
 
     ``per_class`` gives classes, by name, thresholds of their own in place of ``value``. ``band`` makes pixels whose
     highest map lies near its threshold ignore (255): b from threshold - b to threshold + b, [b, a] from
-    threshold - b to threshold + a.
+    threshold - b to threshold + a. ``least`` is the share of the image that every class with a map gets at the least:
+    the best pixels of its map, whatever the threshold says.
     """
 
     name: ClassVar[str] = "threshold"
@@ -30,6 +32,7 @@ class Threshold(Labeller):
     value: Fraction | Literal["auto"] = "auto"
     band: Annotated[float, Field(ge=0, lt=0.5)] | tuple[Fraction, Fraction] = 0.0
     per_class: dict[str, Fraction] = Field(default_factory=dict)
+    least: Fraction = Field(0.0, json_schema_extra=LATER)
 
     @property
     def margins(self) -> tuple[float, float]:
@@ -58,6 +61,6 @@ class Threshold(Labeller):
         full = upsample_maps(request.maps, request.size)
         level = torch.as_tensor(request.threshold, dtype=torch.float32).numpy()
         below, above = self.margins
-        if not below and not above:
-            return maps_to_labels(full, request.classes, level)
-        return maps_to_labels(full, request.classes, ((level - below).clip(0, 1), (level + above).clip(0, 1)))
+        band = ((level - below).clip(0, 1), (level + above).clip(0, 1)) if below or above else level
+        mask = maps_to_labels(full, request.classes, band)
+        return with_least(mask, full, request.classes, self.least) if self.least else mask
