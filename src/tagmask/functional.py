@@ -11,6 +11,7 @@ from tagmask.methods.class_conditional.split_unite import split_rectangles
 from tagmask.methods.colour_walk.refiner import colour_walk
 from tagmask.methods.dense_crf.refiner import dense_crf, dense_crf_labels, dense_crf_maps
 from tagmask.methods.hspp.head import hspp
+from tagmask.methods.local_contrast.refiner import contrast, local_contrast
 from tagmask.methods.lpcam.localizer import lpcam
 from tagmask.methods.lpcam.prototypes import select_prototypes
 from tagmask.methods.minimum_barrier.saliency import minimum_barrier_saliency
@@ -37,11 +38,13 @@ __all__ = [
     "colour_walk",
     "conflict_temperature",
     "constrain_to_tags",
+    "contrast",
     "cross_entropy",
     "dense_crf",
     "dense_crf_labels",
     "dense_crf_maps",
     "hspp",
+    "local_contrast",
     "lpcam",
     "maps_to_labels",
     "merge_scales",

@@ -30,6 +30,7 @@ class RefineRequest:
         classes: int64 [K] mask labels (1..C) of the maps.
         id: the image's id.
         planes: float32 [H, W] by name, of what the refiner ``needs``; one that this image does not have is missing.
+        names: of the K classes, for refiners that treat some in particular.
     """
 
     image: UInt8Array
@@ -37,6 +38,7 @@ class RefineRequest:
     classes: Tensor
     id: str = ""
     planes: Mapping[str, FloatArray] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @property
     def colours(self) -> UInt8Array:
@@ -70,6 +72,11 @@ class Refiner(Method):
     makes: ClassVar[Literal["maps", "labels"]] = "maps"
     #: Planes it asks for beside the image, see :mod:`tagmask.contracts.planes`.
     needs: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that its settings name; a run makes sure that its data has them."""
+        return ()
 
 
 class RefinesMaps(Protocol):

@@ -109,6 +109,21 @@ def test_a_class_that_does_not_exist_is_named_at_once(located: Callable[..., Con
     assert not (context.workspace.stage("refine") / "maps").exists()
 
 
+def test_a_refiner_of_some_classes_alone(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
+    context = located(tiny)
+    sample = context.source.split("train")[0]
+    name = context.source.classes.names[sample.tags[0]]
+    tiny["refine"] = [{"name": "local_contrast", "classes": [name]}, {"name": "threshold", "value": 0.4}]
+    assert run(located(tiny)) == []
+    for other in context.source.split("train"):
+        plain, refined = (context.workspace.load_maps(other.id, stage=stage) for stage in ("localize", "refine"))
+        for label, before, after in zip(plain.classes, plain.maps, refined.maps, strict=True):
+            assert np.array_equal(before, after) == (label != sample.tags[0])
+    tiny["refine"][0]["classes"] = [name + "x"]
+    with pytest.raises(UnknownNameError, match=rf"local_contrast.classes: unknown class '{name}x'. Did you mean"):
+        run(located(tiny))
+
+
 @pytest.mark.parametrize("damage", ["not finite", "another grid", "another image"])
 def test_maps_that_are_not_the_images_are_a_problem(
     located: Callable[..., Context], tiny: dict[str, Any], damage: str

@@ -78,6 +78,7 @@ def through_chain(
         classes=torch.from_numpy(stored.classes),
         id=sample.id,
         planes=planes_of(context.workspace, context.recipe.refine.needs, sample),
+        names=tuple(context.source.classes.names[label] for label in stored.classes.tolist()),
     )
     for refiner in chain if len(maps) else ():  # without maps there is nothing to do
         request = replace(request, maps=refiner.refine(request))

@@ -49,7 +49,11 @@ def refined_map_path(context: Context, sample_id: str) -> Path:
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
     """Write refine/maps (if any refiner makes maps), the threshold, and refine/masks; returns what was left out."""
     del stage
-    own_thresholds(context)  # a class that does not exist is better known before anything is refined
+    # A class that does not exist is better known before anything is refined.
+    own_thresholds(context)
+    for refiner in context.recipe.refine.refiners:
+        for name in refiner.class_names:
+            context.source.classes.label(name, where=f"refine.{refiner.name}.classes")
     samples = located(context, TRAIN, VAL)
     refiners = context.recipe.refine.refiners
     chain, problems = fitted_chain(context, refiners, samples)
