@@ -51,9 +51,9 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     del stage
     # A class that does not exist is better known before anything is refined.
     own_thresholds(context)
-    for refiner in context.recipe.refine.refiners:
-        for name in refiner.class_names:
-            context.source.classes.label(name, where=f"refine.{refiner.name}.classes")
+    for link in context.recipe.refine.refiners:
+        for name in link.class_names:
+            context.source.classes.label(name, where=f"refine.{link.name}.classes")
     samples = located(context, TRAIN, VAL)
     refiners = context.recipe.refine.refiners
     chain, problems = fitted_chain(context, refiners, samples)
