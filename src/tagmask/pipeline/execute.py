@@ -19,6 +19,7 @@ from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.corrections import find_corrections
 from tagmask.runs.run import Run
 from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
+from tagmask.runs.warm_start import warm_start_state
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
 from tagmask.settings.recipe import differences
@@ -119,7 +120,8 @@ def _walk(
         notice_edits(workspace, voice)
     engine.barrier()  # every rank plans with what the first has copied
     corrections = find_corrections(workspace, recipe, source)
-    steps = plan(recipe, source, engine.precision, corrections.state())
+    files = {"corrections": corrections.state(), "warm_start": warm_start_state(recipe, workspace)}
+    steps = plan(recipe, source, engine.precision, files)
     if engine.is_main:
         # Before the recipe is written: a folder that cannot be used is not remembered.
         check_corrections(corrections, source, voice, due=_is_due(workspace, steps, SEGMENT))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tagmask.contracts.planes import SOURCES
@@ -38,21 +39,25 @@ class PlannedStage:
     upstream: tuple[str, ...]
 
 
-def planned_stages(recipe: Recipe, corrections: str = "") -> list[PlannedStage]:
-    """The stages of a recipe in order; ``corrections`` is the state of the corrected masks.
+#: What lies in files that a recipe names, as a hash, by the last part of the setting: where they lie is not the point.
+FileStates = Mapping[str, str]
+
+
+def planned_stages(recipe: Recipe, files: FileStates = MappingProxyType({})) -> list[PlannedStage]:
+    """The stages of a recipe in order; ``files``: states of what it reads beside the data.
 
     Which they are follows from what methods declare to need: a plane that a refiner or the loss asks for brings the
     stage that makes it, a network that starts from the classifier brings the trainings of the classifier.
     """
-    return _Plan(recipe, corrections).stages
+    return _Plan(recipe, files).stages
 
 
 class _Plan:
     """Stages in the order in which they are added."""
 
-    def __init__(self, recipe: Recipe, corrections: str) -> None:
+    def __init__(self, recipe: Recipe, files: FileStates) -> None:
         self.recipe, self.values = recipe, recipe.fingerprint_values()
-        self.corrections = corrections
+        self.files = {key: state for key, state in files.items() if state}
         self.stages: list[PlannedStage] = []
         segment = recipe.segment
         supervision = segment.supervision if segment else None
@@ -77,6 +82,7 @@ class _Plan:
         """The trainings of the classifier, each on top of the one before; returns the last one's name."""
         before: tuple[str, ...] = ()
         settings = [self.values["classify"], *self.values["retrain"]]
+        settings[0] = {**settings[0], **{key: self.files[key] for key in ("warm_start",) if key in self.files}}
         for name, values in zip(self.recipe.trainings, settings, strict=True):
             self._add(name, values, before)
             before = (name,)
@@ -93,8 +99,7 @@ class _Plan:
         for name in segment.stages:
             again = name != segment.stages[0]
             settings = self._segment_values()
-            if self.corrections:  # what lies in the folder, not where it is
-                settings["corrections"] = self.corrections
+            settings |= {key: self.files[key] for key in ("corrections",) if key in self.files}
             if again:
                 settings["relabel"] = self.values["segment"]["relabel"]
             self._add(name, settings, (*upstream, self.stages[-1].name) if again else upstream)
@@ -115,10 +120,10 @@ class _Plan:
         return names
 
 
-def plan(recipe: Recipe, source: DataSource, precision: str, corrections: str = "") -> list[Step]:
+def plan(recipe: Recipe, source: DataSource, precision: str, files: FileStates = MappingProxyType({})) -> list[Step]:
     """The stages of a recipe in order, each with the hash of its settings, its upstream and the data.
 
-    ``corrections``: the state of the corrected masks, '' without any.
+    ``files``: states of what the recipe reads beside the data, '' where there is nothing.
     """
     common: dict[str, Any] = {"seed": recipe.seed, "precision": precision}
     if recipe.working_size is not None:  # runs made before there was a working size stay up to date
@@ -129,7 +134,7 @@ def plan(recipe: Recipe, source: DataSource, precision: str, corrections: str = 
     masks = _mask_fingerprint(source)
     steps: list[Step] = []
     prints: dict[str, str] = {}
-    for stage in planned_stages(recipe, corrections):
+    for stage in planned_stages(recipe, files):
         name, upstream = stage.name, stage.upstream
         # What is measured is the same whatever the seed and the precision of what made it.
         own = {"settings": stage.settings, **({} if name == EVALUATE else common)}

@@ -30,6 +30,9 @@ class ClassifySettings(Settings):
     output_stride: Literal[8, 16, 32] = 16
     dilate: bool = Field(True, description="false: stride removed without dilation (IRNet's ResNet-50)")
     final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")
+    warm_start: Path | None = Field(
+        None, json_schema_extra=LATER, description="a run, or a classifier's file: start from its weights"
+    )
     neck: NeckSettings | None = Field(
         None, json_schema_extra=LATER, description="new convolutions between backbone and head"
     )
@@ -69,6 +72,7 @@ class RetrainSettings(ClassifySettings):
     start: Literal["previous", "weights"] = Field(
         "previous", description="start from the classifier trained before, or from the backbone's weights again"
     )
+    warm_start: None = Field(None, json_schema_extra=LATER, description="of the first training alone")
     split_unite: bool = Field(
         False, description="in each epoch an image is whole or one of four cuts, where the classifier before sees it"
     )

@@ -259,6 +259,7 @@ def _trainings(values: Mapping[str, Any], base: Path, where: str) -> dict[str, A
     if not isinstance(later, list | tuple) or not all(isinstance(item, dict) for item in later):
         msg = f"{where}: retrain: expected a list of mappings such as [{{head: recam, epochs: 4}}], got {later!r}"
         raise RecipeError(msg)
+    first = {key: value for key, value in first.items() if key != "warm_start"}  # retrainings have their own start
     result["retrain"] = tuple(
         validate_settings(
             RetrainSettings,

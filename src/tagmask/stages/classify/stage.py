@@ -24,6 +24,7 @@ from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.stages.classify.best_weights import BestWeights
 from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.tag_precision import tag_precision
+from tagmask.stages.classify.warm_start import start_from
 from tagmask.stages.training_length import training_length
 from tagmask.storage.pixel_values import pixels_entry
 from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
@@ -210,6 +211,9 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     if isinstance(settings, RetrainSettings) and settings.start == "previous":
         model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
         carried = _carry_over(context.workspace.model_path(_before(context, stage)), model)
+    elif settings.warm_start is not None:
+        model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
+        carried = _warm_start(context, settings.warm_start, model)
     else:
         model = build_classifier(settings, len(context.source.classes.foreground))
         if context.source.input_statistics is not None:
@@ -250,6 +254,19 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     if task.best is not None:
         task.best.drop()
     return [*prepared.problems, *problems]
+
+
+def _warm_start(context: Context, path: Path, model: Classifier) -> set[str]:
+    """Start from an earlier classifier, and say so; returns the names of the tensors taken over whole."""
+    classes = context.source.classes.foreground
+    taken, file = start_from(path, model, classes)
+    n_new = len(classes) - len(taken.classes)
+    also = f"; new: {n_new} classes" if n_new else ""
+    context.progress.message(
+        f"{STAGE}: starts from {file}: {len(taken.tensors)} of {len(model.state_dict())} tensors, "
+        f"rows of {len(taken.classes)} of {len(classes)} classes{also}"
+    )
+    return set(taken.tensors)
 
 
 def _prepared(context: Context, stage: str) -> Prepared:
