@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tagmask.backbones.build import Backbone, BackboneSettings
+from tagmask.backbones.channels import set_input
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.engine import Engine
 from tagmask.engine.image_loop import gather_images
@@ -44,7 +45,9 @@ def frozen_features(
         cache: file that keeps the features: an image whose file is as it was is not read again. None: nothing is kept.
         progress: who to tell.
     """
-    key = hashlib.sha256(json.dumps([SCHEMA, SIDE, settings.model_dump(mode="json")]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([SCHEMA, SIDE, settings.model_dump(mode="json"), repr(source.pixels)]).encode()
+    ).hexdigest()
     stamps = {sample.id: _stamp(sample) for sample in samples}
     stored = _stored(cache, key) if cache is not None else {}
     features = {name: value for name, (stamp, value) in stored.items() if stamps.get(name) == stamp}
@@ -52,7 +55,10 @@ def frozen_features(
     problems: list[Problem] = []
     if waiting:
         engine = Engine(recipe.engine.model_copy(update={"devices": 1}), seed=recipe.seed)
-        backbone = engine.place(settings.build())
+        backbone = settings.build()
+        if source.input_statistics is not None:  # bands that are no colours
+            set_input(backbone, source.input_statistics)
+        backbone = engine.place(backbone)
         loader = ImageLoader("doubts", max_pixels=source.max_pixels, max_side=SIDE, pixels=source.pixels, cache_bytes=0)
         results = gather_images(
             engine,

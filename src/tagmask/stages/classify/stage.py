@@ -207,17 +207,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     # Behind the preparations: a resumed training reads those from its folder, and must still start from the same
     # weights.
     torch.manual_seed(context.recipe.seed)
-    carried: set[str] = set()
-    if isinstance(settings, RetrainSettings) and settings.start == "previous":
-        model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
-        carried = _carry_over(context.workspace.model_path(_before(context, stage)), model)
-    elif settings.warm_start is not None:
-        model = build_classifier(settings, len(context.source.classes.foreground), pretrained=False)
-        carried = _warm_start(context, settings.warm_start, model)
-    else:
-        model = build_classifier(settings, len(context.source.classes.foreground))
-        if context.source.input_statistics is not None:
-            set_input(model.backbone, context.source.input_statistics)
+    model, carried = _starting_model(context, stage)
     model.train()
     task = TagTask(context, model, stage, carried, prepared)
     length = training_length(
@@ -256,10 +246,33 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
     return [*prepared.problems, *problems]
 
 
+def _starting_model(context: Context, stage: str) -> tuple[Classifier, set[str]]:
+    """The classifier before the training, and the names of the tensors that an earlier training brought."""
+    settings, n_classes = context.recipe.trainings[stage], len(context.source.classes.foreground)
+    if isinstance(settings, RetrainSettings) and settings.start == "previous":
+        model = build_classifier(settings, n_classes, pretrained=False)
+        return model, _carry_over(context.workspace.model_path(_before(context, stage)), model)
+    if settings.warm_start is not None:
+        model = build_classifier(settings, n_classes, pretrained=False)
+        return model, _warm_start(context, settings.warm_start, model)
+    model = build_classifier(settings, n_classes)
+    if context.source.input_statistics is not None:
+        set_input(model.backbone, context.source.input_statistics)
+    return model, set()
+
+
 def _warm_start(context: Context, path: Path, model: Classifier) -> set[str]:
-    """Start from an earlier classifier, and say so; returns the names of the tensors taken over whole."""
-    classes = context.source.classes.foreground
+    """Start from an earlier classifier, and say so; returns the names of the tensors taken over whole.
+
+    Raises:
+        InputError: it is none, of another backbone, or of images with other channels.
+    """
+    classes, bands = context.source.classes.foreground, context.source.input_statistics
     taken, file = start_from(path, model, classes)
+    n_channels, n_bands = len(model.input_statistics.mean), len(bands.mean) if bands is not None else 3
+    if n_channels != n_bands:
+        msg = f"classify.warm_start: {file} takes {n_channels} channels, and these images have {n_bands}"
+        raise InputError(msg)
     n_new = len(classes) - len(taken.classes)
     also = f"; new: {n_new} classes" if n_new else ""
     context.progress.message(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tagmask.backbones.channels import set_input
 from tagmask.errors import InputError
 from tagmask.models.classifier import Classifier
 from tagmask.runs.warm_start import SETTING, classifier_file
@@ -77,6 +78,7 @@ def start_from(path: Path, model: Classifier, classes: Sequence[str]) -> tuple[T
             f"{SETTING}: {file} is a {description.get('kind', 'network')}, no classifier. Name a run, or its classify/"
         )
         raise InputError(msg)
+    set_input(model.backbone, stored_statistics(description, file))
     stored, state = load_tensors(file), model.state_dict()
     values, taken = take_over(state, stored, description["classes"][1:], classes)
     missing = [name for name in state if name.startswith("backbone.") and name not in taken.tensors]
@@ -88,5 +90,4 @@ def start_from(path: Path, model: Classifier, classes: Sequence[str]) -> tuple[T
         )
         raise InputError(msg)
     model.load_state_dict(values)
-    model.backbone.input_statistics = stored_statistics(description, file)
     return taken, file
