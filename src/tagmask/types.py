@@ -169,18 +169,13 @@ class DataSource:
     fingerprint: str
     problems: tuple[Problem, ...] = ()
     max_pixels: int = 100_000_000
-    channels: int | tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
     pixels: PixelValues | None = None
     input_statistics: InputStatistics | None = None
     mask_reader: MaskReader | None = field(default=None, repr=False)
     mask_key: str = ""
     has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
-
-    @property
-    def channels_of(self) -> tuple[int, ...] | None:
-        """``channels`` as the numbers of bands, from 1; None: colours."""
-        return tuple(range(1, self.channels + 1)) if isinstance(self.channels, int) else self.channels
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split; raises UnknownNameError for a split that does not exist."""

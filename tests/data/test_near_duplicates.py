@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -64,6 +65,22 @@ def test_groups_are_those_of_all_pairs(hashes: dict[str, int], limit: int) -> No
     assert {frozenset(group) for group in near_duplicates(hashes, limit)} == expected
 
 
+def test_bands_and_sixteen_bits(tmp_path: Path) -> None:
+    """The picture that is hashed is that of the bands, from the lowest to the highest value."""
+    samples = []
+    for name, number in (("a", 0), ("copy", 0), ("other", 5)):
+        image = scene(number).astype(np.uint16) + (3 if name == "copy" else 0)
+        bands = np.concatenate([np.zeros_like(image[..., :1]), image], axis=2)
+        tifffile.imwrite(tmp_path / f"{name}.tif", bands, photometric="minisblack", planarconfig="contig")
+        Image.fromarray(image[..., 0] * 7 + 9000).save(tmp_path / f"{name}.png")
+        samples.append(Sample(name, tmp_path / f"{name}.tif", ()))
+    assert image_hashes(samples, max_pixels=10**6, channels=(1,)) == {}  # an empty band shows nothing
+    hashes = image_hashes(samples, max_pixels=10**6, channels=(2, 3, 4))
+    assert near_duplicates(hashes) == [("a", "copy")]
+    deep = [Sample(s.id, s.image_path.with_suffix(".png"), ()) for s in samples]
+    assert near_duplicates(image_hashes(deep, max_pixels=10**6)) == [("a", "copy")]
+
+
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), max_size=8))
 def test_united_groups_part_their_members(links: list[list[int]]) -> None:
     groups = united(links)
@@ -81,8 +98,8 @@ def test_hashes_are_kept_and_made_again_for_a_changed_file(tmp_path: Path, monke
     first = image_hashes(samples, max_pixels=10**6)
     assert first.keys() == {"a", "b"}
     read: list[Path] = []
-    really_read = module.read_image
-    monkeypatch.setattr(module, "read_image", lambda path, **options: read.append(path) or really_read(path, **options))
+    really_read = module._picture
+    monkeypatch.setattr(module, "_picture", lambda path, *options: read.append(path) or really_read(path, *options))
     assert image_hashes(samples, max_pixels=10**6) == first
     assert read == [tmp_path / "broken.png"]
     Image.fromarray(scene(9, (50, 60))).save(tmp_path / "a.png")

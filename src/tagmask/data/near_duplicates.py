@@ -20,10 +20,12 @@ import numpy as np
 from PIL import Image
 
 from tagmask.errors import DataError, TagmaskError
+from tagmask.ops.transforms import colour_view, reduced_to
 from tagmask.storage.files import user_cache
-from tagmask.storage.images import read_image
+from tagmask.storage.images import chosen_values, read_image
+from tagmask.storage.pixel_values import to_uint8
 from tagmask.storage.records import write_json
-from tagmask.types import Sample, UInt8Array
+from tagmask.types import PixelValues, Sample, UInt8Array
 
 #: Bits of 64 in which two pictures may differ. Photographs of other scenes differ in 10 and more (MSRC).
 DISTANCE = 4
@@ -45,15 +47,22 @@ def perceptual_hash(image: UInt8Array) -> int | None:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def image_hashes(samples: Sequence[Sample], *, max_pixels: int, workers: int | None = None) -> dict[str, int]:
+def image_hashes(
+    samples: Sequence[Sample],
+    *,
+    max_pixels: int,
+    channels: Sequence[int] | None = None,
+    workers: int | None = None,
+) -> dict[str, int]:
     """Hashes by image id; one that cannot be read, or shows nothing, has none. They are kept in the user's cache.
 
-    A file of the same size and time is not read again.
+    A file of the same size and time is not read again. ``channels``: bands of the files, counted from 1; None: colours.
     """
     if not samples:
         return {}
     folder = samples[0].image_path.parent.absolute()
-    digest = hashlib.sha256(str(folder).encode(errors="surrogateescape")).hexdigest()
+    key = str(folder) if channels is None else f"{folder} {list(channels)}"
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
     path = user_cache() / "tagmask" / "hashes" / f"{digest[:24]}.json"
     stored = _stored(path)
 
@@ -65,7 +74,7 @@ def image_hashes(samples: Sequence[Sample], *, max_pixels: int, workers: int | N
             known = stored.get(name, [])
             if known[:2] == stamp:
                 return name, known
-            image = read_image(sample.image_path, max_pixels=max_pixels, max_side=_SIDE)
+            image = _picture(sample.image_path, channels, max_pixels)
         except (DataError, OSError):
             return None  # listed by whoever needs the image
         return name, [*stamp, perceptual_hash(image)]
@@ -78,6 +87,17 @@ def image_hashes(samples: Sequence[Sample], *, max_pixels: int, workers: int | N
             write_json(path, {"version": _VERSION, "hashes": {**stored, **entries}})
     found = {s.id: entry[1][2] for s, entry in zip(samples, results, strict=True) if entry is not None}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _picture(path: Path, channels: Sequence[int] | None, max_pixels: int) -> UInt8Array:
+    """A small picture, uint8 [h, w, 3]; of more than 8 bits from the lowest to the highest of its own values."""
+    values = chosen_values(path, channels, max_pixels)
+    if values is None:
+        return read_image(path, max_pixels=max_pixels, max_side=_SIDE)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    image = to_uint8(values, PixelValues((low,), (max(high, np.nextafter(low, np.inf)),)))
+    return colour_view(reduced_to(image, _SIDE))
 
 
 def _stored(path: Path) -> dict[str, list[int | None]]:

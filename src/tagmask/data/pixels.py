@@ -56,7 +56,7 @@ def survey_pixels(source: DataSource) -> PixelSurvey | None:
     images, first_error = [], None
     for path in _evenly(source):
         try:
-            values = chosen_values(path, source.channels_of, source.max_pixels)
+            values = chosen_values(path, source.channels, source.max_pixels)
         except UnreadableImageError as error:  # the stages list it
             first_error = first_error or error
             continue
@@ -88,7 +88,7 @@ def _thinned(values: NDArray[Any]) -> NDArray[Any]:
 
 def _settle(source: DataSource, images: Sequence[NDArray[Any]]) -> PixelSurvey | None:
     deep = [values for values in images if values.dtype != np.uint8]
-    channels = source.channels_of
+    channels = source.channels
     if source.value_range is not None:
         ranges = [source.value_range]
     elif channels is None:

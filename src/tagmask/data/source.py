@@ -64,6 +64,11 @@ class SourceSettings(Source):
         return value
 
     @property
+    def bands(self) -> tuple[int, ...] | None:
+        """``channels`` as the numbers of bands, from 1; None: colours."""
+        return tuple(range(1, self.channels + 1)) if isinstance(self.channels, int) else self.channels
+
+    @property
     def val_names(self) -> tuple[str, ...]:
         """Names under which the validation split is looked for."""
         return (VAL, "valid", "validation") if self.val_split == VAL else (self.val_split,)
@@ -167,7 +172,7 @@ class Collector:
             fingerprint=self._fingerprint(classes, splits),
             problems=tuple(self.problems),
             max_pixels=self.settings.max_pixels,
-            channels=self.settings.channels,
+            channels=self.settings.bands,
             value_range=None if self.settings.value_range == "auto" else self.settings.value_range,
             mask_reader=masks,
             mask_key=mask_key,
@@ -200,7 +205,9 @@ class Collector:
             reason = f"data.near_duplicates: {len(samples)} images are too many, up to {MOST_COMPARED} are compared"
             self.note("", self.settings.root, reason)
         elif self.settings.near_duplicates:
-            links += near_duplicates(image_hashes(samples, max_pixels=self.settings.max_pixels))
+            links += near_duplicates(
+                image_hashes(samples, max_pixels=self.settings.max_pixels, channels=self.settings.bands)
+            )
         there = {sample.id for sample in samples}
         return united([key for key in ids if key in there] for ids in links)
 

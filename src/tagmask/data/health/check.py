@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +58,7 @@ def check(
     Nothing is raised for a bad image: it is listed in the report.
     """
     survey = survey_pixels(source)
+    hashing: dict[str, Any] = {"max_pixels": max_pixels, "channels": source.channels, "workers": workers}
     source = with_pixels(source, survey)
     samples = [sample for split in source.splits.values() for sample in split]
     findings = _look(source, samples, max_pixels, workers or min(8, os.cpu_count() or 1), progress)
@@ -83,7 +84,7 @@ def check(
         "dark": tuple(s.id for s, finding in zip(samples, findings, strict=True) if finding.brightest <= DARK),
         "pixels": "" if survey is None else survey.line(),
         "duplicates": (copies := tuple(_duplicates(samples))),
-        "near_duplicates": tuple(_near_duplicates(samples, copies, max_pixels, workers)),
+        "near_duplicates": tuple(_near_duplicates(copies, image_hashes(samples, **hashing))),
         "problems": source.problems,
     }
     report = HealthReport(**values)
@@ -164,12 +165,10 @@ def _duplicates(samples: list[Sample]) -> Iterator[tuple[str, ...]]:
         yield from (tuple(ids) for ids in by_content.values() if len(ids) > 1)
 
 
-def _near_duplicates(
-    samples: list[Sample], copies: tuple[tuple[str, ...], ...], max_pixels: int, workers: int | None
-) -> Iterator[tuple[str, ...]]:
+def _near_duplicates(copies: tuple[tuple[str, ...], ...], hashes: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
     """Groups of ids whose pictures are nearly the same, without those that are nothing but exact copies."""
     exact = [set(group) for group in copies]
-    for group in near_duplicates(image_hashes(samples, max_pixels=max_pixels, workers=workers)):
+    for group in near_duplicates(hashes):
         if not any(ids.issuperset(group) for ids in exact):
             yield group
 
