@@ -32,6 +32,16 @@ def test_the_most_probable_class_is_never_shut_out() -> None:
     torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1 / 3, 0.0, 2 / 3]), rtol=1e-4, atol=1e-6)
 
 
+def test_images_in_which_the_classifier_sees_nothing_are_background() -> None:
+    logits, tags = torch.randn(3, 3, 2, 2) + torch.tensor([0.0, 5.0, 5.0])[:, None, None], torch.tensor([0.0, 0.0])
+    seen = torch.stack([tags - 3, tags, torch.tensor([-9.0, 2.0])])
+    gated = gated_logits(logits, seen, 0.3, clean=0.4)
+    assert (gated[0].argmax(0) == 0).all()
+    assert float(gated[0].softmax(0)[0].min()) > 1 - 1e-9
+    torch.testing.assert_close(gated[1:], gated_logits(logits, seen, 0.3)[1:])
+    assert (gated[1:].argmax(1) > 0).any()
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_the_background_keeps_its_probability(seed: int, threshold: float) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -54,6 +64,21 @@ def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: P
     plain = predictor(sample.image_path)
     np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background
     assert not np.allclose(gated.probabilities, plain.probabilities, atol=1e-2)
+
+
+def test_a_run_with_a_gate_for_clean_images(tiny: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    """The stored network of a run is as strict as its recipe: at 1 nothing is sure enough, at 0 everything is."""
+    tiny["segment"] |= {"clean_gate": 1.0, "epochs": 1, "supervision": "weak"}
+    done = run(tiny, output=tmp_path / "run", reuse=finished)
+    predictor = Predictor(done.path / "segment" / "model.safetensors", device="cpu")
+    samples = done.recipe.data.open().split("val")
+    for sample in samples:
+        assert not load_mask(done.workspace.prediction_path(sample.id)).any()
+        assert not predictor(sample.image_path).mask.any()
+    assert isinstance(predictor.model, TagGated)
+    assert (predictor.model.threshold, predictor.model.clean) == (0.0, 1.0)
+    predictor.model.clean = 0.0
+    assert any(predictor(sample.image_path).mask.any() for sample in samples)
 
 
 def test_the_gate_may_be_a_classifier_that_was_trained_again(

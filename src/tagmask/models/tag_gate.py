@@ -18,13 +18,16 @@ from tagmask.types import InputStatistics
 _SHUT = -30.0  # added to the logits of classes that are shut out
 
 
-def gated_logits(logits: Tensor, tag_logits: Tensor, threshold: float) -> Tensor:
+def gated_logits(logits: Tensor, tag_logits: Tensor, threshold: float, clean: float = 0.0) -> Tensor:
     """Logits with classes shut out, the probability of the background as before.
+
+    Images in which the classifier sees nothing at all become background: they have no class whose tag is sure.
 
     Args:
         logits: [B, C + 1, H, W] float, background first.
         tag_logits: [B, C] float, of independent (sigmoid) tags.
         threshold: classes with a smaller probability are shut out, but for the most probable one.
+        clean: an image whose most probable class has a smaller probability than this is background all over.
 
     Returns:
         float32 [B, C + 1, H, W].
@@ -37,7 +40,12 @@ def gated_logits(logits: Tensor, tag_logits: Tensor, threshold: float) -> Tensor
     # The open classes get what the shut ones had, so foreground against background stays as the network has it: that is
     # what it knows better than the classifier.
     shift = foreground.logsumexp(1, keepdim=True) - gated.logsumexp(1, keepdim=True)
-    return torch.cat([logits[:, :1], gated + shift], dim=1)
+    result = torch.cat([logits[:, :1], gated + shift], dim=1)
+    if not clean:
+        return result
+    # Here the background takes all: a faultless part has no object whose share could go to another class.
+    empty = torch.cat([torch.zeros_like(logits[:, :1]), torch.full_like(foreground, _SHUT)], dim=1)
+    return torch.where((tag_scores.amax(1) < clean)[:, None, None, None], empty, result)
 
 
 class TagGated(nn.Module):
@@ -47,11 +55,12 @@ class TagGated(nn.Module):
         model: normalised images [B, 3, H, W] -> logits [B, C + 1, H, W].
         classifier: the same images, normalised with its own ``input_statistics`` -> ClassifierOutput.
         threshold: see :func:`gated_logits`.
+        clean: see there too.
     """
 
-    def __init__(self, model: SegmentationModel, classifier: Classifier, threshold: float) -> None:
+    def __init__(self, model: SegmentationModel, classifier: Classifier, threshold: float, clean: float = 0.0) -> None:
         super().__init__()
-        self.model, self.classifier, self.threshold = model, classifier, threshold
+        self.model, self.classifier, self.threshold, self.clean = model, classifier, threshold, clean
 
     @property
     def input_statistics(self) -> InputStatistics:
@@ -61,7 +70,7 @@ class TagGated(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]."""
         seen = renormalise(images, self.model.input_statistics, self.classifier.input_statistics)
-        return gated_logits(self.model(images), self.classifier(seen).logits, self.threshold)
+        return gated_logits(self.model(images), self.classifier(seen).logits, self.threshold, self.clean)
 
 
 #: What predicts: takes images normalised with its ``input_statistics``, gives logits.

@@ -84,6 +84,11 @@ class SegmentSettings(Settings):
         json_schema_extra=LATER,
         description="classes that the tag classifier gives less than this probability are not predicted",
     )
+    clean_gate: Fraction | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="images whose most probable class has less than this probability are background all over",
+    )
     loss: LossField = by_name("cross_entropy")
     saliency: SaliencyField | None = Field(
         None, description="where saliency maps come from, for a loss that needs them"
