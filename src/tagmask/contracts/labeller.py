@@ -76,6 +76,11 @@ class Labeller(Refiner):
         return {}
 
     @property
+    def class_areas(self) -> Mapping[str, float]:
+        """Classes, by name, whose values are chosen so that their maps cover such a share of their images."""
+        return {}
+
+    @property
     def margins(self) -> tuple[float, float]:
         """How far below and above its value pixels are ignored."""
         return (0.0, 0.0)

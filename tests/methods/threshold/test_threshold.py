@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from requests_of import label_request
 from tagmask.methods.threshold.refiner import Threshold
+from tagmask.ops.area_threshold import AreaThreshold, threshold_for_area
 
 CLASSES = torch.tensor([3, 7])
 
@@ -97,3 +98,30 @@ def test_a_small_thing_survives_the_threshold() -> None:
     kept = Threshold(value=0.5, least=0.01).labels(request)
     assert np.argwhere(kept == 7).tolist() == [[4, 4]]
     assert (kept == 3).sum() == 99
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.99))
+def test_the_threshold_of_an_area_covers_it(seed: int, area: float) -> None:
+    """Values spread evenly over 0..1: a share above t is 1 - t, in maps of any size."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = []
+    for h, w in ((20, 30), (25, 16)):
+        values = (torch.arange(h * w, dtype=torch.float32) + 0.5) / (h * w)
+        maps.append(values[torch.randperm(h * w, generator=generator)].reshape(h, w))
+    assert threshold_for_area(maps, area) == pytest.approx(1 - area, abs=0.006)
+
+
+def test_the_threshold_of_an_area_at_its_ends() -> None:
+    with pytest.raises(ValueError, match="no image has the class"):
+        threshold_for_area([], 0.1)
+    assert threshold_for_area([torch.zeros(3, 3)], 0.5) > 0.9, "nothing to mark: the strictest of equals"
+    counts = [AreaThreshold() for _ in range(3)]
+    parts = torch.rand(2, 5, 6)
+    counts[0].update(parts[0])
+    counts[1].update(parts[1])
+    for values in parts:
+        counts[2].update(values)
+    counts[0].merge(counts[1])
+    assert (counts[0].above == counts[2].above).all()
+    with pytest.raises(ValidationError, match="a class has one of them"):
+        Threshold(per_class={"a": 0.5}, areas={"a": 0.1})

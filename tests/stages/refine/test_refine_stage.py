@@ -109,6 +109,30 @@ def test_a_class_that_does_not_exist_is_named_at_once(located: Callable[..., Con
     assert not (context.workspace.stage("refine") / "maps").exists()
 
 
+def test_thresholds_by_the_area_that_classes_cover(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
+    context = located(tiny)
+    samples = context.source.split("train")
+    label = samples[0].tags[0]
+    name = context.source.classes.names[label]
+
+    def marked(area: float) -> tuple[float, float]:
+        shutil.rmtree(context.workspace.stage("refine"), ignore_errors=True)
+        tiny["refine"] = [{"name": "threshold", "value": 0.4, "areas": {name: area}}]
+        assert run(located(tiny)) == []
+        stored = [context.workspace.load_maps(sample.id) for sample in samples if label in sample.tags]
+        own = thresholds(context)["per_class"][name]
+        maps = [maps.maps[maps.classes.tolist().index(label)] for maps in stored]
+        return own, float(np.mean([(values > own).mean() for values in maps]))
+
+    small, large = marked(0.05), marked(0.3)
+    assert small[0] > large[0]
+    assert small[1] == pytest.approx(0.05, abs=0.03)
+    assert large[1] == pytest.approx(0.3, abs=0.05)
+    tiny["refine"][0]["areas"] = {name + "x": 0.1}
+    with pytest.raises(UnknownNameError, match=rf"threshold.areas: unknown class '{name}x'. Did you mean"):
+        run(located(tiny))
+
+
 def test_a_refiner_of_some_classes_alone(located: Callable[..., Context], tiny: dict[str, Any]) -> None:
     context = located(tiny)
     sample = context.source.split("train")[0]

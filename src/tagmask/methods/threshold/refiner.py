@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tagmask.contracts.labeller import Labeller, LabelRequest
 from tagmask.errors import DataError
@@ -23,8 +23,9 @@ class Threshold(Labeller):
 
     ``per_class`` gives classes, by name, thresholds of their own in place of ``value``. ``band`` makes pixels whose
     highest map lies near its threshold ignore (255): b from threshold - b to threshold + b, [b, a] from
-    threshold - b to threshold + a. ``least`` is the share of the image that every class with a map gets at the least:
-    the best pixels of its map, whatever the threshold says.
+    threshold - b to threshold + a. ``areas`` gives classes, by name, the share of the image that they usually cover:
+    their thresholds are chosen by it. ``least`` is the share of the image that every class with a map gets at the
+    least: the best pixels of its map, whatever the threshold says.
     """
 
     name: ClassVar[str] = "threshold"
@@ -32,6 +33,7 @@ class Threshold(Labeller):
     value: Fraction | Literal["auto"] = "auto"
     band: Annotated[float, Field(ge=0, lt=0.5)] | tuple[Fraction, Fraction] = 0.0
     per_class: dict[str, Fraction] = Field(default_factory=dict)
+    areas: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict, json_schema_extra=LATER)
     least: Fraction = Field(0.0, json_schema_extra=LATER)
 
     @property
@@ -48,6 +50,18 @@ class Threshold(Labeller):
     def class_values(self) -> Mapping[str, float]:
         """See :class:`Labeller`."""
         return self.per_class
+
+    @property
+    def class_areas(self) -> Mapping[str, float]:
+        """See :class:`Labeller`."""
+        return self.areas
+
+    @model_validator(mode="after")
+    def _one_rule_a_class(self) -> Threshold:
+        if both := sorted(set(self.per_class) & set(self.areas)):
+            msg = f"threshold: {', '.join(both)} in per_class and areas; a class has one of them"
+            raise ValueError(msg)
+        return self
 
     def statistic(self, *, outlined: bool) -> MapStatistic:
         """See :class:`Labeller`."""

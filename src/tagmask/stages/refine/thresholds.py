@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from tagmask.contracts.labeller import ThresholdStatistic
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, RunError
+from tagmask.ops.area_threshold import AreaThreshold
 from tagmask.ops.transforms import colour_view, resize_image
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import REFINE
@@ -40,9 +41,15 @@ def own_thresholds(context: Context) -> dict[int, float]:
     Raises:
         UnknownNameError: a class that the data does not have, with the nearest name.
     """
+    labeller = context.recipe.refine.labeller
+    _by_label(context, labeller.class_areas, "areas")
+    return _by_label(context, labeller.class_values, "per_class")
+
+
+def _by_label(context: Context, values: Mapping[str, float], key: str) -> dict[int, float]:
     names, labeller = context.source.classes, context.recipe.refine.labeller
-    where = f"refine.{labeller.name}.per_class"
-    return {names.label(name, where=where): value for name, value in labeller.class_values.items()}
+    where = f"refine.{labeller.name}.{key}"
+    return {names.label(name, where=where): value for name, value in values.items()}
 
 
 def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> Thresholds:
@@ -59,6 +66,7 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
         DataError: no image tells anything about the threshold.
     """
     labeller, of_class = context.recipe.refine.labeller, own_thresholds(context)
+    of_class |= _by_areas(context, samples, load)
     background = labeller.background
     if background != "auto":
         value = background
@@ -81,6 +89,33 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
         own = f", {len(of_class)} classes with their own" if of_class else ""
         context.progress.message(f"background threshold {value:.2f} ({record['rule']}{own})")
     return Thresholds(float(value), of_class)
+
+
+def _by_areas(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> dict[int, float]:
+    """Mask label -> threshold of the classes that the labeller states an area of.
+
+    Raises:
+        RunError: no training image has such a class.
+    """
+    areas = _by_label(context, context.recipe.refine.labeller.class_areas, "areas")
+    if not areas:
+        return {}
+    statistics = {label: AreaThreshold() for label in areas}
+    # Maps alone are read, no image; each process counts its share.
+    for sample in context.engine.share(samples):
+        stored = load(sample)
+        for label, values in zip(stored.classes.tolist(), stored.maps, strict=True):
+            if label in statistics and np.isfinite(values).all():
+                statistics[label].update(torch.from_numpy(values))
+    whole, *others = context.engine.gather(statistics)
+    names = context.source.classes.names
+    for label in areas:
+        for other in others:
+            whole[label].merge(other[label])
+        if not whole[label].n_images:
+            msg = f"refine: no training image of '{names[label]}' has maps; leave it out of refine.threshold.areas"
+            raise RunError(msg)
+    return {label: whole[label].choose(area) for label, area in areas.items()}
 
 
 def _automatic(context: Context, samples: list[Sample], load: Callable[[Sample], ActivationMaps]) -> ThresholdStatistic:

@@ -255,24 +255,21 @@ def _train(
             **pixels_entry(context.source.pixels),
         }
         whole: nn.Module = model
-        if weak and not (settings.tag_gate is None and settings.clean_gate is None):
-            description["tag_gate"], whole = _gated(
-                context, model, settings.tag_gate or 0.0, settings.clean_gate or 0.0
-            )
+        if weak and (settings.tag_gate, settings.clean_gate) != (None, None):
+            description["tag_gate"], whole = _gated(context, model, settings)
         save_weights(workspace.model_path(stage), whole, description)
 
 
-def _gated(
-    context: Context, model: SegmentationModel, threshold: float, clean: float
-) -> tuple[dict[str, Any], TagGated]:
+def _gated(context: Context, model: SegmentationModel, settings: SegmentSettings) -> tuple[dict[str, Any], TagGated]:
     """The network behind the gate of the run's classifier, and how to build that again."""
-    name, settings = list(context.recipe.trainings.items())[-1]
+    threshold, clean = settings.tag_gate or 0.0, settings.clean_gate or 0.0
+    name, classify = list(context.recipe.trainings.items())[-1]
     path = context.workspace.model_path(name)
-    classifier = load_classifier(path, settings, context.source.classes)
+    classifier = load_classifier(path, classify, context.source.classes)
     description = {
         "threshold": threshold,
         **({"clean": clean} if clean else {}),
-        "classifier": settings.model_dump(mode="json"),
+        "classifier": classify.model_dump(mode="json"),
         **statistics_entry(classifier.input_statistics),
     }
     return description, TagGated(model, classifier, threshold, clean)
