@@ -68,7 +68,7 @@ def test_it_learns_and_refines(located: Callable[..., Context]) -> None:
     context = located(["colour_walk", IRNET, FIXED])
     assert run(context) == []
     folder = context.workspace.stage("refine")
-    assert {path.name for path in folder.iterdir()} == {"2-irnet", "maps", "masks", "thresholds.json"}
+    assert {path.name for path in folder.iterdir()} == {"2-irnet", "maps", "masks", "masks.json", "thresholds.json"}
     assert {path.name for path in (folder / "2-irnet").iterdir()} == {"labels", "model.safetensors", "history.jsonl"}
     assert len(list((folder / "2-irnet" / "labels").iterdir())) == 12  # train only
     assert read_description(folder / "2-irnet" / "model.safetensors")["settings"]["crop"] == 48
@@ -152,7 +152,7 @@ def test_an_unreadable_image_is_left_out_and_named(located: Callable[..., Contex
         ("refine", train[2].id),
     ]
     assert run(context) == problems  # all of it known again after a stop
-    assert len(artifacts(context)) == 11 + 2 + 2 * 15 + 1
+    assert len(artifacts(context)) == 11 + 2 + 2 * 15 + 2  # thresholds.json, masks.json
 
 
 def test_the_backbone_starts_from_its_weights_or_from_the_classifier(located: Callable[..., Context]) -> None:
