@@ -42,7 +42,7 @@ def read_description(path: Path) -> dict[str, Any]:
         msg = f"{path}: no such file"
         raise InputError(msg) from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        msg = f"{path}: not a model saved by tagmask"
+        msg = f"{path}: not a model saved by tagmask. Delete it if it is of a run, which then makes it again."
         raise InputError(msg) from error
 
 
