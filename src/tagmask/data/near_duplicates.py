@@ -96,7 +96,7 @@ def _picture(path: Path, channels: Sequence[int] | None, max_pixels: int) -> UIn
         return read_image(path, max_pixels=max_pixels, max_side=_SIDE)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    image = to_uint8(values, PixelValues((low,), (max(high, np.nextafter(low, np.inf)),)))
+    image = to_uint8(values, PixelValues((low,), (high if high > low else low + 1,)))
     return colour_view(reduced_to(image, _SIDE))
 
 

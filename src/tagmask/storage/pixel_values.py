@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tagmask.errors import InputError
 from tagmask.types import PixelValues, UInt8Array
 
+_VALUES_AT_ONCE = 1 << 20
+
 
 def to_uint8(values: NDArray[Any], pixels: PixelValues) -> UInt8Array:
     """Values [H, W, C] of any type -> uint8: ``low`` becomes 0, ``high`` 255, linearly; what is beyond ends there.
@@ -20,12 +22,14 @@ def to_uint8(values: NDArray[Any], pixels: PixelValues) -> UInt8Array:
     """
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
+    # One number serves all channels: colours keep their hue.
+    low, high = np.array(pixels.low), np.array(pixels.high)
     result = np.empty(values.shape, np.uint8)
-    for channel in range(values.shape[2]):
-        # One number serves all channels: colours keep their hue.
-        low, high = (bound[channel if len(bound) > 1 else 0] for bound in (pixels.low, pixels.high))
-        scaled = (values[..., channel].astype(np.float64) - low) * (255 / (high - low))
-        result[..., channel] = np.rint(np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255))
+    rows = max(1, _VALUES_AT_ONCE // max(1, values[:1].size))
+    for start in range(0, len(values), rows):  # a scan of many bands in float64 would be gigabytes
+        part = slice(start, start + rows)
+        scaled = (values[part].astype(np.float64) - low) * (255 / (high - low))
+        result[part] = np.rint(np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255))
     return result
 
 
