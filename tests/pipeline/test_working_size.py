@@ -74,7 +74,8 @@ def test_stages_see_the_working_size_and_leave_the_full_one(
     assert SIDE < boxes.max() <= FULL
 
     for stage in ("segment", "segment/2", "segment/full"):
-        assert read_description(space.model_path(stage))["max_side"] == SIDE
+        description = read_description(space.model_path(stage))
+        assert (description["max_side"], description["trained_long_side"]) == (SIDE, SIDE)
     predictor = tagmask.load(done.path, device="cpu")
     for image in (sample.image_path, read_image(sample.image_path)):
         prediction = predictor(image)
@@ -134,7 +135,8 @@ def test_auto_is_told_kept_and_stays_auto(short: dict[str, Any], tmp_path: Path)
     expected = {"max_side": 512, "long_side": FULL, "images": images}
     assert json.loads((root / "manifest.json").read_text())["working_size"] == expected
     assert load_recipe(root / "recipe.yaml").max_side == "auto"
-    assert read_description(Workspace(root).model_path("segment"))["max_side"] == 512
+    description = read_description(Workspace(root).model_path("segment"))
+    assert (description["max_side"], description["trained_long_side"]) == (512, FULL)
 
     again = ProgressRecorder()
     run(root, overrides=["max_side=512"], progress=again)  # the number itself is the same run

@@ -35,7 +35,7 @@ class Halves:
     """A predictor that finds class 1 in the right half of every image, or the highest of the known tags."""
 
     classes = ("background", "a", "b")
-    pixels = None
+    pixels, trained_long_side = None, 0
 
     def __init__(self, fingerprint: str = "one", *, stop_at: int | None = None) -> None:
         self.engine = Engine(EngineSettings(device="cpu", precision="float32", threads=1), seed=0)
@@ -204,6 +204,31 @@ def test_what_is_no_table_of_known_tags(tmp_path: Path) -> None:
         KnownTags.read(tmp_path / "tags.csv", Halves.classes)
     with pytest.raises(DataError, match="no such table"):
         KnownTags.read(tmp_path / "none.csv", Halves.classes)
+
+
+@pytest.mark.parametrize(
+    ("trained", "inference", "noted"),
+    [
+        (320, Inference(), True),
+        (400, Inference(), False),  # twice as long is no reason
+        (320, Inference(max_side=512), False),
+        (320, Inference(tile=256), False),
+        (0, Inference(), False),  # files of earlier versions do not say
+    ],
+)
+def test_an_image_far_larger_than_those_of_the_training_is_noted(
+    tmp_path: Path, trained: int, inference: Inference, noted: bool
+) -> None:
+    Image.new("RGB", (800, 40)).save(tmp_path / "a.png")
+    predictor = Halves()
+    predictor.trained_long_side, predictor.inference = trained, inference
+    problems = predict_images(predictor, {"a": tmp_path / "a.png"}, tmp_path / "out")  # type: ignore[arg-type]
+    reasons = [(problem.reason, problem.left_out) for problem in problems]
+    said = (
+        "800 pixels long, the network was trained on images of up to 320: things look unlike what it learnt. "
+        "--max-side 512 predicts it smaller"
+    )
+    assert reasons == ([(said, False)] if noted else [])
 
 
 def test_a_working_size_gives_full_masks_and_overlays_to_look_at(

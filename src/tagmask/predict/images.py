@@ -19,6 +19,7 @@ from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver
+from tagmask.data.working_size import LARGE
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError, InputError, RunError
 from tagmask.ops.transforms import colour_view, resize_mask
@@ -34,6 +35,7 @@ STAGE = "predict"
 RECORD = "prediction.json"
 CLASSES = "classes.txt"
 MOST_AT_TOP = 0.05  # of an image's values; a brighter camera than that of the training images is not to go unnoticed
+MOST_LARGER = 2.0  # times the training images' long side, where no working size is set
 OVERLAY_SIDE = 2048  # longest side of overlays of images that are predicted at a working size
 
 
@@ -196,17 +198,35 @@ def _predict_image(
     mask_path, *overlay_paths = _files(output, name, overlay=overlay)
     save_palette_png(mask_path, mask)
     for overlay_path in overlay_paths:
+        picture = image
         if image.shape[:2] != size:  # it was read smaller than a picture to look at should be
-            image = read_image(path, max_side=OVERLAY_SIDE, pixels=predictor.pixels)
-            mask = resize_mask(mask, (image.shape[0], image.shape[1]))
+            picture = read_image(path, max_side=OVERLAY_SIDE, pixels=predictor.pixels)
+            mask = resize_mask(mask, (picture.shape[0], picture.shape[1]))
         with atomic_write(overlay_path) as stream:
-            stream.write(overlay_jpeg(colour_view(image), mask))
+            stream.write(overlay_jpeg(colour_view(picture), mask))
     if tags and labels is None:
         return Problem(STAGE, name, str(path), f"{tags.path}: no tags of it; all classes allowed", left_out=False)
+    reason = _unlike_training(predictor, image, at_top)
+    return Problem(STAGE, name, str(path), reason, left_out=False) if reason else None
+
+
+def _unlike_training(predictor: Predictor, image: UInt8Array, at_top: float) -> str:
+    """In what an image is far from those that the network was trained on; empty where nothing is known to be.
+
+    Args:
+        predictor: which has read the image.
+        image: as it was predicted, [h, w, channels].
+        at_top: share of its values that are 255.
+    """
     if predictor.pixels is not None and at_top > MOST_AT_TOP:
-        reason = f"{at_top:.0%} of its values are at the top of the trained range or beyond ({predictor.pixels.line()})"
-        return Problem(STAGE, name, str(path), reason, left_out=False)
-    return None
+        return f"{at_top:.0%} of its values are at the top of the trained range or beyond ({predictor.pixels.line()})"
+    long_side, trained, inference = max(image.shape[:2]), predictor.trained_long_side, predictor.inference
+    if inference.max_side is None and inference.tile is None and 0 < MOST_LARGER * trained < long_side:
+        return (
+            f"{long_side} pixels long, the network was trained on images of up to {trained}: things look unlike what "
+            f"it learnt. --max-side {max(LARGE, trained)} predicts it smaller"
+        )
+    return ""
 
 
 def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: Path, tags: KnownTags | None) -> None:

@@ -65,6 +65,8 @@ class Predictor:
             raise InputError(msg) from error
         self.inference = replace(inference, **_valid_changes(changes))
         self.pixels = stored_pixels(description, path)
+        #: Of 95 % of the training images, as they were seen; 0: files of earlier versions do not say.
+        self.trained_long_side = int(description.get("trained_long_side", 0))
         settings = build_method("network", network, where=str(path), base=path.parent)
         if device not in DEVICES:
             raise UnknownNameError("device", device, DEVICES)

@@ -19,7 +19,9 @@ from tagmask.contracts.loss import Loss, Targets
 from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.contracts.planes import SALIENCY
+from tagmask.data.facts import long_sides
 from tagmask.data.loading import ImageLoader
+from tagmask.data.working_size import working_size_for
 from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
 from tagmask.errors import RunError, TagmaskError
@@ -218,7 +220,6 @@ def _train(
         )
         raise RunError(msg)
     settings = settled(context, settings, stage, samples)
-    names = context.source.classes.names
     model = _new_model(context, settings)
     weak = stage != FULL
     confidence = settings.confidence if weak else None
@@ -246,18 +247,25 @@ def _train(
     if context.engine.is_main:
         # Before the network, whose file says that the training is whole: killed in between, the list would be lost.
         workspace.write_problems(f"{stage} (training)", [*left_out, *problems])
-        description = {
-            "kind": "segmenter",
-            "classes": list(names),
-            "network": settings.network.dump(),
-            **asdict(Inference.of(settings, context.recipe.working_size)),
-            **statistics_entry(model.input_statistics),
-            **pixels_entry(context.source.pixels),
-        }
+        description = _description(context, settings, model)
         whole: nn.Module = model
         if weak and (settings.tag_gate, settings.clean_gate) != (None, None):
             description["tag_gate"], whole = _gated(context, model, settings)
         save_weights(workspace.model_path(stage), whole, description)
+
+
+def _description(context: Context, settings: SegmentSettings, model: SegmentationModel) -> dict[str, Any]:
+    """What the network's file says of it: how to build it, to feed it, and to predict with it."""
+    seen = working_size_for(long_sides(context.samples(TRAIN), context.source.max_pixels)).long_side
+    return {
+        "kind": "segmenter",
+        "classes": list(context.source.classes.names),
+        "network": settings.network.dump(),
+        **asdict(Inference.of(settings, context.recipe.working_size)),
+        **statistics_entry(model.input_statistics),
+        **pixels_entry(context.source.pixels),
+        "trained_long_side": min(seen, context.recipe.working_size or seen),
+    }
 
 
 def _gated(context: Context, model: SegmentationModel, settings: SegmentSettings) -> tuple[dict[str, Any], TagGated]:
