@@ -19,7 +19,7 @@ from tagmask.stages.segment.stage import FULL, WEAK, MaskSet, SegmentationTask, 
 from tagmask.storage.pictures import load_mask, save_mask
 from tagmask.storage.records import read_jsonl
 from tagmask.storage.weights import read_description
-from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample
+from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample, UInt8Array
 
 ContextOf = Callable[..., Context]
 
@@ -175,6 +175,28 @@ def test_items_keep_image_and_mask_together(context_of: ContextOf, quick: dict[s
         statistics=IMAGENET,
     )  # fmt: skip
     assert isinstance(broken.item(0, np.random.default_rng(0)), Problem)
+
+
+def test_masks_that_are_reduced_are_read_once(context_of: ContextOf, quick: dict[str, Any], halves: DataSource) -> None:
+    settings = context_of(quick, halves).recipe.segment
+    assert settings is not None
+    samples, read = list(halves.split("train")), []
+
+    def read_mask(sample: Sample) -> UInt8Array:
+        read.append(sample.id)
+        return halves.read_mask(sample)
+
+    def items(max_side: int | None) -> list[Any]:
+        read.clear()
+        loader = ImageLoader(FULL, max_pixels=10**6, max_side=max_side)
+        data = MaskSet(loader, samples, settings, read_mask, statistics=IMAGENET)
+        return [data.item(0, np.random.default_rng(seed))["labels"] for seed in (0, 1, 0)]  # type: ignore[index]
+
+    first, _, again = items(16)
+    assert read == [samples[0].id]
+    assert torch.equal(first, again)
+    items(None)
+    assert len(read) == 3
 
 
 def test_parameters_of_the_encoder_have_its_rate(

@@ -20,7 +20,7 @@ from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.contracts.planes import SALIENCY
 from tagmask.data.facts import long_sides
-from tagmask.data.loading import ImageLoader
+from tagmask.data.loading import CACHE_BYTES, ImageLoader
 from tagmask.data.working_size import working_size_for
 from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import train
@@ -69,6 +69,8 @@ class MaskSet:
         self.planes, self.read_planes, self.read_weights = sorted(planes), read_planes, read_weights
         self.loader, self.augment, self.statistics = loader, settings.augment, statistics
         self.aimed = settings.foreground_crops
+        self.reduced: dict[str, UInt8Array] = {}
+        self.reduced_bytes = 0
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -84,7 +86,7 @@ class MaskSet:
         if isinstance(image, Problem):
             return image
         try:
-            mask = self._at_working_size(self.read_mask(sample))
+            mask = self._mask(sample)
             weights = self.read_weights(sample) if self.read_weights else None
             planes = self.read_planes(sample) if self.read_planes else {}
         except TagmaskError as error:
@@ -105,9 +107,17 @@ class MaskSet:
             item["valid"] = inside if all(name in planes for name in self.planes) else torch.zeros_like(inside)
         return item
 
-    def _at_working_size(self, mask: UInt8Array) -> UInt8Array:
-        """Masks are stored at the size of the image's file."""
-        return resize_mask(mask, working_size((mask.shape[0], mask.shape[1]), self.loader.max_side))
+    def _mask(self, sample: Sample) -> UInt8Array:
+        """A mask at the working size; masks are stored at the size of the image's file."""
+        if sample.id in self.reduced:
+            return self.reduced[sample.id]
+        stored = self.read_mask(sample)
+        mask = resize_mask(stored, working_size((stored.shape[0], stored.shape[1]), self.loader.max_side))
+        # Decoding one of 12 megapixels again and again would take as long as half of the training.
+        if mask.shape != stored.shape and self.reduced_bytes + mask.nbytes <= CACHE_BYTES:
+            self.reduced[sample.id] = mask
+            self.reduced_bytes += mask.nbytes
+        return mask
 
 
 class SegmentationTask:
