@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tagmask.backbones.build import build_backbone, take_classifier_backbone
-from tagmask.backbones.channels import set_input, widen_input
+from tagmask.backbones.channels import fit_input, fitting_statistics, set_input, widen_input
 from tagmask.errors import InputError
 from tagmask.methods.deeplabv2.network import DeepLabV2
 from tagmask.methods.deeplabv3plus.network import DeepLabV3Plus
@@ -101,11 +101,33 @@ def test_a_network_starts_from_a_classifier_of_bands(network: str, tmp_path: Pat
     assert backbone.n_channels == 5
 
 
+HALF = InputStatistics((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("weights", [IMAGENET, HALF], ids=["imagenet", "half"])
+def test_channels_are_to_a_network_what_photographs_are_to_its_weights(weights: InputStatistics) -> None:
+    fitted = fitting_statistics(weights, FIVE)
+    photographs, deviation = sum(IMAGENET.mean) / 3, sum(IMAGENET.std) / 3
+    centre, spread = sum(weights.mean) / 3, sum(weights.std) / 3
+    for mean, std, data_mean, data_std in zip(fitted.mean, fitted.std, FIVE.mean, FIVE.std, strict=True):
+        assert (data_mean - mean) / std == pytest.approx((photographs - centre) / spread)
+        assert data_std / std == pytest.approx(deviation / spread)
+    if weights == IMAGENET:
+        assert fitted.mean == pytest.approx(FIVE.mean)
+        assert fitted.std == pytest.approx(FIVE.std)
+    network = build_backbone("resnet10t", args=SMALL)
+    network.input_statistics = weights
+    fit_input(network, FIVE)
+    assert network.input_statistics == fitted
+
+
 def test_what_cannot_be_widened_says_so() -> None:
     with pytest.raises(InputError, match=r"data\.channels: a network of this kind takes colours only"):
         set_input(DeepLabV2(depth=14, width=8, layout="caffe").build(3), FIVE)
     with pytest.raises(InputError, match="takes colours only"):
         set_input(build_backbone("inception_v3_wsol", dilate=False), FIVE)
+    with pytest.raises(InputError, match="trained on 5 channels, the images have 3"):
+        widen_input(nn.Conv2d(5, 4, 3), 5, 3)
     for network in (nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Conv2d(12, 4, 1))):
         with pytest.raises(InputError, match="begins with no convolution over its 3 channels"):
             widen_input(network, 3, 5)

@@ -123,7 +123,8 @@ def test_every_stage_of_five_bands(
     assert (statistics["mean"][4], statistics["std"][4]) == (0, 0.05)  # a band that says nothing
     for stage in ("classify", "classify/2", "segment", "segment/2", "segment/full"):
         description = read_description(done.workspace.model_path(stage))
-        assert description["input_statistics"] == statistics
+        for key, values in statistics.items():  # random weights are fed as ImageNet's are
+            assert description["input_statistics"][key] == pytest.approx(values)
         assert description["pixels"]["channels"] == CHANNELS
 
     predictor = tagmask.load(root, device="cpu")

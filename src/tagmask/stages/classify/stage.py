@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tagmask.backbones.channels import set_input
+from tagmask.backbones.channels import fit_input, set_input
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.training import Options, train
@@ -257,7 +257,7 @@ def _starting_model(context: Context, stage: str) -> tuple[Classifier, set[str]]
         return model, _warm_start(context, settings.warm_start, model)
     model = build_classifier(settings, n_classes)
     if context.source.input_statistics is not None:
-        set_input(model.backbone, context.source.input_statistics)
+        fit_input(model.backbone, context.source.input_statistics)
     return model, set()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone, take_classifier_backbone
-from tagmask.backbones.channels import set_input
+from tagmask.backbones.channels import fit_input, set_input
 from tagmask.contracts.optimizer import build_optimizer, rate_factor
 from tagmask.contracts.refiner import Instances, MapRefiner, Refiner, RefineRequest, RefinesMaps
 from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
@@ -301,5 +301,5 @@ class _Fitting:
             path = self.context.workspace.model_path(recipe.last_training)
             take_classifier_backbone(backbone, load_tensors(path), path)
         elif pretrained and self.context.source.input_statistics is not None:
-            set_input(backbone, self.context.source.input_statistics)
+            fit_input(backbone, self.context.source.input_statistics)
         return backbone

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.build import keep_statistics
-from tagmask.backbones.channels import set_input
+from tagmask.backbones.channels import fit_input
 from tagmask.contracts.loss import Loss, Targets
 from tagmask.contracts.network import SegmentationModel
 from tagmask.contracts.optimizer import build_optimizer, parameter_groups, rate_factor
@@ -300,8 +300,8 @@ def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel
     classifier = context.workspace.model_path(context.recipe.last_training)
     n_labels = len(context.source.classes.names)
     model: SegmentationModel = settings.network.build(n_labels, classifier=classifier if classifier.exists() else None)
-    if context.source.input_statistics is not None:
-        set_input(model, context.source.input_statistics)
+    if context.source.input_statistics is not None and not settings.network.starts_from_classifier:
+        fit_input(model, context.source.input_statistics)
     model.train()
     if settings.batch_norm == "eval":
         keep_statistics(model.encoder)
