@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bad_runs import facts_of
+from tagmask.report.run.charts import training_charts
 from tagmask.report.svg import (
     HEIGHT,
     WIDTH,
@@ -130,3 +132,12 @@ def test_matrix_cells_keep_their_place(n: int) -> None:
     size = float(root.attrib["viewBox"].split()[2])
     assert (size - 78) / n > 9, "the names of many classes are too small to read"
     assert all(len(label) < 45 for label in labels)
+
+
+def test_tags_on_training_images_stand_beside_those_on_val() -> None:
+    lines = ({"step": 1, "val_map": 0.4}, {"step": 2, "val_map": 0.8, "train_map": 0.971})
+    (chart,) = training_charts(facts_of(history=lines[1]))[-1:]
+    assert chart.title == "Classifier: val mAP"
+    assert [text for _, text in chart.legend] == ["last 80.0, training images 97.1"]
+    (older,) = training_charts(facts_of(history=lines[0]))[-1:]
+    assert [text for _, text in older.legend] == ["last 40.0"]

@@ -146,7 +146,8 @@ def training_charts(facts: Facts) -> list[Chart]:
                 markers=[Marker(a, f"step {a:g}: {b:.1f}", colour, b) for a, b in zip(x, y, strict=True)][-40:],
             )
             if svg:
-                charts.append(Chart(f"{title}: val mAP", svg, ((colour, f"last {y[-1]:.1f}"),)))
+                training = [f", training images {100 * value:.1f}" for _, value in _points(history, "train_map")][-1:]
+                charts.append(Chart(f"{title}: val mAP", svg, ((colour, "".join([f"last {y[-1]:.1f}", *training])),)))
     return charts
 
 
