@@ -6,7 +6,7 @@ classifier there is no background: its channel ``c`` is mask label ``c + 1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,13 +183,32 @@ class DataSource:
             raise UnknownNameError("split", name, self.splits)
         return self.splits[name]
 
-    def weak(self) -> DataSource:
-        """The same source without any way to reach a mask or a box."""
+    def weak(self, keep: Collection[str] = frozenset()) -> DataSource:
+        """The same source without any way to a mask or a box, but for the masks of training images in ``keep``."""
+        ids = frozenset(keep) & {sample.id for sample in self.splits.get("train", ())}
         stripped = {
-            split: tuple(replace(sample, mask_path=None, boxes=()) for sample in samples)
+            split: tuple(
+                replace(sample, mask_path=sample.mask_path if sample.id in ids else None, boxes=())
+                for sample in samples
+            )
             for split, samples in self.splits.items()
         }
-        return replace(self, splits=stripped, mask_reader=None, has_mask=lambda sample: False)
+        if not ids:
+            return replace(self, splits=stripped, mask_reader=None, has_mask=lambda sample: False)
+        has_mask, read = self.has_mask, self.read_mask
+
+        def read_kept(sample: Sample) -> UInt8Array:
+            if sample.id not in ids:
+                msg = f"{sample.id}: this view of the data has no mask of it"
+                raise DataError(msg)
+            return read(sample)
+
+        return replace(
+            self,
+            splits=stripped,
+            mask_reader=read_kept,
+            has_mask=lambda sample: sample.id in ids and has_mask(sample),
+        )
 
     def read_mask(self, sample: Sample) -> UInt8Array:
         """Ground truth of one sample, uint8 [H, W], labels 0..C and 255.

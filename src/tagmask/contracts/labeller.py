@@ -67,8 +67,8 @@ class Labeller(Refiner):
 
     @property
     @abstractmethod
-    def background(self) -> float | Literal["auto"]:
-        """The background's value; ``auto``: the stage chooses it with :meth:`statistic`."""
+    def background(self) -> float | Literal["auto", "masks"]:
+        """The background's value; ``auto``: the stage chooses it with :meth:`statistic`; ``masks``: on real masks."""
 
     @property
     def class_values(self) -> Mapping[str, float]:

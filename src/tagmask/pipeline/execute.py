@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.corrections import find_corrections
+from tagmask.runs.real_masks import chosen_masks, masks_state
 from tagmask.runs.run import Run
-from tagmask.runs.stage_names import EVALUATE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
+from tagmask.runs.stage_names import EVALUATE, REFINE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
 from tagmask.runs.warm_start import warm_start_state
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
@@ -120,7 +121,12 @@ def _walk(
         notice_edits(workspace, voice)
     engine.barrier()  # every rank plans with what the first has copied
     corrections = find_corrections(workspace, recipe, source)
-    files = {"corrections": corrections.state(), "warm_start": warm_start_state(recipe, workspace)}
+    real = chosen_masks(recipe, source)
+    files = {
+        "corrections": corrections.state(),
+        "real_masks": masks_state(source, real),
+        "warm_start": warm_start_state(recipe, workspace),
+    }
     steps = plan(recipe, source, engine.precision, files)
     if engine.is_main:
         # Before the recipe is written: a folder that cannot be used is not remembered.
@@ -141,7 +147,7 @@ def _walk(
         reason = engine.fabric.broadcast(reason)
         if reason is not None:
             fresh = False
-            _run_step(recipe, workspace, engine, source, voice, step, reason)
+            _run_step(recipe, workspace, engine, view_for(step.name, source, real), voice, step, reason)
         if step.name == until:
             break
     if engine.is_main and not fresh and until in (None, REPORT, EVALUATE):
@@ -214,6 +220,16 @@ def _prepare(workspace: Workspace, step: Step, steps: list[Step], reuse: Sequenc
     return reason
 
 
+def view_for(stage: str, source: DataSource, real: Collection[str]) -> DataSource:
+    """The data as a stage may see it: with masks for those that need them, with those in ``real`` for two more.
+
+    The one place where supervision could leak: all other stages are handed a source that has no masks.
+    """
+    if sees_truth(stage):
+        return source
+    return source.weak(real if family(stage) in (REFINE, SEGMENT) else ())
+
+
 def _run_step(
     recipe: Recipe,
     workspace: Workspace,
@@ -225,9 +241,7 @@ def _run_step(
 ) -> None:
     from tagmask.runs.context import Context
 
-    # The one place where supervision could leak: all other stages are handed a source that has no masks.
-    view = source if sees_truth(step.name) else source.weak()
-    context = Context(recipe, workspace, engine, view, voice)
+    context = Context(recipe, workspace, engine, source, voice)
     reset_peak()
     begun = time.monotonic()
     problems = kind_of(step.name).run(context, step.name)

@@ -71,7 +71,7 @@ class _Plan:
             self._segment_weak(segment, start)
         if supervision in ("full", "both"):
             # Real masks are trained by plain cross entropy: they need no guard against wrong labels.
-            real = self._segment_values("loss", "saliency", "confidence")
+            real = self._segment_values("loss", "saliency", "confidence", "hand_made")
             self._add(SEGMENT_FULL, real, start)
         self._add(EVALUATE, self.values["evaluate"], tuple(stage.name for stage in self.stages))
 
@@ -92,14 +92,17 @@ class _Plan:
         self._add(LOCALIZE, self.values["localize"], trained)
         if self.recipe.refine.chain:
             planes = self._planes(self.recipe.refine.needs, all_splits=True)
-            self._add(REFINE, self.values["refine"], (LOCALIZE, *planes))
+            settings = self.values["refine"]
+            if self.recipe.refine.labeller.background == "masks":
+                settings = {"chain": settings, "real_masks": self.files.get("real_masks", "")}
+            self._add(REFINE, settings, (LOCALIZE, *planes))
 
     def _segment_weak(self, segment: SegmentSettings, start: tuple[str, ...]) -> None:
         upstream = (*start, REFINE, *self._planes(segment.loss.needs))
         for name in segment.stages:
             again = name != segment.stages[0]
             settings = self._segment_values()
-            settings |= {key: self.files[key] for key in ("corrections",) if key in self.files}
+            settings |= {key: self.files[key] for key in ("corrections", "real_masks") if key in self.files}
             if again:
                 settings["relabel"] = self.values["segment"]["relabel"]
             self._add(name, settings, (*upstream, self.stages[-1].name) if again else upstream)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tagmask.data.files import MASK_SUFFIXES, ImageFolder
@@ -34,26 +34,37 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Corrections:
-    """Corrected masks of training images.
+    """Masks of training images that a person has made, in place of pseudo masks.
 
     Args:
-        paths: file by image id.
+        paths: corrected masks, file by image id.
         n_classes: classes with the background.
         max_pixels: of the data; larger images are not opened.
         unused: names of files in the recipe's folder that are no training image's.
+        source: reads the data's own masks of ``real``.
+        real: images whose mask of the data is learnt from; a corrected one goes before it.
     """
 
     paths: Mapping[str, Path] = field(default_factory=dict)
     n_classes: int = 0
     max_pixels: int = 0
     unused: tuple[str, ...] = ()
+    source: DataSource | None = None
+    real: frozenset[str] = frozenset()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Images with a mask of a person's: corrected, or one of the data's own."""
+        return self.real | self.paths.keys()
 
     def read(self, sample: Sample) -> UInt8Array:
-        """Labels of one corrected mask, uint8 [H, W], at the size of the image's file.
+        """Labels of one mask, uint8 [H, W], at the size of the image's file.
 
         Raises:
             UnreadableMaskError: broken, a colour picture, of another size, or with a number that is no class.
         """
+        if sample.id not in self.paths and self.source is not None:
+            return self.source.read_mask(sample)
         size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
         return read_mask_png(self.paths[sample.id], size, self.n_classes)
 
@@ -88,6 +99,12 @@ class Corrections:
 
 
 NO_CORRECTIONS = Corrections()
+
+
+def with_real_masks(corrections: Corrections, source: DataSource) -> Corrections:
+    """The same, and the masks that a stage's view of the data has."""
+    real = frozenset(sample.id for sample in source.splits.get(TRAIN, ()) if source.has_mask(sample))
+    return replace(corrections, source=source, real=real)
 
 
 def find_corrections(workspace: Workspace, recipe: Recipe, source: DataSource) -> Corrections:

@@ -142,7 +142,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _afresh(segment: Any) -> dict[str, Any]:
     """What stays of a segment block when a preset takes its place: what is no setting of the training."""
-    keys = ("supervision", "loss", "saliency", "confidence", "rounds", "relabel")
+    keys = ("supervision", "loss", "saliency", "confidence", "rounds", "relabel", "hand_made", "corrections")
     return {key: segment[key] for key in keys if key in segment} if isinstance(segment, dict) else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -13,7 +14,7 @@ from tagmask.contracts.planes import IMAGE
 from tagmask.contracts.source import SourceField
 from tagmask.registry.field import by_name
 from tagmask.registry.method import fingerprint_values
-from tagmask.settings.base import Settings
+from tagmask.settings.base import Positive, Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.engine import EngineSettings
 from tagmask.settings.evaluate import EvaluateSettings
@@ -34,6 +35,11 @@ class Recipe(Settings):
         None,
         description="working size: all stages see larger images reduced to this side; masks have the full size; auto: "
         "from the sizes of the training images",
+    )
+    real_masks: Literal["all"] | Positive | Path | None = Field(
+        None,
+        description="training images whose real masks are learnt from: a number, drawn by the seed, a list of ids, or "
+        "all that have one",
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
@@ -65,6 +71,11 @@ class Recipe(Settings):
         """A localizer may need what only some heads have; masks are made by refiners."""
         if not self.refine.chain and self.segment is not None and self.segment.supervision != "full":
             msg = "refine: [] makes no masks for the segmentation network to learn from; set segment: null too"
+            raise ValueError(msg)
+        if self.real_masks is None and self.refine.chain and self.refine.labeller.background == "masks":
+            msg = (
+                f"refine: {self.refine.labeller.name}.value: masks needs real masks; set real_masks, such as 20 or all"
+            )
             raise ValueError(msg)
         for refiner in self.refine.chain:
             (self.segment or SegmentSettings()).check_planes(refiner.needs - {IMAGE}, f"the refiner {refiner.name}")

@@ -96,6 +96,11 @@ class SegmentSettings(Settings):
     confidence: ConfidenceSettings | None = Field(None, description="weights by how sure each pseudo label is")
     rounds: Positive = Field(1, description="trainings; each but the first on labels of the network before")
     relabel: RelabelSettings = RelabelSettings()
+    hand_made: Fraction = Field(
+        0.0,
+        json_schema_extra=LATER,
+        description="images with a real or a corrected mask make up at least this share of what is drawn",
+    )
     corrections: Path | None = Field(
         None, json_schema_extra=LATER, description="folder of masks that take the place of pseudo masks"
     )

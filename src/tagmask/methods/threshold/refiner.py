@@ -19,7 +19,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Threshold(Labeller):
-    """A pixel is foreground iff a map exceeds its threshold; ``auto`` chooses it without masks.
+    """A pixel is foreground iff a map exceeds its threshold; ``auto`` chooses it without masks, ``masks`` on the
+    recipe's ``real_masks``.
 
     ``per_class`` gives classes, by name, thresholds of their own in place of ``value``. ``band`` makes pixels whose
     highest map lies near its threshold ignore (255): b from threshold - b to threshold + b, [b, a] from
@@ -30,7 +31,7 @@ class Threshold(Labeller):
 
     name: ClassVar[str] = "threshold"
 
-    value: Fraction | Literal["auto"] = "auto"
+    value: Fraction | Literal["auto", "masks"] = "auto"
     band: Annotated[float, Field(ge=0, lt=0.5)] | tuple[Fraction, Fraction] = 0.0
     per_class: dict[str, Fraction] = Field(default_factory=dict)
     areas: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict, json_schema_extra=LATER)
@@ -42,7 +43,7 @@ class Threshold(Labeller):
         return self.band if isinstance(self.band, tuple) else (self.band, self.band)
 
     @property
-    def background(self) -> float | Literal["auto"]:
+    def background(self) -> float | Literal["auto", "masks"]:
         """See :class:`Labeller`."""
         return self.value
 

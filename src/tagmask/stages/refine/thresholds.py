@@ -16,6 +16,7 @@ from tagmask.ops.area_threshold import AreaThreshold
 from tagmask.ops.transforms import colour_view, resize_image
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import REFINE
+from tagmask.stages.refine.calibration import calibrated
 from tagmask.stages.refine.constant_maps import why_constant
 from tagmask.storage.records import write_json
 from tagmask.types import ActivationMaps, Problem, Sample
@@ -68,9 +69,12 @@ def choose_thresholds(context: Context, samples: list[Sample], load: Callable[[S
     labeller, of_class = context.recipe.refine.labeller, own_thresholds(context)
     of_class |= _by_areas(context, samples, load)
     background = labeller.background
-    if background != "auto":
+    if background == "masks":
+        value, calibration = calibrated(context, [s for s in samples if context.source.has_mask(s)], load)
+        record: dict[str, Any] = {"value": value, "rule": "masks", **calibration}
+    elif background != "auto":
         value = background
-        record: dict[str, Any] = {"value": value, "rule": "fixed"}
+        record = {"value": value, "rule": "fixed"}
     else:
         statistic = _automatic(context, [sample for sample in samples if sample.tags], load)
         try:

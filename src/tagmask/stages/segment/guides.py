@@ -30,7 +30,7 @@ _CLEARLY = 3  # maps that mark so many times more of the foreground than of the 
 def planes_reader(context: Context, needs: Iterable[str], corrections: Corrections = NO_CORRECTIONS) -> PlanesReader:
     """The planes of a sample that a loss needs; none where the mask is a person's: no saliency knows better."""
     workspace = context.workspace
-    return lambda sample: {} if sample.id in corrections.paths else planes_of(workspace, needs, sample)
+    return lambda sample: {} if sample.id in corrections.ids else planes_of(workspace, needs, sample)
 
 
 def weights_reader(
@@ -43,7 +43,7 @@ def weights_reader(
     by_scores = _weights_by_scores(context, settings, stage)
 
     def read(sample: Sample) -> FloatArray | None:
-        if sample.id not in corrections.paths:
+        if sample.id not in corrections.ids:
             return by_scores(sample)
         height, width = corrections.read(sample).shape
         return np.ones(working_size((height, width), context.recipe.working_size), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from tagmask.engine.training import Options
 from tagmask.errors import TagmaskError
@@ -59,12 +59,42 @@ def options(settings: SegmentSettings, weights: Sequence[float] | None = None) -
 
 
 def sampling_weights(
-    settings: SegmentSettings, samples: Sequence[Sample], read_mask: Callable[[Sample], UInt8Array]
+    settings: SegmentSettings,
+    samples: Sequence[Sample],
+    read_mask: Callable[[Sample], UInt8Array],
+    hand_made: Collection[str] = (),
 ) -> list[float] | None:
     """How often each image is drawn, by its tags, or by the pixels of its mask; None: once an epoch.
 
     A mask that cannot be read counts as empty here; the training lists it.
+
+    Args:
+        settings: ``class_balanced``, and the least share of images with a mask of a person's (``hand_made``).
+        samples: of the training.
+        read_mask: gives their masks.
+        hand_made: ids of those with a person's.
     """
+    return with_share(_balanced(settings, samples, read_mask), samples, hand_made, settings.hand_made)
+
+
+def with_share(
+    weights: list[float] | None, samples: Sequence[Sample], chosen: Collection[str], share: float
+) -> list[float] | None:
+    """The weights (None: all alike) raised for the chosen images, so that they have at least ``share`` of the sum."""
+    values = weights or [1.0] * len(samples)
+    inside = sum(value for value, sample in zip(values, samples, strict=True) if sample.id in chosen)
+    outside = sum(values) - inside
+    if not inside or not outside or inside >= share * (inside + outside):
+        return weights
+    # A share of 1 leaves nothing of the others.
+    factor = share * outside / (inside * (1 - share)) if share < 1 else 1.0
+    others = 1.0 if share < 1 else 0.0
+    return [value * (factor if sample.id in chosen else others) for value, sample in zip(values, samples, strict=True)]
+
+
+def _balanced(
+    settings: SegmentSettings, samples: Sequence[Sample], read_mask: Callable[[Sample], UInt8Array]
+) -> list[float] | None:
     if settings.class_balanced is None:
         return None
     if settings.class_balanced == "tags":

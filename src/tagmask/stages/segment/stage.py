@@ -31,7 +31,7 @@ from tagmask.models.segmenter import load_segmenter
 from tagmask.models.tag_gate import Segmenter, TagGated
 from tagmask.ops.transforms import View, resize_mask, working_size
 from tagmask.runs.context import TRAIN, VAL, Context
-from tagmask.runs.corrections import NO_CORRECTIONS, Corrections, find_corrections
+from tagmask.runs.corrections import NO_CORRECTIONS, Corrections, find_corrections, with_real_masks
 from tagmask.runs.stage_names import REFINE, SEGMENT, SEGMENT_FULL
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.planes import plane_of
@@ -172,7 +172,7 @@ def run(context: Context, stage: str = WEAK) -> list[Problem]:
         msg = "segment: the recipe has no segment section"
         raise RunError(msg)
     workspace = context.workspace
-    corrections = find_corrections(workspace, context.recipe, context.source) if stage != FULL else NO_CORRECTIONS
+    corrections = _hand_made(context) if stage != FULL else NO_CORRECTIONS
     masks = _masks(context, settings, stage, corrections)
     if stage != FULL and SALIENCY in settings.loss.needs:
         samples, read_mask, _ = masks
@@ -182,6 +182,11 @@ def run(context: Context, stage: str = WEAK) -> list[Problem]:
     context.engine.barrier()
     problems = [p for p in workspace.problems() if p.stage == f"{stage} (training)"]
     return problems + _predict(context, settings, stage)
+
+
+def _hand_made(context: Context) -> Corrections:
+    """Masks that take the place of pseudo masks."""
+    return with_real_masks(find_corrections(context.workspace, context.recipe, context.source), context.source)
 
 
 def _masks(
@@ -194,11 +199,11 @@ def _masks(
         return samples, context.source.read_mask, []
 
     def read(sample: Sample) -> UInt8Array:
-        own = sample.id in corrections.paths
+        own = sample.id in corrections.ids
         return corrections.read(sample) if own else load_mask(workspace.mask_path(sample.id, masks))
 
     masks = REFINE if stage == WEAK else stage
-    there = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists() or s.id in corrections.paths]
+    there = [s for s in context.samples(TRAIN) if workspace.mask_path(s.id).exists() or s.id in corrections.ids]
     if stage == WEAK:
         return there, read, []
     before = workspace.model_path(settings.stages[settings.stages.index(stage) - 1])
@@ -252,7 +257,7 @@ def _train(
         progress=context.progress,
         clip_norm=settings.optimizer.clip_norm,
         description="train the segmentation network" + _TOLD.get(stage, f" again ({stage})"),
-        options=options(settings, sampling_weights(settings, samples, read_mask)),
+        options=options(settings, sampling_weights(settings, samples, read_mask, corrections.ids)),
     )
     if context.engine.is_main:
         # Before the network, whose file says that the training is whole: killed in between, the list would be lost.
