@@ -158,7 +158,15 @@ def test_a_compression_names_its_extra(tmp_path: Path, monkeypatch: pytest.Monke
         msg = "<COMPRESSION.LZW: 5> requires the 'imagecodecs' package"
         raise ValueError(msg)
 
-    tifffile.imwrite(tmp_path / "a.tif", values(8, 9, 5), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "a.tif", values(8, 9, 5), photometric="minisblack", planarconfig="contig")
+    flat = values(8, 9, 4, top=250).astype(np.uint8)
+    Image.fromarray(flat, "RGBA").save(tmp_path / "b.tif", compression="tiff_lzw")
+    Image.fromarray(values(8, 9)).save(tmp_path / "c.tif")
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", refuse)
     with pytest.raises(UnreadableImageError, match=r"compressed by LZW.*pip install 'tagmask\[geotiff\]'"):
         read_image(tmp_path / "a.tif", pixels=PixelValues((0.0,), (9.0,), (5,)))
+    with pytest.raises(UnreadableImageError, match="compressed by LZW"):
+        read_image(tmp_path / "c.tif", pixels=PixelValues((0.0,), (9.0,), (1,)))
+    # Four bands of 8 bits need nothing: Pillow reads them, the fourth as it is.
+    seen = read_image(tmp_path / "b.tif", pixels=PixelValues((0.0,), (9.0,), (4, 1)))
+    np.testing.assert_array_equal(seen, flat[..., [3, 0]])

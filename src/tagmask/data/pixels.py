@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tagmask.data.source import TRAIN
 from tagmask.errors import DataError, UnreadableImageError
-from tagmask.storage.images import chosen_values
+from tagmask.storage.images import MAX_PIXELS, chosen_values
 from tagmask.storage.pixel_values import to_uint8
 from tagmask.types import DataSource, InputStatistics, PixelValues
 
@@ -72,6 +72,19 @@ def survey_pixels(source: DataSource) -> PixelSurvey | None:
 def with_pixels(source: DataSource, survey: PixelSurvey | None) -> DataSource:
     """The source as it is to be read."""
     return source if survey is None else replace(source, pixels=survey.pixels, input_statistics=survey.statistics)
+
+
+def own_pixels(path: Path, *, max_pixels: int = MAX_PIXELS) -> PixelValues | None:
+    """How one image alone asks to be read, where nothing was settled for a data set; None: colours of 8 bits.
+
+    Raises:
+        UnreadableImageError: see :func:`tagmask.storage.images.read_image`.
+    """
+    values = chosen_values(path, None, max_pixels)
+    if values is None:
+        return None
+    low, high = range_of(_thinned(values).ravel())
+    return PixelValues((low,), (high,))
 
 
 def _evenly(source: DataSource) -> Iterator[Path]:

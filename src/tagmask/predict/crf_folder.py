@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tagmask.data.files import IMAGE_SUFFIXES
+from tagmask.data.pixels import own_pixels
 from tagmask.engine.processes import map_in_processes
 from tagmask.errors import DataError, InputError, RunError
 from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
@@ -151,7 +152,7 @@ def _refine(job: Job, *, crf: DenseCrf | None, confidence: float) -> Problem | N
 
 
 def _refined_mask(job: Job, crf: DenseCrf | None, confidence: float) -> UInt8Array:
-    image = read_image(job.image)
+    image = read_image(job.image, pixels=own_pixels(job.image))
     if job.source.suffix.lower() == ".png":
         mask = read_mask_png(job.source, (image.shape[0], image.shape[1]), IGNORE_INDEX)
         return refine_mask(crf or DenseCrf(preset="irn_labels"), image, mask, confidence=confidence)

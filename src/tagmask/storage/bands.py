@@ -28,6 +28,10 @@ _BITS_PER_SAMPLE = 258  # tag of TIFF
 _ORIENTATION = 274
 
 
+class MissingCodecError(DataError):
+    """A TIFF is compressed in a way that takes a package which is not installed."""
+
+
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as TIFF, or BigTIFF, does."""
     with path.open("rb") as stream:
@@ -66,7 +70,8 @@ def tiff_values(path: Path, *, first_page: bool = False) -> Values:
     Pages of one size are bands, unless ``first_page``.
 
     Raises:
-        DataError: its compression needs a package that is not installed, or it is no picture; else tifffile's errors.
+        MissingCodecError: its compression needs a package that is not installed.
+        DataError: it is no picture; tifffile's own errors pass.
     """
     try:
         with tifffile.TiffFile(path) as file:
@@ -78,7 +83,7 @@ def tiff_values(path: Path, *, first_page: bool = False) -> Values:
             raise
         compression = str(error).split("COMPRESSION.")[-1].split(":")[0]
         msg = f"{path}: is a TIFF compressed by {compression}. Install what reads it: pip install 'tagmask[geotiff]'."
-        raise DataError(msg) from error
+        raise MissingCodecError(msg) from error
     if "Y" not in axes or "X" not in axes:
         msg = f"{path}: is a TIFF with the axes {axes}, not a picture. Save it as rows, columns and bands."
         raise DataError(msg)

@@ -18,7 +18,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tagmask.errors import DataError, UnreadableImageError, UnreadableMaskError
 from tagmask.ops.transforms import resize_image, working_size
-from tagmask.storage.bands import Values, is_deep, is_tiff, stored_values, tiff_size, tiff_values, turned
+from tagmask.storage.bands import (
+    MissingCodecError,
+    Values,
+    is_deep,
+    is_tiff,
+    stored_values,
+    tiff_size,
+    tiff_values,
+    turned,
+)
 from tagmask.storage.pixel_values import mapped, over_white, to_uint8
 from tagmask.types import PixelValues, UInt8Array
 
@@ -86,12 +95,31 @@ def chosen_bands(path: Path, channels: Sequence[int], max_pixels: int) -> Values
     if path.is_file() and is_tiff(path):
         height, width, _ = tiff_size(path)
         check_pixels(path, (width, height), max_pixels)
-        values = tiff_values(path)
+        try:
+            values = tiff_values(path)
+        except MissingCodecError as error:
+            values = _flat_tiff(path, max_pixels, error)
     else:
         with open_image(path, max_pixels) as image:
             values = turned(stored_values(image, path), _orientation(image))
     _check_bands(path, values, channels)
     return values[..., [number - 1 for number in channels]]
+
+
+def _flat_tiff(path: Path, max_pixels: int, error: DataError) -> Values:
+    """Bands of a TIFF of 8 bits that Pillow reads where tifffile does not: aerial pictures are often LZW.
+
+    Raises:
+        DataError: ``error``, of any other.
+    """
+    try:
+        with open_image(path, max_pixels) as image:
+            if is_deep(image) or image.mode not in ("L", "RGB", "RGBA", "RGBX", "CMYK"):
+                raise error
+            values = np.array(image)
+    except ManyBandsError:
+        raise error from None
+    return values if values.ndim == 3 else values[..., None]
 
 
 def _check_bands(path: Path, values: Values, channels: Sequence[int]) -> None:
