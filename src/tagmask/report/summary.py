@@ -31,6 +31,9 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         both void rules if it was scored anywhere; the ratio to full supervision in the val column.
     """
     rows = [("tags, mAP", "", ABSENT, percent(number(dig(metrics, "tags", "map"))))]
+    tagged = number(dig(metrics, "tags", "auc_any"))
+    if tagged is not None:
+        rows.append(("tags, ROC AUC of images with any", "", ABSENT, percent(tagged)))
     for rule in RULES:
         for measure in MEASURES:
             train, val = (miou(metrics, split, measure, rule) for split in ("train", "val"))

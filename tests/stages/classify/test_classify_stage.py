@@ -17,6 +17,7 @@ from tagmask.models.classifier import build_classifier
 from tagmask.runs.context import Context
 from tagmask.stages.classify import stage
 from tagmask.stages.classify.stage import TagTask, multi_hot, trained_classifier
+from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.storage.records import read_jsonl
 from tagmask.storage.weights import read_description
 from tagmask.types import IMAGENET, ClassList, DataSource, Problem, Sample
@@ -135,6 +136,17 @@ def test_average_precision_by_hand(context_of: ContextOf, quick: dict[str, Any],
     assert figures is not None
     assert figures["val_ap"] == pytest.approx({"red": (1 + 2 / 3) / 2, "green": 0.5, "blue": None}, abs=1e-5)
     assert figures["val_map"] == pytest.approx(((1 + 2 / 3) / 2 + 0.5) / 2, abs=1e-5)
+    assert figures["val_auc"] == {"red": 0.75, "green": 0.25, "blue": None}
+    assert "val_auc_any" not in figures, "no image without a tag"
+
+
+def test_tagged_images_are_told_from_the_others() -> None:
+    scores = torch.tensor([[3.0, -2.0], [0.0, 1.0], [-1.0, 2.0], [-3.0, -1.0]])
+    tags = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    figures = tag_precision(scores, tags, ("x", "y"), "val")
+    assert figures is not None
+    assert figures["val_auc"] == {"x": 1.0, "y": pytest.approx(2 / 3, abs=1e-6)}
+    assert figures["val_auc_any"] == 0.75  # the highest scores 3 and 1 against 2 and -1
 
 
 def test_no_validation_without_images_or_tags(
@@ -158,7 +170,7 @@ def test_training_images_are_ranked_in_their_own_right(
     assert task.validate(4) is None
     last = task.validate(8)
     assert last is not None
-    assert set(last) == {"train_map", "train_ap"}
+    assert set(last) == {"train_map", "train_ap", "train_auc"}
     assert task.model.training
     reads: list[str] = []
     load = task.loader.load

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tagmask.errors import InputError, RunError, UnreadableMaskError
+from tagmask.report.summary import summary_rows
 from tagmask.runs.context import Context
 from tagmask.runs.image_counts import read_split_counts
 from tagmask.runs.workspace import Workspace
@@ -224,6 +225,11 @@ def test_what_came_before_is_summed_up(
     metrics = scored(context_of(tiny, source, artifacts.root))
     assert metrics["threshold"] == {"value": 0.31, "rule": "auto"}
     assert metrics["tags"] == {"map": 0.9, "ap": {"x": 0.9, "y": None}}
+    lines[-1] |= {"val_auc": {"x": 0.8, "y": None}, "val_auc_any": 0.7}
+    history.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = scored(context_of(tiny, source, artifacts.root))
+    assert (metrics["tags"]["auc"], metrics["tags"]["auc_any"]) == ({"x": 0.8, "y": None}, 0.7)
+    assert ("tags, ROC AUC of images with any", "", "n/a", "70.0") in summary_rows(metrics)
 
 
 def test_boundaries_sizes_outcomes_and_calibration(

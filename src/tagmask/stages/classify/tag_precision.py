@@ -1,12 +1,15 @@
-"""How well a classifier ranks tags: average precision per class."""
+"""How well a classifier ranks tags: average precision and ROC AUC per class, and tagged images against the others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
+
+from tagmask.metrics.image_level import roc_auc
 
 
 def tag_precision(scores: Tensor, tags: Tensor, names: Sequence[str], split: str) -> dict[str, Any] | None:
@@ -19,7 +22,8 @@ def tag_precision(scores: Tensor, tags: Tensor, names: Sequence[str], split: str
         split: 'train' or 'val', which the keys begin with.
 
     Returns:
-        {'val_map': mean, 'val_ap': {name: value or None}}; None where there is no tag at all.
+        {'val_map': mean, 'val_ap': {name: value or None}, 'val_auc': {name: value or None}}, and 'val_auc_any' of the
+        highest score where some images have no tag; None where there is no tag at all.
     """
     if not len(tags) or not tags.any():
         return None
@@ -28,4 +32,15 @@ def tag_precision(scores: Tensor, tags: Tensor, names: Sequence[str], split: str
         for c, name in enumerate(names)
     }
     values = [value for value in precision.values() if value is not None]
-    return {f"{split}_map": round(sum(values) / len(values), 6), f"{split}_ap": precision}
+    figures: dict[str, Any] = {f"{split}_map": round(sum(values) / len(values), 6), f"{split}_ap": precision}
+    marks = tags.numpy() > 0
+    ranks = scores.double().numpy()
+    figures[f"{split}_auc"] = {name: _rounded(roc_auc(ranks[:, c], marks[:, c])) for c, name in enumerate(names)}
+    some = np.asarray(marks.any(1))
+    if not some.all():
+        figures[f"{split}_auc_any"] = _rounded(roc_auc(ranks.max(1), some))
+    return figures
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 6)

@@ -201,7 +201,11 @@ def _measured_stages(recipe: Recipe) -> dict[str, str]:
 
 def _tag_precision(workspace: Workspace, stage: str) -> dict[str, Any] | None:
     lines = [line for line in read_jsonl(workspace.stage(stage) / "history.jsonl") if "val_ap" in line]
-    return {"map": lines[-1]["val_map"], "ap": lines[-1]["val_ap"]} if lines else None
+    if not lines:
+        return None
+    # A history of an earlier version has no ROC.
+    extra = {key: lines[-1][f"val_{key}"] for key in ("auc", "auc_any") if f"val_{key}" in lines[-1]}
+    return {"map": lines[-1]["val_map"], "ap": lines[-1]["val_ap"], **extra}
 
 
 def _threshold(workspace: Workspace) -> dict[str, Any] | None:
