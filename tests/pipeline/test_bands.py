@@ -142,7 +142,7 @@ def test_every_stage_of_five_bands(
     with Image.open(next((tmp_path / "out" / "overlays").glob("*.jpg"))) as overlay:
         assert overlay.mode == "RGB"
 
-    others = {**recipe, "localize": "cam", "refine": ["pamr", "threshold"]}
+    others = {**recipe, "localize": "cam", "refine": ["pamr", "local_contrast", "threshold"]}
     run(others, output=tmp_path / "others", reuse=root, until="refine")
     assert (tmp_path / "others" / "refine" / "masks").is_dir()
 

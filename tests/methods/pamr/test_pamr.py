@@ -169,5 +169,8 @@ def test_refiner_takes_its_settings_and_ends_at_one():
     full = pamr(colours, maps[None], iterations=2, dilations=(1, 2))[0]
     cells = full.view(2, 6, 4, 8, 4).mean((2, 4))
     torch.testing.assert_close(found, cells / cells.amax((1, 2), keepdim=True))
-    with pytest.raises(ValueError, match="uint8"):
-        refiner.refine(refine_request(image[..., :2], maps))
+    for wrong in (image[..., 0], image.astype(np.float32)):
+        with pytest.raises(ValueError, match="uint8"):
+            refiner.refine(refine_request(wrong, maps))
+    bands = image[..., [0, 1, 2, 0]]  # of more channels the first three are colours
+    torch.testing.assert_close(refiner.refine(refine_request(bands, maps)), found)

@@ -107,7 +107,7 @@ class LocalContrast(MapRefiner):
         Raises:
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
-        image, maps = request.image, request.maps
+        image, maps = request.colours, request.maps
         check_maps(image, maps)
         if not self.classes:
             return local_contrast(maps, image, radius=self.radius, side=self.side)
