@@ -136,6 +136,16 @@ def test_a_run_without_a_record_is_left_as_it_is(copied: Path) -> None:
     assert set(walk(copied).stages.values()) == {"up to date"}
 
 
+def test_edited_masks_are_not_reused_by_another_run(copied: Path, tmp_path: Path) -> None:
+    original = (copied / MASK).read_bytes()
+    save_mask(copied / MASK, halved(copied))
+    recorder = ProgressRecorder()
+    run(copied, output=tmp_path / "other", reuse=copied, progress=recorder, until="refine")
+    assert recorder.stages["localize"] == f"reused from {copied}"
+    assert recorder.stages["refine"] == "new"
+    assert (tmp_path / "other" / MASK).read_bytes() == original
+
+
 def _recipe_and_source(root: Path) -> tuple[Any, DataSource]:
     recipe = load_recipe(root / "recipe.yaml")
     return recipe, recipe.data.open()

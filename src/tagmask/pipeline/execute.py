@@ -16,7 +16,7 @@ from tagmask.pipeline.pixels import with_settled_pixels
 from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
-from tagmask.runs.corrections import find_corrections
+from tagmask.runs.corrections import edited_masks, find_corrections
 from tagmask.runs.real_masks import chosen_masks, masks_state
 from tagmask.runs.run import Run
 from tagmask.runs.stage_names import EVALUATE, REFINE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
@@ -289,6 +289,8 @@ def _link_stage(other: Workspace, workspace: Workspace, step: Step) -> bool:
         return False
     if other.count_files(step.name) < record.get("files", 0):
         return False
+    if step.name == REFINE and edited_masks(other):
+        return False  # a person's masks are corrections of that run, and would be taken for the stage's here
     workspace.link_artifacts(other, step.name)
     problems = [p for p in other.problems() if p.stage in (step.name, f"{step.name} (training)")]
     for stage in {problem.stage for problem in problems}:

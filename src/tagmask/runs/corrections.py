@@ -159,20 +159,20 @@ def record_masks(workspace: Workspace) -> None:
     write_json(workspace.stage(REFINE) / RECORD, {"schema": SCHEMA, "masks": masks})
 
 
-def adopt_edits(workspace: Workspace) -> list[str]:
-    """Copy masks that were edited in refine/masks to corrections/masks; returns the names of those that are new there.
+def edited_masks(workspace: Workspace) -> dict[str, str]:
+    """Files of refine/masks whose content is not what the stage left, by name, each with the hash of its content.
 
-    A file counts as edited when its content is not what the stage left. Only files that are newer than the stage's
-    record, or of another size, are read. Runs of versions without a record have none that could be told.
+    Only files that are newer than the stage's record, or of another size, are read. Runs of versions without a record
+    have none that could be told.
 
     Raises:
-        RunError: one cannot be read or copied.
+        RunError: one cannot be read.
     """
     record_path = workspace.stage(REFINE) / RECORD
     if not record_path.is_file():
-        return []
+        return {}
     written, masks = record_path.stat().st_mtime_ns, read_json(record_path)["masks"]
-    names = []
+    edited = {}
     for name, (size, digest) in masks.items():
         path = workspace.stage(REFINE) / "masks" / name
         if not path.is_file():
@@ -180,13 +180,24 @@ def adopt_edits(workspace: Workspace) -> list[str]:
         status = path.stat()
         if status.st_size == size and status.st_mtime_ns <= written:
             continue
-        if (content := _file_hash(path)) == digest:
-            continue
+        if (content := _file_hash(path)) != digest:
+            edited[name] = content
+    return edited
+
+
+def adopt_edits(workspace: Workspace) -> list[str]:
+    """Copy masks that were edited in refine/masks to corrections/masks; returns the names of those that are new there.
+
+    Raises:
+        RunError: one cannot be read or copied.
+    """
+    names = []
+    for name, content in edited_masks(workspace).items():
         target = workspace.stage(CORRECTIONS) / "masks" / name
         if target.is_file() and _file_hash(target) == content:
             continue
         with atomic_write(target) as stream:
-            stream.write(path.read_bytes())
+            stream.write((workspace.stage(REFINE) / "masks" / name).read_bytes())
         names.append(name)
     return names
 
