@@ -200,6 +200,12 @@ def test_files_of_no_training_image_and_classes_beyond_the_tags_are_told(copied:
     warnings = walk(copied, f"segment.corrections={folder}").warnings
     assert any("1 files are no mask of a training image: val_00000.png" in text for text in warnings)
     assert any("a class that is not among their image's tags: train_00003" in text for text in warnings)
+    assert any("nothing that their image is tagged with: train_00003" in text for text in warnings)
+    # Black and white, as many tools save one class: all of it would be ignored.
+    save_mask(folder / "today" / "train_00003.png", np.full((48, 48), 255, np.uint8))
+    warnings = walk(copied).warnings
+    assert any("nothing that their image is tagged with: train_00003" in text for text in warnings)
+    assert not any("not among their image's tags" in text for text in warnings)
 
 
 # -- which file is whose, and what the training reads ----------------------------------------------------

@@ -31,10 +31,15 @@ def check_corrections(corrections: Corrections, source: DataSource, voice: Progr
         voice.warning(f"{SETTING}: {n_files} files are no mask of a training image: {names}")
     if not corrections.paths or not due:
         return
-    beyond = corrections.check(source.splits[TRAIN])
+    beyond, without = corrections.check(source.splits[TRAIN])
     if beyond:
         voice.warning(
             f"{len(beyond)} corrected masks hold a class that is not among their image's tags: {listed(beyond)}. "
             "Correct the tags, too"
+        )
+    if without:
+        voice.warning(
+            f"{len(without)} corrected masks hold nothing that their image is tagged with: {listed(without)}. "
+            "Numbers must be 1 for the first class, 2 for the second; 255 is ignored"
         )
     voice.message(f"{SEGMENT}: {len(corrections.paths)} corrected masks take the place of pseudo masks")

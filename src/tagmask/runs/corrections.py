@@ -68,13 +68,16 @@ class Corrections:
         size = size_for_mask(sample.image_path, max_pixels=self.max_pixels)
         return read_mask_png(self.paths[sample.id], size, self.n_classes)
 
-    def check(self, samples: Iterable[Sample]) -> list[str]:
-        """Read all of them; returns the ids of those with a class that is not among their image's tags.
+    def check(self, samples: Iterable[Sample]) -> tuple[list[str], list[str]]:
+        """Read all corrected masks; returns the ids of those that do not fit their image's tags.
+
+        First those with a class that is not among the tags, then those with not one of the tags, where there are some:
+        other numbers than those of the class list, perhaps.
 
         Raises:
             InputError: one cannot be used; says why, and which.
         """
-        beyond = []
+        beyond, without = [], []
         for sample in samples:
             if sample.id not in self.paths:
                 continue
@@ -86,7 +89,9 @@ class Corrections:
             labels = {label for label in range(1, self.n_classes) if (mask == label).any()}
             if labels - set(sample.tags):
                 beyond.append(sample.id)
-        return beyond
+            if sample.tags and labels.isdisjoint(sample.tags):
+                without.append(sample.id)
+        return beyond, without
 
     def state(self) -> str:
         """Number and hash of the corrected masks, '' without any: what a training on them depends on."""
