@@ -92,6 +92,10 @@ def test_a_run_keeps_its_features(finished: Path, tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(BackboneSettings, "build", not_again)
         assert doubts(run).rows == first.rows
+    # A folder that cannot be written costs the features' time again, nothing else.
+    sealed = Path(shutil.copytree(finished, tmp_path / "sealed"))
+    (sealed / "doubts").write_text("no folder")
+    assert doubts(sealed).rows == first.rows
     # Features of another backbone, or a broken file, are made anew.
     (run / "doubts" / "features.npz").write_bytes(b"torn")
     assert doubts(run).rows == first.rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def frozen_features(
             if not isinstance(result, Problem)
         }
         if cache is not None and features:
-            _store(cache, key, stamps, features)
+            with suppress(RunError):  # a run that may only be read costs the time again, nothing else
+                _store(cache, key, stamps, features)
     return features, problems
 
 
