@@ -55,6 +55,7 @@ predict_probabilities(model, image, *, scales=(1.0,), flip=True, device='cpu')
 AutoThreshold(thresholds=100, *, levels=8, statistic='variance')
 AutoThreshold.update(self, image, maps)
 AutoThreshold.choose(self)
+soft_dice(logits, labels)
 """
 STABLE_METRICS = """
 ThresholdSweep(n_classes, bins=100)

@@ -10,6 +10,7 @@ from tagmask.methods.cam.localizer import cam
 from tagmask.methods.class_conditional.split_unite import split_rectangles
 from tagmask.methods.colour_walk.refiner import colour_walk
 from tagmask.methods.dense_crf.refiner import dense_crf, dense_crf_labels, dense_crf_maps
+from tagmask.methods.dice.loss import soft_dice
 from tagmask.methods.hspp.head import hspp
 from tagmask.methods.local_contrast.refiner import contrast, local_contrast
 from tagmask.methods.lpcam.localizer import lpcam
@@ -58,6 +59,7 @@ __all__ = [
     "select_prototypes",
     "self_correlation",
     "semantic_structure",
+    "soft_dice",
     "split_rectangles",
     "ssa",
     "upsample_maps",
