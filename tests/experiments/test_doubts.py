@@ -16,22 +16,11 @@ from PIL import Image
 
 import tagmask
 from progress_recorder import ProgressRecorder
-from tagmask import cli
 from tagmask.backbones.build import BackboneSettings
 from tagmask.errors import InputError
 from tagmask.experiments.doubts import doubts
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        return int(left.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

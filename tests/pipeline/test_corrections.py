@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from progress_recorder import ProgressRecorder
+from progress_recorder import ProgressRecorder, walk
 from tagmask import cli
 from tagmask.errors import InputError
 from tagmask.pipeline.execute import run
@@ -26,18 +25,6 @@ from tagmask.types import ClassList, DataSource, Sample, UInt8Array
 
 UNTOUCHED = ("classify", "localize", "refine", "segment/full")
 MASK = "refine/masks/train_00003.png"
-
-
-@pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    """A finished run that may be changed."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def walk(root: Path, *overrides: str) -> ProgressRecorder:
-    recorder = ProgressRecorder()
-    run(root, progress=recorder, overrides=overrides)
-    return recorder
 
 
 def halved(root: Path, name: str = "train_00003") -> UInt8Array:

@@ -34,12 +34,6 @@ def walk(recipe: Any, output: Path | None = None, *overrides: str, **options: An
     return recorder
 
 
-@pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    """A finished run that may be changed."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
 def content(root: Path) -> dict[str, bytes]:
     """What a run is about: every artifact, byte for byte, without times and logs."""
     left_out = ("*.lock", "log.txt", "report.html", "manifest.json", "*state.ckpt", "recipe.yaml")

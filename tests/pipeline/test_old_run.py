@@ -18,7 +18,6 @@ import pytest
 
 import tagmask
 from progress_recorder import ProgressRecorder
-from tagmask import cli
 from tagmask.data.partsworld.source import PartsWorldSource
 from tagmask.pipeline.plan import plan
 from tagmask.settings.loading import load_recipe
@@ -45,16 +44,6 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
     return folder
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        return int(left.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(autouse=True)

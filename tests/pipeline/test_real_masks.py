@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_recorder import ProgressRecorder
+from progress_recorder import walk
 from tagmask.errors import DataError, InputError, RecipeError
-from tagmask.pipeline.execute import run, view_for
+from tagmask.pipeline.execute import view_for
 from tagmask.runs.corrections import NO_CORRECTIONS, with_real_masks
 from tagmask.runs.real_masks import chosen_masks, drawn, masks_state
 from tagmask.settings.loading import load_recipe
@@ -26,18 +25,6 @@ from tagmask.stages.segment.stage import WEAK, _masks
 from tagmask.storage.pictures import save_mask
 from tagmask.storage.weights import load_tensors
 from tagmask.types import ActivationMaps, DataSource, Sample
-
-
-@pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    """A finished run that may be changed."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def walk(root: Path, *overrides: str) -> ProgressRecorder:
-    recorder = ProgressRecorder()
-    run(root, progress=recorder, overrides=overrides)
-    return recorder
 
 
 def source_of(recipe: dict[str, Any]) -> DataSource:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tagmask.pipeline.execute import run
 from tagmask.progress.listeners import SilentProgress
 
 
@@ -26,3 +29,10 @@ class ProgressRecorder(SilentProgress):
     def warning(self, text: str) -> None:
         self.lines.append(text)
         self.warnings.append(text)
+
+
+def walk(root: Path, *overrides: str) -> ProgressRecorder:
+    """Go on with a run, with changes; returns what it said."""
+    recorder = ProgressRecorder()
+    run(root, progress=recorder, overrides=overrides)
+    return recorder
