@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tagmask.data.source import TRAIN
+from tagmask.pipeline import time_budget
 from tagmask.pipeline.time_budget import OVERHEAD, Costs, fit, lengths, measure_costs
 from tagmask.settings.recipe import Recipe
 from tagmask.settings.training_length import TrainingLength, settle
@@ -44,6 +45,21 @@ def test_no_training_gets_shorter_than_is_advised() -> None:
     assert budget.seconds > 1.0
     few = settle("classify.iterations", iterations=7, epochs=1, batch_size=8, tagged=9, untagged=0, n_classes=5)
     assert fit(1.0, COSTS, {"classify": few}).updates == {"classify": 7}
+
+
+@pytest.mark.parametrize(("max_side", "side"), [("auto", 512), (640, 640), (None, 4000)])
+def test_images_are_timed_at_their_working_size(
+    monkeypatch: pytest.MonkeyPatch, max_side: int | str | None, side: int
+) -> None:
+    sides = []
+    monkeypatch.setattr(time_budget, "_update_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(time_budget, "_forward_seconds", lambda engine, model, side: sides.append(side) or 1.0)
+    recipe = Recipe.model_validate(
+        {"name": "tiny", "data": {"name": "partsworld"}, "max_side": max_side, "segment": None}
+    )
+    source = DataSource("table", ClassList(("background", "a")), {TRAIN: ()}, fingerprint="")
+    measure_costs(recipe, source, 4000)
+    assert sides == [side]
 
 
 def test_costs_are_those_of_the_networks_of_the_recipe() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.data.source import TRAIN
-from tagmask.data.working_size import AS_THEY_ARE
+from tagmask.data.working_size import working_size_for
 from tagmask.engine.engine import Engine
 from tagmask.models.classifier import build_classifier
 from tagmask.settings.classify import ClassifySettings
@@ -100,7 +100,9 @@ def measure_costs(recipe: Recipe, source: DataSource, long_side: int) -> Costs:
     engine, n_classes = Engine(recipe.engine, seed=recipe.seed), len(source.classes.foreground)
     classifier = build_classifier(recipe.classify, n_classes, pretrained=False)
     updates = {"classify": _update_seconds(engine, classifier, recipe.classify)}
-    side = min(long_side or DEFAULT_SIDE, recipe.max_side if isinstance(recipe.max_side, int) else AS_THEY_ARE)
+    side = long_side or DEFAULT_SIDE
+    limit = working_size_for([side]).max_side if recipe.max_side == "auto" else recipe.max_side
+    side = min(side, limit or side)
     image = _forward_seconds(engine, classifier, side) * sum(scale**2 for scale in recipe.localize.scales)
     if recipe.segment is not None:
         network = recipe.segment.network.build(n_classes + 1, pretrained=False)
