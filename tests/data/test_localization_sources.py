@@ -15,10 +15,13 @@ from tagmask.data.localisation.cub import CubSource
 from tagmask.data.localisation.ilsvrc import IlsvrcSource
 from tagmask.data.localisation.wsol import WsolListsSource
 from tagmask.errors import DataError, InputError, UnknownNameError, UnreadableMaskError
+from tagmask.metrics.localization_scores import LocalizationScores
 from tagmask.pipeline.execute import run
+from tagmask.settings.loading import load_recipe
 from tagmask.types import Box, ClassList, DataSource
 
 Draw = Callable[..., Path]
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -260,3 +263,23 @@ def test_wsol_without_a_val_split_holds_some_out(wsol: Path, draw: Draw) -> None
     source = WsolListsSource(root=wsol, images="pictures").open()
     assert len(source.split("train")) + len(source.split("val")) == 12
     assert source.split("val")
+
+
+# -- from the files to the error figure -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "read"), [("cub", CubSource), ("ilsvrc", IlsvrcSource)])
+def test_a_map_that_is_the_true_box_is_right_at_any_iou(name: str, read: Any, request: pytest.FixtureRequest) -> None:
+    """A true box that is one pixel too large, or lies a pixel aside, has an IoU below 1 with itself."""
+    source = read(root=request.getfixturevalue(name)).open()
+    settings = load_recipe(RECIPES / name / "cam.yaml").evaluate.boxes
+    strict = LocalizationScores(settings.component, settings.thresholds, 1 - 1e-9, inclusive=settings.inclusive)
+    (sample,) = source.split("val")
+    # The pixels that the files name: bounding_boxes.txt has x 1.5 y 0 width 4 height 4.5, the XML 0..4 x 1..3.
+    rows, columns = {"cub": (slice(0, 5), slice(1, 6)), "ilsvrc": (slice(1, 4), slice(0, 5))}[name]
+    scores = np.zeros((20, 30), np.float32)
+    scores[rows, columns] = 1
+    strict.update(scores, sample.tags[0], sample.boxes, (20, 30))
+    result = strict.result()
+    assert result is not None
+    assert result["gt_known"] == 0
