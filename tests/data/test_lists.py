@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tagmask.data.lists import match_ids, read_lines, split_line
+from tagmask.data.lists import ascending, match_ids, read_lines, split_line
 from tagmask.data.voc.source import VocSource
 from tagmask.errors import DataError
 
@@ -84,3 +84,8 @@ def test_voc_lists_with_blanks_labels_and_masks(tmp_path: Path, draw: Any, draw_
     assert [sample.id for sample in source_of_others.split("train")] == ["my photo", "plain"]
     assert "2 names differ" in source_of_others.problems[-1].reason
     assert ["no file 'gone away'" in problem.reason for problem in source.problems] == [True]
+
+
+def test_ids_ascend_by_the_numbers_in_them() -> None:
+    ids = ["b/2", "a10", "b/10", "a9", "a", "2008_000002", "2007_000032"]
+    assert [ids[index] for index in ascending(ids)] == ["2007_000032", "2008_000002", "a", "a9", "a10", "b/2", "b/10"]

@@ -94,9 +94,14 @@ class Localizer(Method):
 
     # -- only where ``learns`` --------------------------------------------------------------------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
-        """Which training images to study, given the tags (1..C) of each, and for which of their tags; an image may
-        come more than once."""
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int, order: Sequence[int] = ()) -> list[Choice]:
+        """Which training images to study, and for which of their tags; an image may come more than once.
+
+        Args:
+            tags: the tags (1..C) of each image, in the order of the data's own lists.
+            n_classes: C.
+            order: the indices of the images by ascending id, for who draws from them; empty: as they stand.
+        """
         raise NotImplementedError
 
     def study(

@@ -56,6 +56,16 @@ def split_line(line: str, exists: Callable[[str], bool]) -> tuple[str, str]:
     return line, ""
 
 
+def ascending(ids: Sequence[str]) -> list[int]:
+    """Indices of the ids in ascending order, the numbers in them by their value: 'a9' comes before 'a10'."""
+
+    def key(index: int) -> list[tuple[int, str]]:
+        parts = re.split(r"([0-9]+)", ids[index])
+        return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
+
+    return sorted(range(len(ids)), key=key)
+
+
 def match_ids(lines: Sequence[str], ids: Collection[str]) -> list[str]:
     """The ids that lines name, in their order and each once; a line that names none stays as it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 
 from golden_net import GoldenNet
+from tagmask.data.coco.source import CocoSource
 from tagmask.errors import InputError
+from tagmask.methods.lpcam.localizer import Lpcam
 from tagmask.runs.context import Context
 from tagmask.runs.trained import trained_classifier
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
 from tagmask.settings.localize import LocalizeSettings
-from tagmask.stages.localize.stage import activation_maps, make_maps
+from tagmask.stages.localize.stage import activation_maps, make_maps, samples_to_study
 from tagmask.storage.records import read_json
 
 Golden = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
@@ -105,3 +108,33 @@ def test_localizers_learn_from_the_listed_images_alone(
     make_maps(context, model)
     shown = read_json(tmp_path / "run" / "localize" / "lpcam.json")["groups"]
     assert {patch["id"] for group in shown for patch in group["patches"]} <= set(chosen)
+
+
+def test_lpcams_draw_of_coco_runs_over_ascending_image_ids(tmp_path: Path) -> None:
+    """The published code numbers a class's images by ascending id; instances_train2014.json is in another order."""
+    ids = [57870, 9, 131075, 25, 30, 110]
+    categories = {1: [57870, 9, 25, 110], 3: [131075, 30, 9]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train2014").mkdir()
+    for number in ids:
+        (tmp_path / "train2014" / f"COCO_train2014_{number:012}.jpg").touch()
+    content = {
+        "images": [{"id": number, "file_name": f"COCO_train2014_{number:012}.jpg"} for number in ids],
+        "categories": [{"id": number, "name": f"c{number}"} for number in categories],
+        "annotations": [
+            {"id": 100 * label + number, "image_id": number, "category_id": label, "bbox": [0, 0, 2, 2]}
+            for label, numbers in categories.items()
+            for number in numbers
+        ],
+    }
+    (tmp_path / "annotations" / "instances_train2014.json").write_text(json.dumps(content))
+    samples = CocoSource(root=tmp_path, train_split="train2014", val_fraction=0).open().split("train")
+    assert [int(sample.id[-12:]) for sample in samples] == ids  # the file's order, so that something is tested
+    drawn = [(int(sample.id[-12:]), sample.tags) for sample in samples_to_study(Lpcam(images_per_class=7), samples, 2)]
+    np.random.seed(666)
+    expected = [
+        (int(number), (label,))
+        for label, numbers in enumerate(categories.values(), start=1)
+        for number in np.random.choice(sorted(numbers), 7)
+    ]
+    assert drawn == expected

@@ -107,15 +107,18 @@ class Lpcam(ViewLocalizer):
 
     # -- learning: group 2c is class c, group 2c + 1 its context -----------------------------------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int, order: Sequence[int] = ()) -> list[Choice]:
         """All images with tags, or ``images_per_class`` of each class, drawn with replacement, as for COCO; an
-        image drawn for a class is studied for that class alone, whatever else it shows."""
+        image drawn for a class is studied for that class alone, whatever else it shows.
+
+        The published draw numbers a class's images by ascending id, so ours does, whatever order the data has.
+        """
         if self.images_per_class is None:
             return [(index, labels) for index, labels in enumerate(tags) if labels]
         draw = np.random.RandomState(_DRAW_SEED)  # the legacy generator is the published one
         choices: list[Choice] = []
         for label in range(1, n_classes + 1):
-            having = [index for index, labels in enumerate(tags) if label in labels]
+            having = [index for index in order or range(len(tags)) if label in tags[index]]
             if having:
                 choices += [(index, (label,)) for index in draw.choice(having, self.images_per_class).tolist()]
         return choices

@@ -74,7 +74,7 @@ class VisualWords(ViewLocalizer):
 
     # -- what the words have learnt, for the report; maps do without it. A group is a word. ----------------------
 
-    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int) -> list[Choice]:
+    def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int, order: Sequence[int] = ()) -> list[Choice]:
         """``images`` of the training images, evenly spaced."""
         count = min(self.images, len(tags))
         indices = [index * len(tags) // count for index in range(count)]

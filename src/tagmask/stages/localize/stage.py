@@ -6,7 +6,7 @@ sharded, batched or resumed. Localizers that learn from the training images do s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tagmask.contracts.learning import Learnt, Reservoir
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.contracts.polisher import resize
-from tagmask.data.lists import match_ids, read_lines
+from tagmask.data.lists import ascending, match_ids, read_lines
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import fold_images, process_images
 from tagmask.errors import InputError, RunError
@@ -190,12 +190,10 @@ def _study(
 ) -> tuple[Learnt, list[Problem], list[Sample]]:
     """One pass of a localizer over the training images it chooses: what it learnt, what could not be read."""
     engine = context.engine
-    samples = _to_study(context)
+    samples = _listed_samples(context)
     classes = context.source.classes.foreground
     views = views_of(context.recipe.localize, trained.input_statistics)
-    choices = part.choose([sample.tags for sample in samples], len(classes))
-    # An image may be studied for some of its tags only, and more than once.
-    study_samples = [replace(samples[index], tags=labels) for index, labels in choices]
+    study_samples = samples_to_study(part, samples, len(classes))
     reservoir = part.reservoir()
     unread: list[Problem] = []
 
@@ -228,7 +226,17 @@ def _study(
     return result, [problem for share in engine.gather(unread) for problem in share], study_samples
 
 
-def _to_study(context: Context) -> list[Sample]:
+def samples_to_study(part: Localizer, samples: Sequence[Sample], n_classes: int) -> list[Sample]:
+    """What a localizer chooses of the training images, each with the tags that it is studied for.
+
+    An image may be studied for some of its tags only, and more than once.
+    """
+    order = ascending([sample.id for sample in samples])
+    choices = part.choose([sample.tags for sample in samples], n_classes, order)
+    return [replace(samples[index], tags=labels) for index, labels in choices]
+
+
+def _listed_samples(context: Context) -> list[Sample]:
     """The training images that localizers may learn from: all, or those on the recipe's list.
 
     Raises:
