@@ -78,7 +78,7 @@ _LOOSE = f"{_FEW}, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
 #: Method: (overrides of the training, the localizer).
 METHODS: dict[str, tuple[list[str], str]] = {
     "cam": ([], "{name: cam}"),
-    "ssa": ([], "{name: ssa}"),
+    "ssa": ([], "{name: ssa, clip_negative: false}"),
     "ssa, clipped, no guidance": ([], "{name: ssa, clip_negative: true, guidance: none}"),
     "ssa, middle stages": ([], f"{{name: ssa, {_POLISH}}}"),
     "lpcam": ([], f"{{name: lpcam, {_FEW}}}"),

@@ -92,6 +92,11 @@ class Localizer(Method):
         """
         raise NotImplementedError
 
+    def remarks(self, trained: Trained, views: Views) -> Iterator[str]:
+        """What the log is to say, once, of what this localizer does with a classifier."""
+        del trained, views
+        yield from ()
+
     # -- only where ``learns`` --------------------------------------------------------------------------------
 
     def choose(self, tags: Sequence[tuple[int, ...]], n_classes: int, order: Sequence[int] = ()) -> list[Choice]:

@@ -51,13 +51,13 @@ class Polisher(ViewLocalizer):
         self, trained: Trained, output: ClassifierOutput, channels: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Maps [B, K, h, w] of the inner method, and each stage's features [B, D, h, w]; all at the last one's size."""
-        taps = [output.feature_taps[number].float() for number in self._numbers(output)]
+        taps = [output.feature_taps[number].float() for number in self.stage_numbers(output)]
         size = (taps[-1].shape[-2], taps[-1].shape[-1])
         maps = resize(self.inner.view_maps(trained, output, channels).float(), size)
         return maps, [resize(features, size) for features in taps]
 
-    def _numbers(self, output: ClassifierOutput) -> list[int]:
-        """Stage numbers, ascending.
+    def stage_numbers(self, output: ClassifierOutput) -> list[int]:
+        """Numbers of the stages that polish, ascending.
 
         Raises:
             InputError: the backbone has no such stage.

@@ -19,6 +19,8 @@ Labels = NDArray[np.int64]
 Centre = Literal["raw_mean", "unit"]
 
 EPS = 1e-8
+#: Mean squared length of features that the published tolerance, 5, is right for: 2,048 channels of about 1.
+_PUBLISHED_SQUARE = 2048.0
 #: (sum of the centres' shifts)^2 below which unit centres count as still.
 _UNIT_TOLERANCE = 1e-4
 
@@ -143,19 +145,22 @@ def cosine_kmeans(
     *,
     centre: Centre = "raw_mean",
     tolerance: float = 5.0,
+    scale_tolerance: bool = True,
     max_iterations: int = 300,
 ) -> tuple[Tensor, Tensor]:
     """K-means that assigns by cosine, as the published LPCAM does (docs/methods/lpcam.md).
 
     Starts from distinct random features, gives an empty cluster one random feature, and stops when
-    (sum over the centres of how far each moved)^2 < ``tolerance``.
+    (sum over the centres of how far each moved)^2 < ``tolerance``, which is that of features with a mean squared length
+    of 2,048: for others it is in proportion, so that features of any height are clustered alike.
 
     Args:
         features: float [n, D], n >= 1, not normalised.
         clusters: K >= 1; with fewer features than that there are as many clusters as features.
         rng: of the first centres and of what empty clusters take.
         centre: ``raw_mean`` (published): mean of the members as they are; ``unit``: their mean direction, length 1.
-        tolerance: in the features' own unit, squared; unit centres use 1e-4 instead.
+        tolerance: of the centres' moves, see above; unit centres use 1e-4 instead.
+        scale_tolerance: False: ``tolerance`` as it stands, whatever the features' height, as published.
         max_iterations: at most so many assignments.
 
     Returns:
@@ -172,6 +177,9 @@ def cosine_kmeans(
     points = features.detach().cpu().float().contiguous()
     directions = unit(points)
     members = (points if centre == "raw_mean" else directions).double()
+    if scale_tolerance:
+        # In features' units, small features (a linear bottleneck's, say) would stand still before they had moved.
+        tolerance *= float(points.double().square().sum(dim=1).mean()) / _PUBLISHED_SQUARE
     still = tolerance if centre == "raw_mean" else _UNIT_TOLERANCE
     count = min(clusters, len(points))
     centres = members[torch.from_numpy(rng.choice(len(points), count, replace=False))]

@@ -109,8 +109,35 @@ def plain_kmeans(features: Tensor, clusters: int, seed: int, tolerance: float) -
 def test_kmeans_is_the_published_loop(seed: int, tolerance: float) -> None:
     directions = torch.eye(8)[torch.arange(200) % 5] * 4
     features = (directions + random(seed, 200, 8)) * (0.5 + 3 * random(seed + 9, 200, 1))
-    centres, _ = cosine_kmeans(features, 5, np.random.default_rng(seed), tolerance=tolerance)
+    rng = np.random.default_rng(seed)
+    centres, _ = cosine_kmeans(features, 5, rng, tolerance=tolerance, scale_tolerance=False)
     torch.testing.assert_close(centres, plain_kmeans(features, 5, seed, tolerance), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 30.0])
+def test_features_of_any_height_are_clustered_alike(factor: float) -> None:
+    """In the features' own unit, small ones would stop after two rounds."""
+    features = random(3, 400, 16).abs() * 12
+    centres, owner = cosine_kmeans(features, 6, np.random.default_rng(0))
+    scaled, same = cosine_kmeans(features * factor, 6, np.random.default_rng(0))
+    assert torch.equal(owner, same)
+    torch.testing.assert_close(scaled, centres * factor)
+    small = features / 1000
+    _, early = cosine_kmeans(small, 6, np.random.default_rng(0), scale_tolerance=False)
+    _, twice = cosine_kmeans(small, 6, np.random.default_rng(0), tolerance=1e-12, max_iterations=1)
+    assert torch.equal(early, twice)
+    assert not torch.equal(early, owner)
+
+
+def test_the_published_tolerance_is_that_of_features_with_a_mean_square_of_2048() -> None:
+    features = random(3, 400, 16)
+    features *= (2048 / features.double().square().sum(1).mean()).sqrt().float()
+    for tolerance in (500.0, 5.0):
+        pair = [
+            cosine_kmeans(features, 6, np.random.default_rng(0), tolerance=tolerance, scale_tolerance=scaled)
+            for scaled in (True, False)
+        ]
+        torch.testing.assert_close(*pair)
 
 
 @given(st.integers(1, 30), st.integers(1, 6), st.integers(1, 9), st.integers(0, 99), st.integers(1, 5))

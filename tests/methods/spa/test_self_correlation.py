@@ -46,6 +46,17 @@ def test_matrices_are_the_published_ones(published: Mapping[str, Any], setting: 
     close(second, published[f"expected_second_order_feat{block}_{setting}"])
 
 
+def test_signed_features_have_no_negative_correlation() -> None:
+    """The published form sets negative cosines to 0 by itself: opposite features are not alike."""
+    features = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 5)))
+    cosines = functional.normalize(features.flatten(1), dim=0)
+    cosines = cosines.T @ cosines
+    first, second = self_correlation(features, first_threshold=0.0, second_threshold=0.0)
+    assert (first[cosines < 0] == 0).all()
+    assert (first[cosines > 0] > 0).all()
+    assert (second >= 0).all()
+
+
 def test_the_third_order_is_the_published_one(published: Mapping[str, Any]) -> None:
     close(matrices(published, "cub", 4, order=3)[1], published["expected_third_order_feat4_cub"])
 

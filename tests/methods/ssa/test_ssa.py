@@ -18,6 +18,7 @@ from tagmask.functional import semantic_structure, ssa
 from tagmask.methods.cam.localizer import Cam
 from tagmask.methods.ssa.localizer import Guidance, Ssa, guided
 from tagmask.methods.ssa.semantic_structure import Affinity, Blocks, Norm, normalize_features, polish
+from tagmask.ops.views import Views
 from tagmask.types import ClassifierOutput
 
 FOUR = torch.tensor([[[1.0, 1, 0, 2]], [[0, 1, 1, 1]]], dtype=torch.float64)  # [D=2, h=1, w=4]
@@ -187,7 +188,7 @@ def scale(method: Ssa, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("guidance", get_args(Guidance))
 def test_an_image_and_its_mirror_agree(guidance: Guidance) -> None:
     """For a network that commutes with the mirror: twice the image's own maps, gated at that height."""
-    method = Ssa(guidance=guidance)
+    method = Ssa(guidance=guidance, clip_negative=False)
     views = random(0, 1, 3, 4, 6).float()
     seeds = views[:, :1].relu()[0]
     taps = Picture()(views).feature_taps
@@ -223,11 +224,30 @@ def test_settings_reach_the_maps() -> None:
         {"norm": "spatial_sqrt"},
         {"epsilon": 0.1},
         {"guidance": "none"},
-        {"clip_negative": True},
+        {"clip_negative": False},
     ):
         found = scale(Ssa(**change))
         assert found.shape != first.shape or not torch.allclose(found, first), change
     torch.testing.assert_close(scale(Ssa(stages=(2, 1))), first)
+
+
+def test_negative_cosines_of_signed_stages_count_as_none_unless_asked_otherwise() -> None:
+    """Stage 1 of the picture is signed, stage 2 is not: clipping that one changes nothing."""
+    torch.testing.assert_close(scale(Ssa()), scale(Ssa(clip_negative=True)))
+    torch.testing.assert_close(scale(Ssa(stages=(2,))), scale(Ssa(stages=(2,), clip_negative=False)))
+    # A number in the place of the identity makes similarities of any stage negative: those are the published form.
+    number = {"stages": (2,), "epsilon": 0.5}
+    torch.testing.assert_close(scale(Ssa(**number)), scale(Ssa(**number, clip_negative=False)))
+    assert not torch.allclose(scale(Ssa(**number)), scale(Ssa(**number, clip_negative=True)))
+
+
+def test_the_log_names_the_signed_stages_once() -> None:
+    views = Views((1.0, 2.0))
+    (line,) = Ssa().remarks(Trained(Picture()), views)
+    assert "stage 1 are signed" in line
+    assert "localize.clip_negative=false" in line
+    for quiet in (Ssa(stages=(2,)), Ssa(clip_negative=False), Ssa(clip_negative=True)):
+        assert not list(quiet.remarks(Trained(Picture()), views))
 
 
 def test_seeds_of_another_size_are_resized() -> None:

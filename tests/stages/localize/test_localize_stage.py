@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from golden_net import GoldenNet
+from progress_recorder import ProgressRecorder
 from tagmask.data.coco.source import CocoSource
 from tagmask.errors import InputError
+from tagmask.methods.cam.localizer import Cam
 from tagmask.methods.lpcam.localizer import Lpcam
 from tagmask.runs.context import Context
 from tagmask.runs.trained import trained_classifier
@@ -80,6 +82,21 @@ def test_only_missing_images_are_computed(
     assert seen == [2] * 2 * 6  # six images, two scales, each with its mirror
     assert not [problem for problem in make_maps(context, model) if problem.left_out]
     assert len(seen) == 12
+
+
+def test_what_a_localizer_has_to_say_stands_in_the_log_once(
+    context_of: Callable[..., Context],
+    tiny: dict[str, Any],
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Cam, "remarks", lambda self, trained, views: iter([f"scales {views.scales}"]))
+    recorder = ProgressRecorder()
+    recipe = {**tiny, "localize": {"name": "ssa", "scales": [1.0], "inner": "cam"}}
+    context = context_of(recipe, root=tmp_path / "run", progress=recorder)
+    make_maps(context, trained_classifier(context_of(tiny, root=finished)))
+    assert recorder.lines == ["scales (1.0,)"]
 
 
 @pytest.mark.parametrize(("flip", "views"), [(True, 2), (False, 1)])

@@ -8,7 +8,7 @@ their cluster centres are the prototypes. They come down to one vector per class
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tagmask.methods.lpcam.prototypes import Posterior, class_vector, keep_mask,
 from tagmask.ops.kmeans import Centre, cosine_kmeans, unit
 from tagmask.ops.views import Views, merge_scales
 from tagmask.registry.field import by_name
+from tagmask.registry.method import LATER
 from tagmask.types import ClassifierOutput, UInt8Array
 
 #: Seed of the published draw of COCO images.
@@ -63,6 +64,7 @@ class Lpcam(ViewLocalizer):
     posterior: Posterior = "classes"
     center: Centre = "raw_mean"
     tolerance: Annotated[float, Field(gt=0)] = 5.0
+    scale_tolerance: bool = Field(True, json_schema_extra=LATER)
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     features_per_class: Annotated[int, Field(ge=1)] = 4096
     inner: ViewLocalizerField = by_name("cam", formerly="seed")
@@ -199,8 +201,8 @@ class Lpcam(ViewLocalizer):
                 (name, f"{name} has {len(sample.keys)} {what} features, fewer than {self.clusters} clusters: one each")
             )
         rng = np.random.default_rng([seed, group])
-        vectors = sample.vectors.float()
-        return cosine_kmeans(vectors, self.clusters, rng, centre=self.center, tolerance=self.tolerance)[0]
+        rule: Any = {"centre": self.center, "tolerance": self.tolerance, "scale_tolerance": self.scale_tolerance}
+        return cosine_kmeans(sample.vectors.float(), self.clusters, rng, **rule)[0]
 
     def _class_prototypes(
         self, inside: Sample, weights: Tensor, index: int, seed: int, name: str, notes: list[tuple[str, str]]

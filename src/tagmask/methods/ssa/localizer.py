@@ -9,9 +9,10 @@ are added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from tagmask.contracts.localizer import Trained
 from tagmask.contracts.polisher import Polisher, resize
 from tagmask.methods.ssa.semantic_structure import Blocks, Epsilon, Norm, polish
-from tagmask.ops.views import merge_flips
+from tagmask.ops.views import Views, merge_flips
 from tagmask.types import ClassifierOutput
 
 Guidance = Literal["cross_gate", "cross_seed", "cross_replace", "none"]
@@ -91,6 +92,11 @@ def guided(seeds: Tensor, stages: Sequence[Polish], guidance: Guidance, spread: 
     return torch.stack([stage(seed) for stage, seed in zip(stages, again, strict=True)]).sum(0)
 
 
+def is_signed(features: Tensor) -> bool:
+    """Whether some feature is negative: a stage that ends in a linear layer, not in a ReLU."""
+    return bool((features < 0).any())
+
+
 class Ssa(Polisher):
     """Settings of SSA; ``inner`` and ``stages`` are those of every polisher."""
 
@@ -99,7 +105,21 @@ class Ssa(Polisher):
     norm: Norm = "channel_l2"
     epsilon: Literal["identity"] | Annotated[float, Field(ge=0)] = "identity"
     guidance: Guidance = "cross_gate"
-    clip_negative: bool = False
+    clip_negative: bool | Literal["auto"] = "auto"
+
+    def remarks(self, trained: Trained, views: Views) -> Iterator[str]:
+        """See :meth:`Localizer.remarks`."""
+        if self.clip_negative != "auto":
+            return
+        # Any picture serves: which layer a stage ends in does not depend on it. Not a flat one, whose features are 0.
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, len(views.statistics.mean)), dtype=np.uint8)
+        output = trained.look(views.at(noise, 1.0, flip=False))
+        signed = [number for number in self.stage_numbers(output) if is_signed(output.feature_taps[number])]
+        if signed:
+            yield (
+                f"ssa: features of stage {', '.join(map(str, signed))} are signed, so negative cosines count as 0 "
+                "there (localize.clip_negative=false: as the paper has it)"
+            )
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """See :meth:`ViewLocalizer.view_maps`; here each view guides itself."""
@@ -127,9 +147,10 @@ class Ssa(Polisher):
 
     def _polisher(self, features: Tensor) -> Polish:
         """Polishes maps [B, K, h, w], each view by its own features [B, D, h, w]."""
+        clip = is_signed(features) if self.clip_negative == "auto" else self.clip_negative
 
         def polished(maps: Tensor) -> Tensor:
-            options: Any = {"norm": self.norm, "epsilon": self.epsilon, "clip": self.clip_negative}
+            options: Any = {"norm": self.norm, "epsilon": self.epsilon, "clip": clip}
             views = zip(maps, features, strict=True)
             return torch.stack([polish(view, own, blocks=self.blocks, **options) for view, own in views])
 

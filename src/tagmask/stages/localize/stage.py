@@ -117,6 +117,8 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
     # Nothing here trains the classifier; AdvCAM's gradients are the image's.
     model.requires_grad_(False)
     learnt, problems = _learn(context, model, loader)
+    if engine.is_main:
+        _say_remarks(context, Trained(model, learnt, engine.device))
 
     def work(sample: Sample) -> Problem | None:
         image = loader.load(sample)
@@ -140,6 +142,14 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
         description="activation maps",
     )
     return [*problems, *_fallbacks(context)] if engine.is_main else problems
+
+
+def _say_remarks(context: Context, trained: Trained) -> None:
+    settings = context.recipe.localize
+    with context.engine.autocast(), torch.inference_mode():
+        for part in settings.method.parts():
+            for line in part.remarks(trained, views_of(settings, trained.input_statistics)):
+                context.progress.message(line)
 
 
 def _fallbacks(context: Context) -> list[Problem]:
