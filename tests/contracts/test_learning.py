@@ -52,6 +52,18 @@ def test_the_smallest_keys_stay_with_their_vectors_boxes_and_images() -> None:
     assert sample.images.tolist() == [7, 7]
 
 
+def test_without_a_capacity_everything_stays() -> None:
+    reservoirs = [Reservoir(None), Reservoir(None)]
+    for image in range(6):
+        reservoirs[image % 2].add(image, offer(image, 20))
+    whole = Reservoir(None)
+    whole.merge(reservoirs)
+    sample = whole.group(0)
+    assert sample is not None
+    assert len(sample.keys) == 60  # of the images that offer this group something
+    assert sample.keys.tolist() == sorted(sample.keys.tolist())
+
+
 def test_a_group_nobody_offered_to() -> None:
     reservoir = Reservoir(2)
     assert reservoir.group(0) is None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.models.enlarging import labels_at
 from tagmask.models.inference import Inference
-from tagmask.ops.transforms import reduced_to
+from tagmask.ops.transforms import reduced_to, resize_image
 from tagmask.types import IMAGENET
 
 
@@ -56,6 +56,19 @@ def test_labels_are_the_most_probable(inference: Inference, tags: list[int] | No
 def test_tiles_larger_than_the_image_change_nothing() -> None:
     whole = Inference().probabilities(Colours(), picture(), n_labels=4)
     assert torch.equal(Inference(tile=64).probabilities(Colours(), picture(), n_labels=4), whole)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (30, 20), (9, 90)])
+def test_images_are_predicted_with_their_short_side_at_a_size(size: tuple[int, int]) -> None:
+    """Small ones too, which ``max_side`` leaves alone; labels come back at the image's size."""
+    image, inference = picture(*size), Inference(short_side=40, flip=False)
+    factor = min(40 / min(size), 160 / max(size))
+    enlarged = resize_image(image, (round(size[0] * factor), round(size[1] * factor)))
+    assert torch.equal(
+        inference.probabilities(Colours(), image, n_labels=4),
+        Inference(flip=False).probabilities(Colours(), enlarged, n_labels=4),
+    )
+    assert inference.labels(Colours(), image, n_labels=4).shape == size
 
 
 def test_the_crf_is_the_published_one_over_what_the_tags_allow() -> None:

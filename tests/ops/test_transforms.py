@@ -218,6 +218,43 @@ def test_a_view_over_a_pixel_holds_it(
         assert 0 <= canvas.start < canvas.stop <= 16
 
 
+def test_published_factors_are_drawn_from_a_list() -> None:
+    choices = (0.5, 0.75, 1.0, 1.25, 1.5)
+    drawn = {
+        View.draw((51, 71), crop=24, scale=(1.0, 1.0), flip=True, rng=rng(seed), choices=choices).size
+        for seed in range(99)
+    }
+    assert drawn == {(int(51 * factor), int(71 * factor)) for factor in choices}  # cut off, as DeepLab's code does
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((375, 500), (512, 683)), ((500, 375), (683, 512)), ((480, 640), (512, 683)), ((100, 1000), (205, 2048))],
+)
+def test_a_factor_of_the_image_with_a_short_side(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """2048 x 512 with the ratio kept: short side 512, but no long side above 2048."""
+    view = View.draw(size, crop=512, scale=(1.0, 1.0), flip=False, rng=rng(0), short_side=512)
+    assert view.size == expected
+
+
+def test_a_crop_of_one_label_is_drawn_again() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[24:40, 24:40] = 3
+    first = [View.draw((64, 64), crop=16, scale=(1.0, 1.0), flip=True, rng=rng(seed)) for seed in range(50)]
+    mixed = [view.mixed(mask, 0.75, rng(seed)) for seed, view in enumerate(first)]
+    shares = [[float(view.labels(mask).flatten().bincount().max()) / 256 for view in views] for views in (first, mixed)]
+    good = [sum(share < 0.75 for share in own) for own in shares]
+    assert good[1] > 2 * good[0]
+    # One that is mixed already is left alone, and scale and mirror stay in any case.
+    assert all(new == old for old, new, share in zip(first, mixed, shares[0], strict=True) if share < 0.75)
+    assert all((new.size, new.mirrored) == (old.size, old.mirrored) for old, new in zip(first, mixed, strict=True))
+
+
+def test_a_crop_without_a_label_is_drawn_as_often_as_allowed() -> None:
+    view = View.draw((40, 40), crop=16, scale=(1.0, 1.0), flip=False, rng=rng(0))
+    assert view.mixed(np.full((40, 40), 255, np.uint8), 0.75, rng(1), tries=1) == view
+
+
 def test_a_view_over_no_pixel_is_drawn_as_ever() -> None:
     """Runs of earlier versions go on to the same bits."""
     views = [View.draw((50, 70), crop=24, scale=(0.5, 2.0), flip=True, rng=rng(7)) for _ in range(2)]

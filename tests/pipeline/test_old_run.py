@@ -139,8 +139,16 @@ def fingerprints(recipe: Mapping[str, Any]) -> dict[str, str]:
 def test_every_stage_has_the_fingerprint_it_had(name: str) -> None:
     """As the recipe was written (defaults have stayed) and as a run directory holds it (names have)."""
     stored = plans()[name]
-    assert fingerprints({"name": "run", **stored["written"]}) == stored["stages"]
     assert fingerprints(stored["dumped"]) == stored["stages"]
+    stages = fingerprints({"name": "run", **stored["written"]})
+    if "preset" not in (stored["written"].get("segment") or {}):
+        assert stages == stored["stages"]
+        return
+    # Presets have been corrected since (scales of crops): a recipe that names one asks for another training, a run's
+    # own recipe.yaml does not, for it holds what the preset was.
+    assert stages.keys() == stored["stages"].keys()
+    changed = [stage for stage in stages if stages[stage] != stored["stages"][stage]]
+    assert changed == [stage for stage in stages if stage.startswith("segment") or stage == "evaluate"]
 
 
 def test_partsworld_has_the_fingerprint_it_had() -> None:

@@ -34,6 +34,7 @@ def test_deeplabv2_as_published() -> None:
     found = segment(preset="deeplabv2-voc")
     assert (found.batch_size, found.accumulate, found.iterations) == (5, 2, 20_000)
     assert (found.augment.crop, found.augment.kind, found.augment.flip) == (321, "scale_crop", True)
+    assert found.augment.scale_choices == (0.5, 0.75, 1.0, 1.25, 1.5)
     rates = (found.optimizer.lr, found.optimizer.head_lr, found.optimizer.bias_rate, found.hold)
     assert rates == (2.5e-4, 2.5e-3, 2.0, 10)
     assert (found.optimizer.kind, found.optimizer.momentum, found.optimizer.power) == ("sgd", 0.9, 0.9)
@@ -44,13 +45,24 @@ def test_upernet_as_published() -> None:
     found = segment(preset="upernet-voc")
     assert found.optimizer.kind == "adamw"
     assert (found.optimizer.lr, found.optimizer.weight_decay, found.optimizer.warmup_steps) == (6e-5, 0.01, 1500)
+    assert (found.augment.short_side, found.augment.scale, found.augment.most_of_one) == (512, (0.5, 2.0), 0.75)
+    assert (found.scales, found.short_side) == ((1.0,), 512)
     assert rate_factor(found.optimizer, 20_000, 40_000) == pytest.approx(0.5)
 
 
 def test_what_is_written_wins() -> None:
     found = segment(preset="deeplabv2-voc", batch_size=3, augment={"crop": 97}, network={"depth": 50})
-    assert (found.batch_size, found.augment.crop, found.augment.scale) == (3, 97, (0.5, 1.5))
+    assert (found.batch_size, found.augment.crop, found.augment.scale_choices) == (3, 97, (0.5, 0.75, 1.0, 1.25, 1.5))
     assert (found.network.name, found.network.depth, found.network.weights) == ("deeplabv2", 50, "timm")
+
+
+def test_a_scale_takes_the_place_of_all_that_a_preset_says_of_sizes() -> None:
+    found = segment(preset="upernet-voc", augment={"scale": [0.9, 1.1]}, scales=[1.37])
+    assert (found.augment.scale, found.augment.short_side, found.augment.most_of_one) == ((0.9, 1.1), None, None)
+    assert (found.scales, found.short_side) == ((1.37,), None)
+    kept = segment(preset="upernet-voc", augment={"scale": [0.9, 1.1], "short_side": 256}, scales=[1.0], short_side=99)
+    assert (kept.augment.short_side, kept.short_side) == (256, 99)
+    assert segment(preset="deeplabv2-voc", augment={"scale": [0.5, 1.5]}).augment.scale_choices is None
 
 
 @pytest.mark.parametrize("network", ["segformer", {"name": "segformer", "encoder": "mit_b1"}])

@@ -93,6 +93,7 @@ def test_a_wrong_backbone_gets_the_nearest_right_one() -> None:
     [
         ("classify.epochs=0", "classify.epochs"),
         ("classify.epochs=many", "got 'many'"),
+        ("classify.schedule_epochs=4", "schedule_epochs: 4 goes with epochs of at most as many"),
         ("engine.device=gpu", "'cuda'"),
         ("classify.augment.scale=[0.9, 0.5]", "smallest <= largest, not [0.9, 0.5]"),
         ("classify.augment.long_side=[640, 320]", "classify.augment.long_side"),

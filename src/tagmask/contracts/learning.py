@@ -54,9 +54,9 @@ class Learnt:
 
 @dataclass
 class Reservoir:
-    """The candidates with the ``capacity`` smallest keys of each group."""
+    """The candidates with the ``capacity`` smallest keys of each group; None: all of them."""
 
-    capacity: int
+    capacity: int | None
     _samples: dict[int, list[Sample]] = field(default_factory=dict)
 
     def add(self, image: int, candidates_by_group: Mapping[int, Candidates]) -> None:
@@ -84,11 +84,11 @@ class Reservoir:
         sample_list = self._samples.setdefault(group, [])
         sample_list.extend(sample for sample in samples if len(sample.keys))
         # At twice the capacity: sorting at every image would cost more than the images.
-        if sum(len(sample.keys) for sample in sample_list) > 2 * self.capacity:
+        if self.capacity is not None and sum(len(sample.keys) for sample in sample_list) > 2 * self.capacity:
             self._samples[group] = [_smallest(sample_list, self.capacity)]
 
 
-def _smallest(samples: list[Sample], capacity: int) -> Sample:
+def _smallest(samples: list[Sample], capacity: int | None) -> Sample:
     keys, images = torch.cat([s.keys for s in samples]), torch.cat([s.images for s in samples])
     # Equal keys go by image number, so that the order in which images came does not show.
     order = torch.argsort(images, stable=True)

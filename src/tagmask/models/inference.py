@@ -15,7 +15,14 @@ from tagmask.models.enlarging import labels_at
 from tagmask.models.probabilities import constrain_to_tags, full_logits, predict_probabilities, to_mask
 from tagmask.models.tag_gate import Segmenter
 from tagmask.models.tiling import blended_bands
-from tagmask.ops.transforms import colour_view, normalise, reduced_to
+from tagmask.ops.transforms import (
+    colour_view,
+    normalise,
+    reduced_to,
+    resize_image,
+    scaled_size,
+    short_side_factor,
+)
 from tagmask.settings.segment import SegmentSettings
 from tagmask.types import BACKGROUND, UInt8Array
 
@@ -27,6 +34,7 @@ class Inference:
     ``scales`` and ``flip``: see ``predict_probabilities``. ``tile``: side of the parts in
     which larger images are predicted (at least 64), each as if it were an image; null: images as they are.
     ``crf``: kernels of a dense CRF on the probabilities (``tagmask.methods.dense_crf.refiner.PRESETS``).
+    ``short_side``: images are resized so that their short side is this (the long one at most four times that).
     ``max_side``: larger images are reduced to this side, and all of the above happens there; labels are made of the
     enlarged probabilities, at the full size.
     """
@@ -36,11 +44,19 @@ class Inference:
     tile: int | None = None
     crf: str | None = None
     max_side: int | None = None
+    short_side: int | None = None
 
     @classmethod
     def of(cls, settings: SegmentSettings, max_side: int | None = None) -> Inference:
         """As a recipe's ``segment`` and its ``max_side`` say."""
-        return cls(scales=settings.scales, flip=settings.flip, tile=settings.tile, crf=settings.crf, max_side=max_side)
+        return cls(
+            scales=settings.scales,
+            flip=settings.flip,
+            tile=settings.tile,
+            crf=settings.crf,
+            max_side=max_side,
+            short_side=settings.short_side,
+        )
 
     def probabilities(
         self,
@@ -88,6 +104,9 @@ class Inference:
         return np.concatenate([to_mask(band) for band in self._bands(model, image, n_labels, tags, device)])
 
     def _reduced(self, image: UInt8Array) -> UInt8Array:
+        if self.short_side is not None:
+            size = image.shape[0], image.shape[1]
+            return resize_image(image, scaled_size(size, short_side_factor(size, self.short_side)))
         return image if self.max_side is None else reduced_to(image, self.max_side)
 
     def _tiled(self, image: UInt8Array) -> bool:

@@ -6,7 +6,8 @@ normalised, as the published pipelines do (docs/methods/cam.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ def resize_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """(round(H * s), round(W * s)), halves to even, at least 1."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def short_side_factor(size: tuple[int, int], short_side: int, longest: int = 4) -> float:
+    """The factor that makes the short side of (H, W) ``short_side``, or the long one ``longest`` times that if it would
+    be more (mmsegmentation's "2048 x 512, ratio kept")."""
+    return min(short_side / min(size), longest * short_side / max(size))
 
 
 def working_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
@@ -210,15 +217,35 @@ class View:
         flip: bool,
         rng: np.random.Generator,
         over: tuple[int, int] | None = None,
+        choices: Sequence[float] | None = None,
+        short_side: int | None = None,
     ) -> View:
-        """A view of an image of ``size`` (H, W); ``over``: a pixel (y, x) of it that the view is to hold."""
+        """A view of an image of ``size`` (H, W); ``over``: a pixel (y, x) of it that the view is to hold.
+
+        The factor is any of ``scale``, or one of ``choices``, of the image with its short side at ``short_side``.
+        """
         mirrored = flip and bool(rng.random() < 0.5)
-        scaled = scaled_size(size, float(rng.uniform(*scale)))
+        factor = float(rng.uniform(*scale)) if choices is None else choices[int(rng.integers(len(choices)))]
+        scaled = scaled_size(size, factor * (short_side_factor(size, short_side) if short_side else 1.0))
+        if choices is not None and short_side is None:  # DeepLab's code cuts sizes off
+            scaled = max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
         if over is not None:
             row, column = over[0], size[1] - 1 - over[1] if mirrored else over[1]
             # The middle of the pixel, so that rounding keeps it inside.
             over = int((row + 0.5) * scaled[0] / size[0]), int((column + 0.5) * scaled[1] / size[1])
         return cls(mirrored, scaled, crop, random_window(scaled, crop, rng, over))
+
+    def mixed(self, mask: UInt8Array, share: float, rng: np.random.Generator, tries: int = 10) -> View:
+        """The view, or another window of the scaled image, of which no label has ``share`` or more; the last of so many
+        tries whatever it holds. Pixels of 255 do not count, and a single label has all."""
+        view = self
+        for _ in range(tries - 1):
+            labels = view.labels(mask)
+            counts = torch.bincount(labels[labels != IGNORE_INDEX].flatten())
+            if int(counts.max() if len(counts) else 0) < share * int(counts.sum()):
+                break
+            view = replace(view, window=random_window(view.size, view.crop, rng))
+        return view
 
     def pixels(
         self, image: UInt8Array, colour_jitter: float, rng: np.random.Generator, statistics: InputStatistics

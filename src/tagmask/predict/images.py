@@ -233,8 +233,10 @@ def _same_as_before(predictor: Predictor, targets: Mapping[str, Path], output: P
     """Masks that another model, or other settings, left under these names are no longer finished work."""
     record: dict[str, Any] = {"model": predictor.fingerprint, **asdict(predictor.inference), "tags": None}
     record["scales"] = list(predictor.inference.scales)
-    if record["max_side"] is None:  # as records were before there was a working size
+    if record["max_side"] is None:  # as records were before there were such settings
         del record["max_side"]
+    if record["short_side"] is None:
+        del record["short_side"]
     if tags:
         record["tags"] = hashlib.sha256(repr(sorted(tags.labels.items())).encode()).hexdigest()
     path = output / RECORD

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tagmask.settings.base import Positive, Settings
+from tagmask.registry.method import LATER
+from tagmask.settings.base import Fraction, Positive, Settings
 
 
 class AugmentSettings(Settings):
@@ -16,6 +17,9 @@ class AugmentSettings(Settings):
     ``long_side``: the long side resized to a random length in ``long_side``, then a random ``crop`` with the
     missing area filled with the mean colour (IRNet and all that build on it).
     ``scale_crop``: the image scaled by a random factor of ``scale``, then a random ``crop`` (segmentation).
+    ``scale_crop`` as published codes draw it: ``scale_choices`` are the only factors; ``short_side`` is that of an
+    image at factor 1 (its long side at most four times that); a crop of which one label has at least ``most_of_one`` is
+    drawn again at another place, ten times at most.
     ``square``: both sides resized to one random length in ``long_side``, whatever the image's aspect, then a random
     ``crop`` (object localisation).
     """
@@ -27,6 +31,18 @@ class AugmentSettings(Settings):
     long_side: tuple[int, int] = (320, 640)
     flip: bool = True
     colour_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    scale_choices: tuple[Annotated[float, Field(gt=0, le=8)], ...] | None = Field(
+        None,
+        json_schema_extra=LATER,
+        min_length=1,
+        description="with scale_crop: one of these factors, not any of scale",
+    )
+    short_side: Positive | None = Field(
+        None, json_schema_extra=LATER, description="with scale_crop: factors are of images with this short side"
+    )
+    most_of_one: Fraction | None = Field(
+        None, json_schema_extra=LATER, description="with scale_crop: no label has this share of a crop, if ten tries do"
+    )
 
     @field_validator("scale", "ratio", "long_side")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tagmask.backbones.build import BackboneSettings
 from tagmask.backbones.neck import NeckSettings
@@ -41,6 +41,11 @@ class ClassifySettings(Settings):
     iterations: Iterations = Field(
         None, json_schema_extra=LATER, description="updates, instead of epochs; auto: by the size of the data"
     )
+    schedule_epochs: Positive | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="epochs over which the rates would reach their end; a training of fewer stops on the way",
+    )
     batch_size: Positive = 16
     batch_norm: Literal["eval", "train"] = Field("eval", description="eval: running statistics, never updated")
     freeze: Annotated[int, Field(ge=0)] = Field(
@@ -54,6 +59,13 @@ class ClassifySettings(Settings):
     )
     augment: AugmentSettings = AugmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+
+    @model_validator(mode="after")
+    def _schedule_is_no_shorter(self) -> ClassifySettings:
+        if self.schedule_epochs is not None and (self.iterations is not None or self.schedule_epochs < self.epochs):
+            msg = f"schedule_epochs: {self.schedule_epochs} goes with epochs of at most as many, not with iterations"
+            raise ValueError(msg)
+        return self
 
     @property
     def backbone_settings(self) -> BackboneSettings:

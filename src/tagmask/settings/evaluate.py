@@ -19,9 +19,7 @@ class BoxSettings(Settings):
     threshold: Literal["best"] | Fraction = Field("best", description="where errors are read; best on the split")
     thresholds: Annotated[int, Field(ge=2, le=4096)] = 100
     iou: Fraction = Field(0.5, description="a box is right where its IoU exceeds this")
-    inclusive: bool = Field(
-        False, description="true boxes are a row and a column larger, as SPA's code counts CUB's"
-    )
+    inclusive: bool = Field(False, description="true boxes are a row and a column larger, as SPA's code counts CUB's")
     from_masks: bool = Field(False, description="images without boxes get one around the mask's largest piece")
 
 

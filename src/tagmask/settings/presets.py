@@ -7,9 +7,8 @@ ReCAM's Table S1 was trained is not published; crop, rates and iterations are De
 Published numbers of iterations are for the training set they were published with, ``per_images`` images. On another
 set they are scaled so that each image is seen as often, and with them the warm-up.
 
-Deviations: scales are drawn from an interval, not from five values in it; images are resized by Pillow's bicubic;
-UPerNet's "short side 512, times 0.5 to 2" is a factor on photographs of VOC's size (375 x 500), and its crops may show
-a single class.
+Deviations: images are resized by Pillow's bicubic, where DeepLab's code has OpenCV's bilinear; UPerNet's photometric
+distortion is a jitter of brightness, contrast and saturation.
 """
 
 from __future__ import annotations
@@ -19,11 +18,16 @@ from typing import Any
 
 from tagmask.errors import UnknownNameError
 
+#: Keys of ``augment`` that say more of the crops' sizes than ``scale`` does.
+CROP_SIZES = ("scale_choices", "short_side", "most_of_one")
 VOC, COCO = 10_582, 82_783  # training images of VOC 2012 with SBD, and of COCO 2014
 
 _DEEPLAB: dict[str, Any] = {
     "batch_norm": "eval",
-    "augment": {"kind": "scale_crop", "crop": 321, "scale": [0.5, 1.5], "colour_jitter": 0.0},
+    "augment": {
+        "kind": "scale_crop", "crop": 321, "scale": [0.5, 1.5], "scale_choices": [0.5, 0.75, 1.0, 1.25, 1.5],
+        "colour_jitter": 0.0,
+    },
     "optimizer": {
         "kind": "sgd", "lr": 2.5e-4, "head_lr": 2.5e-3, "weight_decay": 5e-4, "momentum": 0.9, "warmup_steps": 0,
     },
@@ -36,34 +40,33 @@ _V2: dict[str, Any] = {
     "optimizer": {**_DEEPLAB["optimizer"], "bias_rate": 2.0},
     "hold": 10,
 }
+_V3PLUS: dict[str, Any] = {
+    **_DEEPLAB,
+    "network": {"name": "deeplabv3plus", "encoder": "resnet101.tv_in1k", "weights": "timm", "decoder_channels": 256},
+    "batch_norm": "train",
+    "batch_size": 10,
+}
 _UPERNET: dict[str, Any] = {
     "network": {"name": "upernet", "encoder": "swin_small_patch4_window7_224", "weights": "timm"},
     "batch_size": 16,
     "batch_norm": "train",
-    "augment": {"kind": "scale_crop", "crop": 512, "scale": [0.68, 2.73], "colour_jitter": 0.4},
+    "augment": {
+        "kind": "scale_crop", "crop": 512, "short_side": 512, "scale": [0.5, 2.0], "most_of_one": 0.75,
+        "colour_jitter": 0.4,
+    },
     "optimizer": {
         "kind": "adamw", "lr": 6e-5, "head_lr": 6e-5, "weight_decay": 0.01, "warmup_steps": 1500, "power": 1.0,
     },
-    "scales": [1.37],
+    "scales": [1.0],
+    "short_side": 512,
     "flip": False,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "deeplabv2-voc": {**_V2, "batch_size": 5, "accumulate": 2, "iterations": 20_000, "per_images": VOC},
     "deeplabv2-coco": {**_V2, "batch_size": 10, "iterations": 100_000, "per_images": COCO},
-    "deeplabv3plus-voc": {
-        **_DEEPLAB,
-        "network": {
-            "name": "deeplabv3plus",
-            "encoder": "resnet101.tv_in1k",
-            "weights": "timm",
-            "decoder_channels": 256,
-        },
-        "batch_norm": "train",
-        "batch_size": 10,
-        "iterations": 20_000,
-        "per_images": VOC,
-    },
+    "deeplabv3plus-voc": {**_V3PLUS, "iterations": 20_000, "per_images": VOC},
+    "deeplabv3plus-coco": {**_V3PLUS, "iterations": 100_000, "per_images": COCO},
     "upernet-voc": {**_UPERNET, "iterations": 40_000, "per_images": VOC},
     "upernet-coco": {**_UPERNET, "iterations": 80_000, "per_images": COCO},
 }
@@ -72,7 +75,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the segment stage with those of their preset below them; what is written wins.
 
-    ``epochs`` alone takes the place of the preset's iterations; ``iterations`` alone is not scaled.
+    ``epochs`` alone takes the place of the preset's iterations; ``iterations`` alone is not scaled. ``augment.scale``
+    takes the place of all that the preset says of the crops' sizes, ``scales`` of its ``short_side``; so do the
+    recipes that runs hold of the time before presets had these keys.
 
     Raises:
         UnknownNameError: no such preset.
@@ -86,6 +91,10 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     if "iterations" in values or "epochs" in values:
         for key in {"iterations", "per_images"} - set(values):
             below[key] = None
+    if "scale" in (values.get("augment") or {}):
+        below["augment"] = {key: value for key, value in below["augment"].items() if key not in CROP_SIZES}
+    if "scales" in values:
+        below.pop("short_side", None)
     return _over(below, values)
 
 

@@ -73,6 +73,9 @@ class SegmentSettings(Settings):
     hold: Positive = Field(1, json_schema_extra=LATER, description="steps for which a learning rate is held")
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
     flip: bool = True
+    short_side: Positive | None = Field(
+        None, json_schema_extra=LATER, description="images are predicted with this short side"
+    )
     tile: Annotated[int, Field(ge=SMALLEST_TILE)] | None = Field(
         None, json_schema_extra=LATER, description="larger images in parts"
     )

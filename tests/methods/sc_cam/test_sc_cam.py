@@ -62,6 +62,17 @@ def test_class_maps_and_logits_are_the_inner_head_s() -> None:
     assert head.subcategory_weights.shape == (40, 8)
 
 
+def test_first_weights() -> None:
+    def spread(init_std: Any) -> float:
+        head = SubcategoryHead(init_std=init_std, inner={"name": "gap", "init_std": init_std})  # type: ignore[arg-type]
+        module = head.build(512, 20)
+        limits = [float(own.detach().abs().max()) for own in (module.subcategory_weights, module.class_weights)]
+        return limits[0] / limits[1]
+
+    assert spread("xavier") == pytest.approx(((512 + 20) / (512 + 200)) ** 0.5, rel=0.01)  # sqrt(6 / (in + out)) each
+    assert spread(None) == pytest.approx(1, rel=0.01)
+
+
 def test_without_sub_labels_the_error_says_where_to_name_it() -> None:
     head = SubcategoryHead().build(8, 4).train()
     logits, extras = head(torch.rand(1, 8, 2, 2))

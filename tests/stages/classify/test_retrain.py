@@ -117,6 +117,18 @@ def test_carried_weights_learn_slowly_and_new_ones_fast(context_of: Any, twice: 
     assert others == {5e-3}
 
 
+def test_a_schedule_may_be_longer_than_the_training(context_of: Any, twice: dict[str, Any]) -> None:
+    """SC-CAM's rounds stop on the way of a schedule over 61 epochs."""
+    twice["retrain"][0] |= {"epochs": 30, "schedule_epochs": 61}
+    context = context_of(twice)
+    model = build_classifier(context.recipe.classify, 8)
+    first, second = (TagTask(context, model, stage) for stage in ("classify", "classify/2"))
+    warm = context.recipe.retrain[0].optimizer.warmup_steps
+    for epoch in (10, 29):
+        assert second.rate(epoch * 100 + warm, 3000) == pytest.approx((1 - (epoch * 100 + warm) / 6100) ** 0.9)
+    assert first.rate(3000, 3000) == 0 < second.rate(3000, 3000)
+
+
 def test_a_head_of_another_size_starts_anew(tmp_path: Path) -> None:
     save_weights(tmp_path / "model.safetensors", build_classifier(small(), 4), {})
     model = build_classifier(small(), 5)

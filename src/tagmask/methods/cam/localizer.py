@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tagmask.contracts.localizer import Trained, ViewLocalizer
+from tagmask.ops.views import Flips, merge_flips
 from tagmask.registry.method import LATER
 from tagmask.types import ClassifierOutput
 
@@ -60,10 +61,12 @@ class Cam(LinearView):
     """The plain baseline: the weights that make the classifier's logits.
 
     ``bias`` adds the head's biases, if it has any: the class maps whose mean is the logit (object localisation).
+    ``flip_merge: max`` keeps the larger value of image and mirror, as the published maps of VWE and HSPP do.
     """
 
     name: ClassVar[str] = "cam"
     bias: bool = Field(False, json_schema_extra=LATER)
+    flip_merge: Flips = Field("sum", json_schema_extra=LATER)
 
     def class_bias(self, classifier: Any) -> Tensor | None:
         """The head's biases [C] where they are asked for."""
@@ -74,3 +77,7 @@ class Cam(LinearView):
         """The classifier's own weights [C, D]."""
         weights: Tensor = classifier.class_weights
         return weights
+
+    def scale_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
+        """See :meth:`ViewLocalizer.scale_maps`."""
+        return merge_flips(self.view_maps(trained, output, channels), self.flip_merge)

@@ -66,7 +66,7 @@ class Lpcam(ViewLocalizer):
     tolerance: Annotated[float, Field(gt=0)] = 5.0
     scale_tolerance: bool = Field(True, json_schema_extra=LATER)
     images_per_class: Annotated[int, Field(ge=1)] | None = None
-    features_per_class: Annotated[int, Field(ge=1)] = 4096
+    features_per_class: Annotated[int, Field(ge=1)] | None = 4096
     inner: ViewLocalizerField = by_name("cam", formerly="seed")
 
     @field_validator("inner")
@@ -126,7 +126,7 @@ class Lpcam(ViewLocalizer):
         return choices
 
     def reservoir(self) -> Reservoir:
-        """A uniform sample of ``features_per_class`` features of each class, and as many of its context."""
+        """A uniform sample of ``features_per_class`` features of each class, and as many of its context; None: all."""
         return Reservoir(self.features_per_class)
 
     def study(

@@ -8,12 +8,13 @@ the rest of the dog. The sub-labels come with the images, see ``preparation``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tagmask.backbones.neck import xavier
 from tagmask.contracts.head import Head, HeadField, HeadModule
 from tagmask.contracts.preparation import Preparation
 from tagmask.errors import RecipeError
@@ -30,7 +31,7 @@ class SubcategoryHead(Head):
     clusters: Annotated[int, Field(ge=1)] = 10
     weight: Annotated[float, Field(ge=0)] = 5.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    init_std: Annotated[float, Field(gt=0)] | None = 0.01
+    init_std: Annotated[float, Field(gt=0)] | Literal["xavier"] | None = 0.01
 
     @field_validator("inner")
     @classmethod
@@ -59,7 +60,9 @@ class SubcategoryClassifier(HeadModule):
         self.settings = settings
         self.inner = settings.inner.build(channels, n_classes)
         self.subcategory = nn.Conv2d(channels, n_classes * settings.clusters, kernel_size=1, bias=False)
-        if settings.init_std is not None:
+        if settings.init_std == "xavier":
+            xavier(self.subcategory)
+        elif settings.init_std is not None:
             nn.init.normal_(self.subcategory.weight, std=settings.init_std)
 
     @property

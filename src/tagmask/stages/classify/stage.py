@@ -21,6 +21,7 @@ from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import CLASSIFY
 from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.settings.presets import CROP_SIZES
 from tagmask.stages.classify.best_weights import BestWeights
 from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.tag_precision import tag_precision
@@ -68,7 +69,7 @@ class TagSet:
         if isinstance(image, Problem):
             return image
         image = self.prepared.view(sample, image, rng)
-        options = self.augment.model_dump()
+        options = self.augment.model_dump(exclude={*CROP_SIZES})  # those are of crops with masks
         return {
             "image": augment_image(image, rng=rng, statistics=self.statistics, **options),
             "tags": multi_hot(sample.tags, self.n_classes),
@@ -117,7 +118,8 @@ class TagTask:
 
     def rate(self, step: int, total: int) -> float:
         """As the recipe says."""
-        return rate_factor(self.settings.optimizer, step, total)
+        whole = self.settings.schedule_epochs
+        return rate_factor(self.settings.optimizer, step, total if whole is None else total * whole // self.epochs)
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The head's loss terms."""

@@ -94,7 +94,10 @@ class MaskSet:
         augment, size = self.augment, (image.shape[0], image.shape[1])
         # One view for all planes: saliency or weights of another crop would still train, and wrongly.
         over = object_pixel(mask, rng) if self.aimed and rng.random() < self.aimed else None
-        view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng, over=over)
+        options: dict[str, Any] = {"choices": augment.scale_choices, "short_side": augment.short_side}
+        view = View.draw(size, crop=augment.crop, scale=augment.scale, flip=augment.flip, rng=rng, over=over, **options)
+        if augment.most_of_one is not None:
+            view = view.mixed(mask, augment.most_of_one, rng)
         pixels = view.pixels(image, augment.colour_jitter, rng, self.statistics)
         item = {"image": pixels, "labels": view.labels(mask)}
         if self.read_weights and weights is not None:
