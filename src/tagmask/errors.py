@@ -11,6 +11,11 @@ class TagmaskError(Exception):
 
     exit_code = 1
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message, a line for each thing that is wrong."""
+        return (str(self),)
+
 
 class InputError(TagmaskError):
     """The user's input (recipe, data, arguments) is wrong; the CLI exits with 2."""
@@ -20,6 +25,19 @@ class InputError(TagmaskError):
 
 class RecipeError(InputError):
     """A recipe key or value is wrong."""
+
+
+class MissingFilesError(InputError):
+    """Files that a recipe names are not there; one line for each."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = tuple(lines)
+        super().__init__("; ".join(self._lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """See :attr:`TagmaskError.lines`."""
+        return self._lines
 
 
 class DataError(InputError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from tagmask import cli
 from tagmask.cli.recipes import find_recipe, relocated, shipped
 from tagmask.errors import InputError, UnknownNameError
+from tagmask.settings.loading import load_recipe
 
 
 def leave(*arguments: str) -> int:
@@ -59,8 +61,105 @@ def test_the_recipe_for_own_data_finds_the_format(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("name", sorted(set(shipped()) - {"own"}))
 def test_every_shipped_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert leave("recipe", "validate", name) == 0
+    assert leave("recipe", "show", name) == 0
+    assert capsys.readouterr().out.startswith("name: ")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in shipped() if name.startswith(("voc12/", "coco14/", "cub/", "ilsvrc/"))]
+)
+def test_published_recipes_name_files_below_the_current_folder_and_all_are_checked(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "voc12/mini":
+        pytest.skip("its photographs lie beside a checkout")
+    monkeypatch.chdir(tmp_path)
+    assert leave("recipe", "validate", name) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: data.root: ")
+    for line in lines:
+        key, path, remedy = re.fullmatch(r"error: ([\w.\[\]]+): (\S+) does not exist\. (.+)", line).groups()  # type: ignore[union-attr]
+        assert Path(path).parts[: len(tmp_path.parts) + 1] in [(*tmp_path.parts, top) for top in ("data", "weights")]
+        assert key in remedy
+    # The page's commands, with the data elsewhere.
+    data = published_data(tmp_path / "elsewhere", name)
+    for line in lines[1:]:
+        path = Path(line.split()[2])
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert leave("recipe", "validate", name, f"data.root={data.relative_to(tmp_path)}") == 0
     assert ": ok" in capsys.readouterr().out
+
+
+def published_data(root: Path, name: str) -> Path:
+    """What of the published data sets the recipes name, without any image."""
+    files = {
+        "voc12": ("VOC2012/ImageSets/Segmentation/train.txt", "VOC2012/ImageSets/Segmentation/train_aug.txt"),
+        "coco14": ("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
+    }
+    for file in (*files.get(name.split("/")[0], ()), "VOC2012/JPEGImages/a.jpg"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def test_lpcams_study_list_belongs_to_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = published_data(tmp_path / "elsewhere", "voc12/lpcam")
+    for name in ("voc12/lpcam", "voc12/lpcam-irnet"):
+        recipe = load_recipe(shipped()[name], ["data.root=elsewhere"])
+        assert recipe.localize.study_list == data / "VOC2012/ImageSets/Segmentation/train.txt"
+        assert recipe.data.root == data  # type: ignore[attr-defined]
+        assert load_recipe(recipe).localize.study_list == recipe.localize.study_list
+
+
+def test_each_missing_file_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "labels.csv").write_text("image,tags\na.jpg,shoe\n")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "data: {format: table, root: photos, val_tags_file: val.csv, classes: names.txt}\n"
+        "real_masks: lists/hand.txt\n"
+        "classify: {weights: w/net.safetensors, warm_start: runs/old}\n"
+        "retrain: [{epochs: 1}, {weights: w/other.safetensors}]\n"
+        "localize: {name: cam, study_list: study.txt}\n"
+        "refine: [{name: irnet, backbone: {backbone: resnet18, weights: w/net.safetensors}}, threshold]\n"
+        "segment: {network: {name: deeplabv2, weights: w/v2.pth}, corrections: fixed,\n"
+        "  loss: aamr, saliency: {name: folder, path: grey}}\n"
+        "evaluate: {full_run: runs/full}\n"
+    )
+    assert leave("recipe", "validate", str(recipe)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    parts = [re.fullmatch(r"error: (\S+): (\S+) does not exist\. .+", line) for line in lines]
+    assert {part[1]: Path(part[2]).relative_to(tmp_path).as_posix() for part in parts if part} == {
+        "data.val_tags_file": "photos/val.csv",
+        "data.classes": "photos/names.txt",
+        "real_masks": "lists/hand.txt",
+        "classify.weights": "w/net.safetensors",  # told once, though the refiner has it too
+        "classify.warm_start": "runs/old",
+        "retrain[1].weights": "w/other.safetensors",
+        "localize.study_list": "photos/study.txt",
+        "segment.network.weights": "w/v2.pth",
+        "segment.corrections": "fixed",
+        "segment.saliency.path": "grey",
+        "evaluate.full_run": "runs/full",
+    }
+    assert all(parts)
+
+
+def test_the_data_folder_on_the_command_line_starts_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "mine.yaml"
+    recipe.write_text("data: {format: table, root: photos}\nlocalize: {name: cam, study_list: lists/study.txt}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    written, typed = load_recipe(recipe), load_recipe(recipe, ["data.root=photos"])
+    assert written.localize.study_list == tmp_path / "recipes/photos/lists/study.txt"
+    assert typed.localize.study_list == tmp_path / "here/photos/lists/study.txt"
+    listed = load_recipe(recipe, ["localize.study_list=other.txt"])
+    assert listed.localize.study_list == tmp_path / "recipes/photos/other.txt"
 
 
 def test_every_shipped_recipe_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,3 +220,14 @@ def test_a_moved_recipe_still_leads_to_its_files(tmp_path: Path) -> None:
     assert text == (
         "# c\nextends: ../../a/base.yaml\ndata:\n  root: ../../a/images # here\n  other: 0.5\n  gone: ../nowhere\n"
     )
+
+
+def test_a_copy_of_a_shipped_recipe_still_looks_below_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("voc12/aamr", "voc12/cam", "cub/cam", "voc12/affinitynet", "coco14/lpcam"):
+        assert leave("recipe", "copy", name, "mine/copy.yaml", "--force") == 0
+        copy, original = load_recipe(Path("mine/copy.yaml")).dump(), load_recipe(shipped()[name]).dump()
+        assert {**copy, "name": ""} == {**original, "name": ""}
+        assert copy["data"]["root"].startswith(str(tmp_path / "data"))

@@ -67,6 +67,15 @@ def installed_package(network: str, setting: str) -> Package:
     return PACKAGES[architecture]
 
 
+def installed_file(network: str, setting: str) -> Path:
+    """The file with weights of a network; arguments as for :func:`installed_package`.
+
+    Raises:
+        InputError: no package has them, or it is not installed.
+    """
+    return _file_of(installed_package(network, setting), setting)
+
+
 def no_package(network: str, setting: str) -> InputError:
     """The error for a network that has no package; arguments as for :func:`installed_package`."""
     return InputError(
@@ -88,8 +97,7 @@ def load_installed(model: nn.Module, network: str, *, setting: str) -> None:
         InputError: there is no such package, it is not installed, its file is not the published one, or the model is
             of another shape (by its ``backbone_args``).
     """
-    package = installed_package(network, setting)
-    path = _file_of(package, setting)
+    package, path = installed_package(network, setting), installed_file(network, setting)
     stored = timm_names(_read(path, package), model.state_dict())
     model.load_state_dict(match_state_dict(stored, model.state_dict(), path, network))
 

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 import typer
@@ -31,7 +31,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except TagmaskError as error:
-            _leave(f"error: {error}", error.exit_code, error)
+            _leave([f"error: {line}" for line in error.lines], error.exit_code, error)
         except KeyboardInterrupt:
             _say("interrupted; start the same command again to continue")
             raise SystemExit(INTERRUPTED) from None
@@ -42,7 +42,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise SystemExit(1) from None
         except Exception as error:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            _leave(f"internal error ({what}); run again with --debug for the details", 1, error, rank=True)
+            _leave([f"internal error ({what}); run again with --debug for the details"], 1, error, rank=True)
         finally:
             _part_ranks()
 
@@ -72,10 +72,11 @@ def debugging() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
-def _leave(message: str, code: int, error: Exception, *, rank: bool = False) -> NoReturn:
+def _leave(lines: Sequence[str], code: int, error: Exception, *, rank: bool = False) -> NoReturn:
     if debugging():
         traceback.print_exception(error)
-    _say(message, every_rank=rank)
+    for line in lines:
+        _say(line, every_rank=rank)
     raise SystemExit(code) from None
 
 

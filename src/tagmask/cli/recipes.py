@@ -6,13 +6,13 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tagmask.errors import InputError, UnknownNameError
+from tagmask.errors import InputError, MissingFilesError, UnknownNameError
+from tagmask.settings.places import is_shipped, shipped_folder, starting_folder
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Recipe file, name of a shipped recipe, or folder of a run.")
@@ -20,6 +20,9 @@ RecipeArgument = Annotated[
 OverrideArguments = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as classify.epochs=3.")
 ]
+
+
+_DATA_KEYS = ("root", "path", "weights")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class RecipeFile:
 
 def shipped() -> dict[str, Path]:
     """Recipes that come with tagmask: name ('demo', 'msrc/cam') -> file."""
-    root = Path(str(resources.files("tagmask"))) / "recipes"
+    root = shipped_folder()
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
@@ -75,11 +78,15 @@ def show(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
 
 
 def validate(recipe: RecipeArgument, overrides: OverrideArguments = None) -> None:
-    """Check a recipe without running it (settings only; 'data check' looks at the data)."""
+    """Check a recipe without running it: its settings, and the files that it names ('data check' looks at the data)."""
     recipe_file = find_recipe(recipe)
+    from tagmask.pipeline.named_files import missing_files
     from tagmask.settings.loading import load_recipe
 
     loaded = load_recipe(recipe_file.path, overrides or ())
+    missing = missing_files(loaded)
+    if missing:
+        raise MissingFilesError(str(file) for file in missing)
     typer.echo(f"{recipe_file.path}: ok, run name '{loaded.name}'")
 
 
@@ -110,19 +117,23 @@ def copy(
 
 def relocated(source: Path, target: Path) -> str:
     """The recipe under the target's name, each relative path that leads somewhere rewritten to lead there."""
-    source_folder, target_folder = source.resolve().parent, target.resolve().parent
+    own_folder, target_folder = source.resolve().parent, target.resolve().parent
 
     def relocate(line: re.Match[str]) -> str:
         value = line["value"].strip("'\"")
         looks_like_path = "/" in value or "." in value
-        if not looks_like_path or os.path.isabs(value) or not (source_folder / value).exists():
+        beside = line["key"].strip() == "extends:" or value.startswith(("./", "../"))
+        path = (own_folder if beside else starting_folder(source)) / value
+        # Of a shipped recipe data may be named that is not there yet.
+        is_path = path.exists() or (is_shipped(source) and "/" in value and line["name"] in _DATA_KEYS)
+        if not looks_like_path or os.path.isabs(value) or not is_path:
             return line[0]
-        return f"{line['key']}{Path(os.path.relpath(source_folder / value, target_folder)).as_posix()}"
+        return f"{line['key']}{Path(os.path.relpath(path, target_folder)).as_posix()}"
 
     text = source.read_text(encoding="utf-8")
     if re.fullmatch(r"[\w.-]+", target.stem):  # else the copy's run would go into the folder of the original's
         text = re.sub(r"^name:.*$", f"name: {target.stem}", text, count=1, flags=re.M)
-    return re.sub(r"^(?P<key>[ \t]*[\w.]+:[ \t]+)(?P<value>[^\s#]+)", relocate, text, flags=re.M)
+    return re.sub(r"(?P<key>(?:^|[{,])[ \t]*(?P<name>[\w.]+):[ \t]+)(?P<value>[^\s#,{}]+)", relocate, text, flags=re.M)
 
 
 def _headline(path: Path) -> str:

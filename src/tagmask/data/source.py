@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -31,6 +31,9 @@ Band = Annotated[int, Field(ge=1)]
 
 class SourceSettings(Source):
     """Settings of every data format. All file names but ``root`` are relative to ``root`` (or absolute)."""
+
+    #: Settings that name a file or a folder.
+    file_keys: ClassVar[tuple[str, ...]] = ("classes",)
 
     root: Path = Field(description="folder of the data set")
     classes: str | tuple[str, ...] | None = Field(
@@ -81,6 +84,30 @@ class SourceSettings(Source):
             msg = f"data.root: {root} {what}. Name the folder of the data set."
             raise DataError(msg)
         return root
+
+    def list_path(self, name: str) -> Path | None:
+        """See :meth:`Source.list_path`."""
+        return self.places_of("list", name)[0]
+
+    def places_of(self, key: str, name: str) -> tuple[Path, ...]:
+        """Where the file that a setting names may lie; what is there first counts. Formats add their own places."""
+        del key
+        return (self.root.expanduser() / Path(name).expanduser(),)
+
+    def missing_files(self) -> dict[str, Path]:
+        """See :meth:`Source.missing_files`. A name that a format has by itself may lead nowhere."""
+        root = self.root.expanduser()
+        if not root.is_dir():
+            return {"root": root}
+        missing: dict[str, Path] = {}
+        for key in self.file_keys:
+            name = getattr(self, key)
+            if not isinstance(name, str) or name == type(self).model_fields[key].default:
+                continue
+            places = self.places_of(key, name)
+            if not any(place.exists() for place in places):
+                missing[key] = places[0]
+        return missing
 
     def chosen_classes(self, candidates: Sequence[Path] = ()) -> ClassList | None:
         """The class list of the settings, else of the first candidate file that exists, else None."""

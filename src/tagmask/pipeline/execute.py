@@ -12,6 +12,7 @@ from typing import Any
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.errors import InputError
 from tagmask.pipeline.corrected_masks import check_corrections, notice_edits
+from tagmask.pipeline.needed_files import check_data_files, check_needed_files, due_families
 from tagmask.pipeline.pixels import with_settled_pixels
 from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
@@ -19,7 +20,7 @@ from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.corrections import edited_masks, find_corrections
 from tagmask.runs.real_masks import chosen_masks, masks_state
 from tagmask.runs.run import Run
-from tagmask.runs.stage_names import EVALUATE, REFINE, REPEATED, REPORT, SEGMENT, SEGMENT_FULL, family
+from tagmask.runs.stage_names import EVALUATE, REFINE, REPEATED, REPORT, SEGMENT, family
 from tagmask.runs.warm_start import warm_start_state
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
@@ -69,6 +70,7 @@ def run(
     if devices is not None:
         changed = resolved.engine.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"engine": changed})
+    check_data_files(resolved)
     source: DataSource = resolved.data.open()
     if not source.classes.fits_mask and (resolved.refine.chain or resolved.segment is not None):
         msg = f"{len(source.classes.names)} classes do not fit an 8-bit mask: set refine: [] and segment: null"
@@ -128,9 +130,11 @@ def _walk(
         "warm_start": warm_start_state(recipe, workspace),
     }
     steps = plan(recipe, source, engine.precision, files)
+    last = [step.name for step in steps].index(until) if until not in (None, REPORT) else len(steps)
     if engine.is_main:
         # Before the recipe is written: a folder that cannot be used is not remembered.
-        check_corrections(corrections, source, voice, due=_is_due(workspace, steps, SEGMENT))
+        check_needed_files(recipe, due_families(workspace, steps[: last + 1], reuse))
+        check_corrections(corrections, source, voice, due=SEGMENT in due_families(workspace, steps))
         _open_manifest(stored, workspace, engine, source)
         workspace.write_problems("data", source.problems)
         missing = [problem for problem in source.problems if problem.left_out]
@@ -138,8 +142,6 @@ def _walk(
             voice.warning(f"data: {len(missing)} entries were left out; problems.jsonl lists them")
         for note in [problem for problem in source.problems if not problem.left_out][:_MOST_NOTES]:
             voice.warning(f"data: {Path(note.path).name}: {note.reason}")
-        if not reuse:  # another run may have the network already
-            _check_weights(recipe, workspace, steps, until)
     fresh = _report_is_newer(workspace)
     for step in steps:
         reason = _prepare(workspace, step, steps, reuse, voice) if engine.is_main else None
@@ -155,29 +157,6 @@ def _walk(
 
         write_report(workspace, source)
     engine.barrier()
-
-
-def _is_due(workspace: Workspace, steps: list[Step], *families: str) -> bool:
-    """Whether a stage of these families has another fingerprint than what lies in the run directory."""
-    records = workspace.manifest()["stages"]
-    due = [step for step in steps if family(step.name) in families]
-    return any(records.get(step.name, {}).get("fingerprint") != step.fingerprint for step in due)
-
-
-def _check_weights(recipe: Recipe, workspace: Workspace, steps: list[Step], until: str | None) -> None:
-    """Ask for published weights of the network before the hours of the stages that come before it.
-
-    Raises:
-        InputError: they are not on this machine, and no network answers.
-    """
-    name = recipe.segment.network.published_weights if recipe.segment else None
-    trainings = [step for step in steps if family(step.name) in (SEGMENT, SEGMENT_FULL)]
-    if name is None or until not in (None, REPORT, EVALUATE, *(step.name for step in trainings)):
-        return
-    if _is_due(workspace, steps, SEGMENT, SEGMENT_FULL):
-        from tagmask.backbones.published import published_copy
-
-        published_copy(name, "segment.network.encoder")
 
 
 def _report_is_newer(workspace: Workspace) -> bool:

@@ -26,15 +26,21 @@ class AnchoredText(str):
     base: Path
 
 
-def anchor(value: Any, base: Path) -> Any:
-    """Every text in a YAML value as :class:`AnchoredText`; keys stay as they are."""
+def anchor(value: Any, base: Path, beside: Path | None = None) -> Any:
+    """Every text in a YAML value as :class:`AnchoredText`; keys stay as they are.
+
+    Args:
+        value: texts, numbers, lists, mappings.
+        base: where paths start from.
+        beside: where those start from that begin with './' or '../'; ``base`` by default.
+    """
     if isinstance(value, str):
         text = AnchoredText(value)
-        text.base = base
+        text.base = beside if beside is not None and value.startswith(("./", "../")) else base
         return text
     if isinstance(value, dict):
-        return {key: anchor(item, base) for key, item in value.items()}
-    return [anchor(item, base) for item in value] if isinstance(value, list) else value
+        return {key: anchor(item, base, beside) for key, item in value.items()}
+    return [anchor(item, base, beside) for item in value] if isinstance(value, list) else value
 
 
 def build_method(kind: Kind, value: Any, *, where: str, base: Path) -> Any:

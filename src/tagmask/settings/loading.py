@@ -1,7 +1,7 @@
 """Recipes in YAML: reading, ``extends``, ``key=value`` overrides.
 
-Unknown keys, methods and values are errors of one line that offer the nearest right name. Relative paths in
-a recipe file are relative to that file; those in overrides to the current folder.
+Unknown keys, methods and values are errors of one line that offer the nearest right name. Where relative paths start
+from: docs/recipes.md, "Paths".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tagmask.registry.validation import absolute, anchor, build_method, renamed_
 from tagmask.settings.base import Settings
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.localize import LocalizeSettings
+from tagmask.settings.places import starting_folder
 from tagmask.settings.presets import with_preset
 from tagmask.settings.recipe import Recipe
 from tagmask.settings.refine import RefineSettings
@@ -79,7 +80,7 @@ def _written(
         raw, base, where = _plain(source), Path.cwd(), "recipe"
     else:
         path = Path(source)
-        raw, base, where = _read_yaml(path), path.resolve().parent, str(path)
+        raw, base, where = _read_yaml(path), starting_folder(path), str(path)
         raw.setdefault("name", run_name(path.stem))
     # A preset starts its block afresh, so it comes before what is set beside it.
     for override in sorted(overrides, key=lambda text: not text.startswith("segment.preset=")):
@@ -109,7 +110,7 @@ def _read_yaml(path: Path, depth: int = 0) -> dict[str, Any]:
     if not isinstance(raw, dict):
         msg = f"{path}: a recipe is a mapping of keys, this is {type(raw).__name__}"
         raise RecipeError(msg)
-    values: dict[str, Any] = anchor(raw, path.resolve().parent)
+    values: dict[str, Any] = anchor(raw, starting_folder(path), path.resolve().parent)
     parent = values.pop("extends", None)
     if parent is None:
         return values
@@ -217,7 +218,8 @@ def _build(raw: dict[str, Any], base: Path, where: str) -> Recipe:
             raise RecipeError(msg)
     values["data"] = _build_data(values.get("data", "partsworld"), base, where)
     if "localize" in values:
-        values["localize"] = _split_method(values["localize"], LocalizeSettings, "method")
+        localize = _with_study_list(values["localize"], values["data"])
+        values["localize"] = _split_method(localize, LocalizeSettings, "method")
     if "refine" in values:
         values["refine"] = {"chain": _as_list(values["refine"])}
     values |= _trainings(values, base, where)
@@ -280,6 +282,13 @@ def _with_head(block: dict[str, Any], base: Path, where: str) -> dict[str, Any]:
     if isinstance(head, dict):
         head = {"name": ClassifySettings.model_fields["head"].default, **head}
     return {**block, "head": build_method("head", head, where=f"{where}.head", base=base)}
+
+
+def _with_study_list(localize: Any, data: Any) -> Any:
+    """The block with its list of images as a path: a list belongs to the data, and starts from its folder."""
+    name = localize.get("study_list") if isinstance(localize, Mapping) else None
+    path = data.list_path(str(name)) if isinstance(name, str | Path) else None
+    return localize if path is None else {**localize, "study_list": str(path.absolute())}
 
 
 def _split_method(value: Any, settings: type[Settings], key: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class LocalizeSettings(Settings):
     study_list: Path | None = Field(
         None,
         json_schema_extra=LATER,
-        description="file of image ids, the training images that localizers learn from; null: all of them",
+        description="list of image ids, below data.root: the images that localizers learn from; null: all",
     )
     size: Positive | None = Field(
         None, json_schema_extra=LATER, description="resize images to this square first, whatever their aspect"

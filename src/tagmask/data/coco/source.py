@@ -6,7 +6,7 @@ Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class CocoSource(SourceSettings):
     A class is its category's rank by id; with ``classes`` only the named categories count, in that order. Images
     without any annotation stay, with no tags. Crowd regions give a tag but no mask pixels.
     """
+
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "annotations", "val_annotations", "images", "val_images")
 
     format: Literal["coco"] = "coco"
     annotations: str | None = Field(None, description="JSON; null: annotations/instances_train*.json")

@@ -6,7 +6,7 @@ The images of a folder called ``background`` or ``none`` have no tag. Ids are pa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ from tagmask.types import DataSource, Problem
 
 class FoldersSource(MaskSettings):
     """One folder per class. Where the top level holds ``train_split``, the class folders are inside it."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "masks")
 
     format: Literal["folders"] = "folders"
     masks: str | None = Field(None, description="folder with masks, named and nested as the images are")

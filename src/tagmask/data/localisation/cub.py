@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,9 +29,19 @@ class CubSource(SourceSettings):
     The masks of the separate ``segmentations`` archive are used where they lie beside the lists or above them.
     """
 
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "images", "masks")
+
     format: Literal["cub"] = "cub"
     images: str = "images"
     masks: str = Field("segmentations", description="folder of grey masks, beside the lists or above them")
+
+    def places_of(self, key: str, name: str) -> tuple[Path, ...]:
+        """See :meth:`SourceSettings.places_of`: beside the lists, masks also above them."""
+        (place,) = super().places_of(key, name)
+        base = place_of_lists(self.root.expanduser())
+        if key == "classes" or base is None:
+            return (place,)
+        return (base / name, *([base.parent / name] if key == "masks" else []))
 
     def open(self) -> DataSource:
         """Load the samples; no image is opened.
@@ -69,15 +79,21 @@ class CubSource(SourceSettings):
         return collector.finish(classes, masks=ObjectMasks(self.max_pixels) if masks else None)
 
 
+def place_of_lists(root: Path) -> Path | None:
+    """The folder of the lists, ``root`` or CUB_200_2011 in it; None: neither holds them."""
+    bases = (root, root / "CUB_200_2011")
+    return next((base for base in bases if (base / LISTS[0]).is_file() and (base / LISTS[2]).is_file()), None)
+
+
 def find_lists(root: Path) -> Path:
     """The folder of the lists: ``root``, or CUB_200_2011 in it.
 
     Raises:
         DataError: neither holds them.
     """
-    for base in (root, root / "CUB_200_2011"):
-        if (base / LISTS[0]).is_file() and (base / LISTS[2]).is_file():
-            return base
+    base = place_of_lists(root)
+    if base is not None:
+        return base
     msg = f"{root}: no {', '.join(LISTS)} here or in CUB_200_2011/. Name the unpacked CUB_200_2011 as data.root."
     raise DataError(msg)
 

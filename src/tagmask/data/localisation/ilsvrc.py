@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,11 +35,19 @@ class IlsvrcSource(SourceSettings):
     or from Kaggle's list (``ImageId,PredictionString``: class x0 y0 x1 y1, repeated).
     """
 
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "train", "val", "annotations", "boxes")
+
     format: Literal["ilsvrc"] = "ilsvrc"
     train: str | None = Field(None, description="training images, a folder per class")
     val: str | None = Field(None, description="validation images")
     annotations: str | None = Field(None, description="XML files of the validation images")
     boxes: str | None = Field(None, description="list of boxes instead of XML files")
+
+    def places_of(self, key: str, name: str) -> tuple[Path, ...]:
+        """See :meth:`SourceSettings.places_of`: all but the class list lies below ILSVRC, where that is there."""
+        if key in ("classes", "list"):
+            return super().places_of(key, name)
+        return (find_base(self.root.expanduser()) / name,)
 
     def open(self) -> DataSource:
         """Load the samples; no image is opened.

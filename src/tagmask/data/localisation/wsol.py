@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class WsolListsSource(SourceSettings):
 
     More than 254 classes are allowed; then no masks can be made of the maps.
     """
+
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "images", "metadata", "masks")
 
     format: Literal["wsol"] = "wsol"
     images: str = Field(".", description="folder that the image names start from")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,8 @@ class TableSource(MaskSettings):
     Ids are paths below the image folder, without suffix. Text (CSV, TSV), Excel, Parquet, JSON and JSON lines are read,
     and the exports of Label Studio, FiftyOne, VIA, CVAT, LabelMe and YOLO for their tags.
     """
+
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "tags_file", "val_tags_file", "images", "masks")
 
     format: Literal["table"] = "table"
     tags_file: str | None = Field(None, description="null: labels.csv or the like, or the only table in root")

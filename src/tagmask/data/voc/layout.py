@@ -77,16 +77,17 @@ def split_lists(base: Path) -> dict[str, Path]:
     return lists
 
 
-def list_file(root: Path, name: str, available: dict[str, Path]) -> Path:
-    """A list by its name, or by its path (absolute, or below ``root``).
+def list_file(root: Path, base: Path, name: str, available: dict[str, Path]) -> Path:
+    """A list by its name, or by its path (absolute, or below ``root`` or ``base``).
 
     Raises:
         UnknownNameError: neither; offers the nearest list.
     """
     if name in available:
         return available[name]
-    if (root / name).is_file():
-        return root / name
+    for folder in (root, base):
+        if (folder / name).is_file():
+            return folder / name
     raise UnknownNameError("split list", name, available, str(root))
 
 

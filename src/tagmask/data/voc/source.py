@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,9 +23,17 @@ from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
 from tagmask.data.tags import TagResolver, make_classes
-from tagmask.data.voc.layout import ListEntry, enclosing_folders, find_base, list_file, read_list, split_lists
+from tagmask.data.voc.layout import (
+    LIST_FOLDERS,
+    ListEntry,
+    enclosing_folders,
+    find_base,
+    list_file,
+    read_list,
+    split_lists,
+)
 from tagmask.data.voc.xml import VocObject, read_objects
-from tagmask.errors import DataError
+from tagmask.errors import DataError, UnknownNameError
 from tagmask.types import IGNORE_INDEX, Box, DataSource, Problem
 
 log = logging.getLogger(__name__)
@@ -46,6 +54,10 @@ class VocSource(MaskSettings):
     (opens the masks while loading: a documented source of tags); ``auto`` = the first of these that exists.
     """
 
+    file_keys: ClassVar[tuple[str, ...]] = (
+        "classes", "images", "masks", "annotations", "train_list", "val_list", "tags_file",
+    )  # fmt: skip
+
     format: Literal["voc"] = "voc"
     year: int | None = Field(None, description="2007 or 2012, where both are there")
     images: str = "JPEGImages"
@@ -56,6 +68,28 @@ class VocSource(MaskSettings):
     tags: Literal["auto", "table", "xml", "masks"] = "auto"
     tags_file: str = Field("labels.csv", description="table with an image and a tags column")
     separator: Annotated[str, Field(min_length=1, description="between the tags of one image")] = "|"
+
+    def list_path(self, name: str) -> Path | None:
+        """See :meth:`Source.list_path`: a name in ImageSets, or a path below ``root`` or the folder of the year."""
+        places = self.places_of("list", name)
+        return next((place for place in places if place.is_file()), places[0])
+
+    def places_of(self, key: str, name: str) -> tuple[Path, ...]:
+        """See :meth:`SourceSettings.places_of`."""
+        root = self.root.expanduser()
+        try:
+            base = find_base(root, self.images, self.year)
+        except (DataError, UnknownNameError):  # opening the data says what is wrong
+            base = root
+        if key == "classes":
+            return super().places_of(key, name)
+        if key == "tags_file":
+            return tuple(folder / name for folder in (root, *enclosing_folders(base)))
+        if key in ("images", "masks", "annotations"):
+            return (base / name,)
+        usual = split_lists(base).get(name, base / LIST_FOLDERS[0] / f"{name}.txt")
+        below = (*super().places_of(key, name), base / name)
+        return below if Path(name).suffix else (usual, *below)
 
     def open(self) -> DataSource:
         """Load the samples; no image is decoded, and no mask opened unless tags come from masks.
@@ -136,12 +170,12 @@ class VocSource(MaskSettings):
         available = split_lists(base)
         if not available and self.train_list is None:
             return [(None, ListEntry(file.relative)) for file in images.walk(problems)]
-        train = list_file(root, self.train_list or self.train_split, available)
+        train = list_file(root, base, self.train_list or self.train_split, available)
         usual = next((name for name in self.val_names if name in available), None)
         if usual is None and self.val_list is None and self.val_split != VAL:
             usual = self.val_split  # asked for by name, so its absence is an error
         val_name = self.val_list or usual
-        val = list_file(root, val_name, available) if val_name else None
+        val = list_file(root, base, val_name, available) if val_name else None
 
         def exists(name: str) -> bool:
             return images.path_of(name) is not None
