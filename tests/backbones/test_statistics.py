@@ -93,7 +93,7 @@ def test_everything_that_starts_from_weights_has_them(weights: Callable[..., Pat
     path = weights()
     assert build_classifier(ClassifySettings(backbone="test_resnet", weights=path), 2).input_statistics == HALF
     assert BackboneSettings(backbone="test_resnet", weights=path).build().input_statistics == HALF
-    for name in ("deeplabv3plus", "upernet", "segformer"):
+    for name in ("deeplabv3plus", "upernet", "segformer", "unet"):
         network = registry.get("network", name)(encoder="test_resnet", weights=path)
         assert network.build(3).input_statistics == HALF, name
         assert registry.get("network", name)(encoder="test_resnet").build(3).input_statistics == IMAGENET, name

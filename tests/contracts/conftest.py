@@ -21,6 +21,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "auxiliary_channels": 8,
     },
     "segformer": {"decoder_channels": 16},
+    "unet": {"decoder_channels": (32, 16, 16, 8, 8)},
 }
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 

@@ -220,7 +220,7 @@ def test_upernet_with_swin_for_one_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deeplabv3plus", "deeplabv2", "segformer"])
+@pytest.mark.parametrize("name", ["deeplabv3plus", "deeplabv2", "segformer", "unet"])
 def test_networks_that_take_any_size(name: str, tmp_path: Path) -> None:
     small: dict[str, dict[str, Any]] = {"deeplabv2": {"depth": 14, "width": 8}, "segformer": {"decoder_channels": 16}}
     model = registry.get("network", name)(**small.get(name, {})).build(4)

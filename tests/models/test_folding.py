@@ -18,6 +18,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "deeplabv2": {"depth": 14, "width": 8},
     "deeplabv3plus": {"encoder": "mobilenetv2_035", "decoder_channels": 16, "encoder_args": {"pad_type": "same"}},
     "segformer": {"encoder": "resnet10t", "decoder_channels": 16},
+    "unet": {"decoder_channels": (32, 16, 16, 8, 8)},
     "upernet": {"encoder": "efficientnet_b0", "decoder_channels": 16},
 }
 
