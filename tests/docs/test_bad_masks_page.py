@@ -25,13 +25,12 @@ def quotes(page: str) -> list[str]:
     return [" ".join(line.removeprefix("> ") for line in block.splitlines()) for block in blocks]
 
 
-def error_of_constant_maps(folder: Path, *, updates: int, precision: float) -> str:
-    """What a run ends with."""
+def error_of_constant_maps(folder: Path, *, updates: int | None, precision: float) -> str:
+    """What a run ends with; without updates the classifier was given."""
     space = Workspace(folder)
-    write_json(
-        space.root / "manifest.json",
-        {"stages": {"classify": {"trainings": {"classify": {**TRAINING, "updates": updates}}}}},
-    )
+    trained = {"trainings": {"classify": {**TRAINING, "updates": updates}}}
+    given = {"settings": {"settings": {"classifier": "sha256 0123"}}}
+    write_json(space.root / "manifest.json", {"stages": {"classify": given if updates is None else trained}})
     space.stage("classify").mkdir(parents=True)
     (space.stage("classify") / "history.jsonl").write_text(json.dumps({"train_map": precision}) + "\n")
     context: Any = SimpleNamespace(recipe=SimpleNamespace(last_training="classify"), workspace=space)
@@ -47,6 +46,7 @@ def test_every_sentence_is_one_the_program_prints_and_none_is_missing(root: Path
     printed += [
         error_of_constant_maps(tmp_path / "few", updates=16, precision=0.9),
         error_of_constant_maps(tmp_path / "unlearnt", updates=130, precision=0.31),
+        error_of_constant_maps(tmp_path / "given", updates=None, precision=0.31),
         error_of_constant_maps(tmp_path / "learnt", updates=130, precision=0.9),
     ]
     page = quotes((root / "docs" / "bad-masks.md").read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
 CAUSES: dict[str, dict[str, Any]] = {
     "too few updates": {"training": {**TRAINING, "updates": 16}},
     "tags not learnt": {"history": {"train_map": 0.31, "val_map": 0.22}},
+    "tags unknown to a given classifier": {"given": "sha256 0123", "history": {"train_map": 0.31, "val_map": 0.22}},
     "tags learnt by heart": {"history": {"train_map": 0.98, "val_map": 0.4}},
     "a class not learnt": {"history": {"train_map": 0.95, "val_map": 0.8, "train_ap": {"cow": 0.99, "sheep": 0.2}}},
     "empty maps": {"empty": 9},
@@ -42,10 +43,13 @@ CAUSES: dict[str, dict[str, Any]] = {
 def facts_of(**changes: Any) -> Facts:
     """Facts of the good run with these changes."""
     values = {**GOOD, **changes}
+    classify = {"status": "done", "trainings": {"classify": values["training"]}}
+    if "given" in values:
+        classify = {"status": "done", "settings": {"settings": {"classifier": values["given"]}}}
     pseudo, model = ({"void_ignored": {"miou": value}} for value in values["miou"])
     return Facts(
         root=Path("run"),
-        manifest={"stages": {"classify": {"status": "done", "trainings": {"classify": values["training"]}}}},
+        manifest={"stages": {"classify": classify}},
         metrics={
             "marked": {
                 "train": {"pseudo_masks": values["pseudo_masks"]},

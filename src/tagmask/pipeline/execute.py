@@ -18,10 +18,10 @@ from tagmask.pipeline.plan import Step, plan, planned_stages
 from tagmask.pipeline.working_size import with_working_size
 from tagmask.progress.listeners import LogFile, Progress, SilentProgress
 from tagmask.runs.corrections import edited_masks, find_corrections
+from tagmask.runs.earlier_classifier import classifier_states
 from tagmask.runs.real_masks import chosen_masks, masks_state
 from tagmask.runs.run import Run
 from tagmask.runs.stage_names import EVALUATE, REFINE, REPEATED, REPORT, SEGMENT, family
-from tagmask.runs.warm_start import warm_start_state
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import Recipe, load_recipe
 from tagmask.settings.recipe import differences
@@ -127,7 +127,7 @@ def _walk(
     files = {
         "corrections": corrections.state(),
         "real_masks": masks_state(source, real),
-        "warm_start": warm_start_state(recipe, workspace),
+        **classifier_states(recipe, workspace),
     }
     steps = plan(recipe, source, engine.precision, files)
     last = [step.name for step in steps].index(until) if until not in (None, REPORT) else len(steps)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tagmask.contracts.planes import SOURCES
 from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SALIENCY, SEGMENT_FULL
+from tagmask.settings.classify import FIRST_ALONE, UNTRAINED
 from tagmask.settings.recipe import Recipe
 from tagmask.settings.segment import SegmentSettings
 from tagmask.stages.table import sees_truth
@@ -82,7 +83,9 @@ class _Plan:
         """The trainings of the classifier, each on top of the one before; returns the last one's name."""
         before: tuple[str, ...] = ()
         settings = [self.values["classify"], *self.values["retrain"]]
-        settings[0] = {**settings[0], **{key: self.files[key] for key in ("warm_start",) if key in self.files}}
+        settings[0] = {**settings[0], **{key: self.files[key] for key in FIRST_ALONE if key in self.files}}
+        if self.recipe.classify.classifier is not None:
+            settings[0] = {key: settings[0][key] for key in UNTRAINED if key in settings[0]}
         for name, values in zip(self.recipe.trainings, settings, strict=True):
             self._add(name, values, before)
             before = (name,)

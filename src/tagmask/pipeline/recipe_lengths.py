@@ -34,6 +34,8 @@ def _trainings(recipe: Recipe, n_images: int) -> Iterator[tuple[str, Iterations,
     """Key, iterations, epochs and images an update of each."""
     keys = ["classify", *(f"retrain.{number}" for number in range(len(recipe.retrain)))]
     for key, tags in zip(keys, recipe.trainings.values(), strict=True):
+        if tags.classifier is not None:
+            continue  # it is given
         yield key, tags.iterations, tags.epochs, tags.batch_size
     for refiner in recipe.refine.chain:
         if isinstance(refiner, TrainableRefiner):

@@ -66,7 +66,7 @@ def lengths(recipe: Recipe, source: DataSource) -> dict[str, TrainingLength]:
             n_classes=len(source.classes.foreground),
         )
         for name, settings in (("classify", recipe.classify), ("segment", recipe.segment))
-        if settings is not None
+        if settings is not None and not (isinstance(settings, ClassifySettings) and settings.classifier is not None)
     }
 
 
@@ -99,7 +99,9 @@ def measure_costs(recipe: Recipe, source: DataSource, long_side: int) -> Costs:
     """
     engine, n_classes = Engine(recipe.engine, seed=recipe.seed), len(source.classes.foreground)
     classifier = build_classifier(recipe.classify, n_classes, pretrained=False)
-    updates = {"classify": _update_seconds(engine, classifier, recipe.classify)}
+    given = recipe.classify.classifier is not None
+    updates = {} if given else {"classify": _update_seconds(engine, classifier, recipe.classify)}
+    classifier.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = long_side or DEFAULT_SIDE
     limit = working_size_for([side]).max_side if recipe.max_side == "auto" else recipe.max_side
     side = min(side, limit or side)

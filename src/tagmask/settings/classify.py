@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,11 @@ from tagmask.registry.field import by_name
 from tagmask.registry.method import LATER
 from tagmask.settings.augment import AugmentSettings
 from tagmask.settings.base import Positive, Settings
+
+#: Keys of the first training alone; a retraining has its own start.
+FIRST_ALONE = ("warm_start", "classifier", "classifier_classes", "second_classifier")
+#: Keys that a classifier which is not trained depends on.
+UNTRAINED = ("backbone", "backbone_args", "output_stride", "dilate", "final_conv", "neck", "head", *FIRST_ALONE)
 
 
 class ClassifySettings(Settings):
@@ -32,6 +37,15 @@ class ClassifySettings(Settings):
     final_conv: bool = Field(False, description="features behind the model's final convolution, not its last stage")
     warm_start: Path | None = Field(
         None, json_schema_extra=LATER, description="a run, or a classifier's file: start from its weights"
+    )
+    classifier: Path | None = Field(
+        None, json_schema_extra=LATER, description="file of a trained classifier (or a run): used as it is, not trained"
+    )
+    classifier_classes: Path | tuple[str, ...] | None = Field(
+        None, json_schema_extra=LATER, description="classes of its rows in order: a list, or a file with one a line"
+    )
+    second_classifier: Path | None = Field(
+        None, json_schema_extra=LATER, description="file of ReCAM's second classifier, for a head recam"
     )
     neck: NeckSettings | None = Field(
         None, json_schema_extra=LATER, description="new convolutions between backbone and head"
@@ -67,6 +81,18 @@ class ClassifySettings(Settings):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        """A classifier is given or trained, and what is said of a given one needs one."""
+        if self.classifier is not None and self.warm_start is not None:
+            msg = "classifier is used as it is, warm_start is trained on: set one of the two to null"
+            raise ValueError(msg)
+        for key in ("classifier_classes", "second_classifier"):
+            if self.classifier is None and getattr(self, key) is not None:
+                msg = f"{key} belongs to a given classifier; set classifier to its file"
+                raise ValueError(msg)
+        return self
+
     @property
     def backbone_settings(self) -> BackboneSettings:
         """The backbone alone, with the weights that it starts from."""
@@ -85,6 +111,9 @@ class RetrainSettings(ClassifySettings):
         "previous", description="start from the classifier trained before, or from the backbone's weights again"
     )
     warm_start: None = Field(None, json_schema_extra=LATER, description="of the first training alone")
+    classifier: None = Field(None, json_schema_extra=LATER, description="of the first training alone")
+    classifier_classes: None = Field(None, json_schema_extra=LATER, description="of the first training alone")
+    second_classifier: None = Field(None, json_schema_extra=LATER, description="of the first training alone")
     split_unite: bool = Field(
         False, description="in each epoch an image is whole or one of four cuts, where the classifier before sees it"
     )

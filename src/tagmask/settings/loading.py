@@ -19,7 +19,7 @@ from tagmask.errors import RecipeError, nearest
 from tagmask.registry import Kind
 from tagmask.registry.validation import absolute, anchor, build_method, renamed_keys, validate_settings
 from tagmask.settings.base import Settings
-from tagmask.settings.classify import ClassifySettings, RetrainSettings
+from tagmask.settings.classify import FIRST_ALONE, ClassifySettings, RetrainSettings
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.settings.places import starting_folder
 from tagmask.settings.presets import with_preset
@@ -261,7 +261,7 @@ def _trainings(values: Mapping[str, Any], base: Path, where: str) -> dict[str, A
     if not isinstance(later, list | tuple) or not all(isinstance(item, dict) for item in later):
         msg = f"{where}: retrain: expected a list of mappings such as [{{head: recam, epochs: 4}}], got {later!r}"
         raise RecipeError(msg)
-    first = {key: value for key, value in first.items() if key != "warm_start"}  # retrainings have their own start
+    first = {key: value for key, value in first.items() if key not in FIRST_ALONE}
     result["retrain"] = tuple(
         validate_settings(
             RetrainSettings,

@@ -79,7 +79,7 @@ class Recipe(Settings):
             raise ValueError(msg)
         for refiner in self.refine.chain:
             (self.segment or SegmentSettings()).check_planes(refiner.needs - {IMAGE}, f"the refiner {refiner.name}")
-        for part in self.classify.head.parts():
+        for part in self.classify.head.parts() if self.classify.classifier is None else ():
             for preparation in part.preparations():
                 msg = (
                     f"classify: the head {part.name} learns from {preparation.makes}, which come from a classifier "

@@ -46,6 +46,15 @@ def read_description(path: Path) -> dict[str, Any]:
         raise InputError(msg) from error
 
 
+def is_described(path: Path) -> bool:
+    """Whether a file is one of :func:`save_weights`; False of any other, and of none."""
+    try:
+        read_description(path)
+    except InputError:
+        return False
+    return True
+
+
 def statistics_entry(statistics: InputStatistics) -> dict[str, Any]:
     """What a description says about a network's images; :func:`stored_statistics` reads it."""
     return {"input_statistics": {"mean": list(statistics.mean), "std": list(statistics.std)}}

@@ -64,6 +64,13 @@ def _tags(facts: Facts) -> Iterator[str]:
     train, val = number(line.get("train_map")), number(line.get("val_map"))
     if train is None:
         return
+    if train < LIMITS["train_map"] and _is_given(facts):
+        yield (
+            f"The given classifier does not know these images (average precision {percent(train)} of 100): its maps "
+            "mean little. Look whether its classes are in the data's order (classify.classifier_classes), whether the "
+            "images are of its kind, and whether tags belong to their images."
+        )
+        return
     if train < LIMITS["train_map"]:
         yield (
             f"The classifier does not know its own training images (average precision {percent(train)} of 100): its "
@@ -84,6 +91,13 @@ def _tags(facts: Facts) -> Iterator[str]:
             f"Not learnt even on the training images: {', '.join(unlearnt)}. Such maps mean nothing; check these tags, "
             "and add images of them."
         )
+
+
+def _is_given(facts: Facts) -> bool:
+    """Whether the classifier came from a file, and was not trained again."""
+    stages = mapping(facts.manifest.get("stages"))
+    trained = any(family(str(name)) == CLASSIFY and dig(entry, "trainings") for name, entry in stages.items())
+    return not trained and bool(dig(stages, CLASSIFY, "settings", "settings", "classifier"))
 
 
 def _last_validation(facts: Facts) -> Mapping[str, Any]:

@@ -23,11 +23,14 @@ from tagmask.runs.trained import trained_classifier
 from tagmask.settings.classify import ClassifySettings, RetrainSettings
 from tagmask.settings.presets import CROP_SIZES
 from tagmask.stages.classify.best_weights import BestWeights
+from tagmask.stages.classify.given import check_channels, given_classifier, warn_of_unknown_tags
 from tagmask.stages.classify.preparations import Prepared, prepare
 from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.stages.classify.warm_start import start_from
 from tagmask.stages.training_length import training_length
+from tagmask.storage.files import atomic_write
 from tagmask.storage.pixel_values import pixels_entry
+from tagmask.storage.records import json_text
 from tagmask.storage.weights import load_tensors, read_description, save_weights, statistics_entry, stored_statistics
 from tagmask.types import InputStatistics, Problem, Sample
 
@@ -202,6 +205,8 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         InputError: the best validation is asked for, and no image is held out.
     """
     settings, engine = context.recipe.trainings[stage], context.engine
+    if settings.classifier is not None:
+        return _use_given(context, stage)
     if settings.keep == "best" and not context.samples(VAL):
         msg = f"{stage}: keep: best needs images that are held out; set data.val_fraction, or leave keep: last"
         raise InputError(msg)
@@ -233,19 +238,37 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
         description="train the tag classifier" if stage == STAGE else f"train the tag classifier again ({stage})",
         options=Options(iterations=length.iterations),
     )
-    if engine.is_main:
+    _save(context, stage, model)
+    if task.best is not None:
+        task.best.drop()
+    return [*prepared.problems, *problems]
+
+
+def _save(context: Context, stage: str, model: Classifier) -> None:
+    if context.engine.is_main:
         description = {
             "kind": "classifier",
             "classes": list(context.source.classes.names),
-            "settings": settings.model_dump(mode="json"),
+            "settings": context.recipe.trainings[stage].model_dump(mode="json"),
             **statistics_entry(model.input_statistics),
             **pixels_entry(context.source.pixels),
         }
         save_weights(context.workspace.model_path(stage), model, description)
-    engine.barrier()
-    if task.best is not None:
-        task.best.drop()
-    return [*prepared.problems, *problems]
+    context.engine.barrier()
+
+
+def _use_given(context: Context, stage: str) -> list[Problem]:
+    """Take a classifier as it is: measured like a trained one, its history one line, no update."""
+    model = given_classifier(context)
+    task = TagTask(context, context.engine.place(model.eval()), stage)
+    figures = {**(task.average_precision(TRAIN) or {}), **(task.average_precision() or {})}
+    warn_of_unknown_tags(context, figures)
+    if context.engine.is_main:
+        path = context.workspace.stage(stage) / "history.jsonl"
+        with atomic_write(path, "w") as stream:
+            stream.write(json_text({"step": 0, "epoch": 0, **figures}) + "\n")
+    _save(context, stage, model)
+    return []
 
 
 def _starting_model(context: Context, stage: str) -> tuple[Classifier, set[str]]:
@@ -269,12 +292,9 @@ def _warm_start(context: Context, path: Path, model: Classifier) -> set[str]:
     Raises:
         InputError: it is none, of another backbone, or of images with other channels.
     """
-    classes, bands = context.source.classes.foreground, context.source.input_statistics
+    classes = context.source.classes.foreground
     taken, file = start_from(path, model, classes)
-    n_channels, n_bands = len(model.input_statistics.mean), len(bands.mean) if bands is not None else 3
-    if n_channels != n_bands:
-        msg = f"classify.warm_start: {file} takes {n_channels} channels, and these images have {n_bands}"
-        raise InputError(msg)
+    check_channels(context, model, f"classify.warm_start: {file}")
     n_new = len(classes) - len(taken.classes)
     also = f"; new: {n_new} classes" if n_new else ""
     context.progress.message(

@@ -12,8 +12,10 @@ from torch import Tensor
 from tagmask.backbones.channels import set_input
 from tagmask.errors import InputError
 from tagmask.models.classifier import Classifier
-from tagmask.runs.warm_start import SETTING, classifier_file
+from tagmask.runs.earlier_classifier import classifier_file
 from tagmask.storage.weights import load_tensors, read_description, stored_statistics
+
+SETTING = "classify.warm_start"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def start_from(path: Path, model: Classifier, classes: Sequence[str]) -> tuple[T
     Raises:
         InputError: no classifier, or of another backbone.
     """
-    file = classifier_file(path)
+    file = classifier_file(path, "warm_start")
     description = read_description(file)
     if description.get("kind") != "classifier":
         msg = (

@@ -20,7 +20,8 @@ def why_constant(context: Context) -> str:
     for maps.
     """
     stage, workspace = context.recipe.last_training, context.workspace
-    training: dict[str, Any] = workspace.manifest()["stages"].get(stage, {}).get("trainings", {}).get(stage, {})
+    record = workspace.manifest()["stages"].get(stage, {})
+    training: dict[str, Any] = record.get("trainings", {}).get(stage, {})
     if shortage := too_short(training):
         return f"The classifier ({stage}) was trained too little: {shortage}."
     precision: list[float] = [
@@ -29,6 +30,12 @@ def why_constant(context: Context) -> str:
         if "train_map" in line or "val_map" in line
     ]
     if precision and precision[-1] < UNLEARNT:
+        if record.get("settings", {}).get("settings", {}).get("classifier"):
+            return (
+                f"The given classifier does not know the tags (mean average precision {precision[-1]:.2f}): look "
+                "whether its classes are in the data's order (classify.classifier_classes), and whether tags belong to "
+                "their images."
+            )
         return (
             f"The classifier ({stage}) has not learnt the tags (mean average precision {precision[-1]:.2f}): train it "
             "longer, start it from pretrained weights as the recipe own does, or look whether tags belong to their "
