@@ -23,6 +23,8 @@ from tagmask.backbones.wide_resnet38 import WideResNet38
 from tagmask.errors import InputError, RecipeError
 from tagmask.models.classifier import Classifier, load_classifier
 from tagmask.pipeline.execute import run
+from tagmask.pipeline.recipe_lengths import recipe_lengths
+from tagmask.pipeline.time_budget import fit, lengths, measure_costs
 from tagmask.settings.loading import load_recipe
 from tagmask.storage.weights import load_tensors, read_description
 
@@ -367,3 +369,16 @@ def test_rows_that_know_nothing_of_the_tags_are_doubted(tiny: dict[str, Any], tm
     tensors["fc8.weight"].zero_()
     _, recorder = given(recipe_of(tiny, save(tmp_path / "a.pth", tensors), **WIDE), tmp_path / "run")
     assert sum("are its classes in this order?" in line for line in recorder.warnings) == 1
+
+
+def test_nothing_speaks_of_its_length_or_times_its_updates(tiny: dict[str, Any]) -> None:
+    trained = load_recipe(tiny)
+    recipe = load_recipe({**tiny, "classify": {**tiny["classify"], "classifier": "a.safetensors"}, "retrain": [{}]})
+    source = recipe.data.open()
+    assert [length.key for length in recipe_lengths(trained, source)] == ["classify.iterations", "segment.iterations"]
+    assert [length.key for length in recipe_lengths(recipe, source)] == ["retrain.0.iterations", "segment.iterations"]
+    assert list(lengths(recipe, source)) == ["segment"]
+    costs = measure_costs(recipe, source, 48)
+    assert list(costs.updates) == ["segment"]
+    assert costs.images > 0
+    assert fit(1e6, costs, lengths(recipe, source)).updates.keys() == {"segment"}

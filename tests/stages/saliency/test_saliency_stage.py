@@ -21,7 +21,7 @@ from tagmask.runs.workspace import Workspace
 from tagmask.settings.loading import load_recipe
 from tagmask.stages.planes import planes_of
 from tagmask.stages.segment.guides import check_saliency, weights_reader
-from tagmask.stages.segment.stage import MaskSet
+from tagmask.stages.segment.stage import MaskSet, SegmentationTask
 from tagmask.storage.pictures import load_mask, save_grey
 from tagmask.types import IMAGENET
 
@@ -194,6 +194,24 @@ def test_padding_and_missing_maps_are_not_valid(context_of: Any, salient: dict[s
     assert torch.equal(first["weights"], torch.where(inside, 0.5, 0.0))
     assert not second["valid"].any()
     assert not second["saliency"].any()
+
+
+def test_the_loss_does_not_see_the_saliency_of_padding(context_of: Any, salient: dict[str, Any]) -> None:
+    """Zeros around an image are no background that somebody has marked."""
+    settings = context_of(salient).recipe.segment
+    torch.manual_seed(0)
+    model = settings.network.build(9, pretrained=False).eval()
+    task = SegmentationTask(settings, model, None)  # type: ignore[arg-type]
+    inside = torch.zeros(2, 64, 64, dtype=torch.bool)
+    inside[:, 8:56, 4:52] = True
+    labels = torch.randint(0, 9, (2, 64, 64)).where(inside, torch.tensor(255))
+    batch = {"image": torch.randn(2, 3, 64, 64), "labels": labels, "saliency": torch.rand(2, 64, 64), "valid": inside}
+    changed = {**batch, "saliency": torch.where(inside, batch["saliency"], 1 - batch["saliency"])}
+    with torch.no_grad():
+        terms, again = task.losses(model, batch), task.losses(model, changed)
+        unmasked = task.losses(model, {**batch, "valid": torch.ones_like(inside)})
+    assert float(terms["saliency"]) == pytest.approx(float(again["saliency"]), rel=1e-6)
+    assert float(terms["saliency"]) != pytest.approx(float(unmasked["saliency"]), rel=1e-3)
 
 
 def test_weights_come_from_the_maps_and_the_threshold(context_of: Any, salient: dict[str, Any], finished: Path) -> None:
