@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tagmask.errors import InputError, MissingFilesError, UnknownNameError
-from tagmask.settings.places import is_shipped, shipped_folder, starting_folder
+from tagmask.settings.reading.places import is_shipped, shipped_folder, starting_folder
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Recipe file, name of a shipped recipe, or folder of a run.")

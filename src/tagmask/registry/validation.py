@@ -93,12 +93,12 @@ def check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, pr
         if key not in model.model_fields:
             msg = f"{where}: unknown key '{prefix}{key}'. {nearest(key, model.model_fields)}"
             raise RecipeError(msg)
-        inner = _settings_type(model.model_fields[key].annotation)
+        inner = settings_type(model.model_fields[key].annotation)
         if inner is not None and isinstance(value, Mapping):
             check_keys(value, inner, where, f"{prefix}{key}.")
 
 
-def _settings_type(annotation: Any) -> type[BaseModel] | None:
+def settings_type(annotation: Any) -> type[BaseModel] | None:
     """The block of settings behind an annotation; not a method, whose keys only its own class knows."""
     for option in (annotation, *typing.get_args(annotation)):
         if isinstance(option, type) and issubclass(option, BaseModel) and not issubclass(option, Method):
@@ -122,6 +122,6 @@ def absolute_paths(model: type[BaseModel], values: Mapping[str, Any], base: Path
         literals = {choice for option in options for choice in typing.get_args(option) if isinstance(choice, str)}
         if isinstance(value, str | Path) and Path in options and str(value) not in literals:
             result[key] = str(absolute(value, base))
-        elif isinstance(value, Mapping) and (inner := _settings_type(annotation)) is not None:
+        elif isinstance(value, Mapping) and (inner := settings_type(annotation)) is not None:
             result[key] = absolute_paths(inner, value, base)
     return result
