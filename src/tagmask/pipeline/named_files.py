@@ -8,11 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from tagmask.contracts.trainable import TrainableRefiner
 from tagmask.settings.recipe import Recipe
 
 _REMEDIES = {
     "weights": "Put the weights there, or name others: {key}=FILE ('timm': published ones, null: none).",
     "warm_start": "Name a run, or the model.safetensors of a classifier, or leave it out: {key}=null.",
+    "classifier": "Name the file of a trained classifier, or a run; {key}=null trains one.",
+    "classifier_classes": "Name a file with one class name per line, or list them.",
+    "second_classifier": "Name ReCAM's second file, or leave it out: {key}=null.",
     "study_list": "Names start from data.root, unless they are absolute; {key}=null studies all training images.",
     "real_masks": "Name a file with one image id per line, a number of images, or all.",
     "full_run": "Name a run with full supervision, or leave it out: {key}=null.",
@@ -53,10 +57,25 @@ def missing_files(recipe: Recipe) -> list[NamedFile]:
         name = key.rpartition(".")[2]
         if path in paths or path.expanduser().exists() or (name == "study_list" and without_root):
             continue
+        if name == "weights" and not _are_read(recipe, key):
+            continue
         paths.add(path)
         remedy = _REMEDIES.get(name, "Correct the path: {key}=PATH.").format(key=key)
         missing.append(NamedFile(key, path, remedy))
     return missing
+
+
+def _are_read(recipe: Recipe, key: str) -> bool:
+    """Whether weights that a training of the classifier names are read: not where it starts from a whole classifier."""
+    first = recipe.classify
+    if key == "classify.weights" and (first.classifier is not None or first.warm_start is not None):
+        # A refiner without a backbone of its own has that of the classifier, and its weights.
+        return any(
+            isinstance(refiner, TrainableRefiner) and refiner.init == "weights" and refiner.backbone is None
+            for refiner in recipe.refine.chain
+        )
+    again = {f"retrain[{number}].weights": settings for number, settings in enumerate(recipe.retrain)}
+    return key not in again or again[key].start == "weights"
 
 
 def _paths(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:

@@ -23,6 +23,7 @@ from tagmask.backbones.wide_resnet38 import WideResNet38
 from tagmask.errors import InputError, RecipeError
 from tagmask.models.classifier import Classifier, load_classifier
 from tagmask.pipeline.execute import run
+from tagmask.pipeline.named_files import missing_files
 from tagmask.pipeline.recipe_lengths import recipe_lengths
 from tagmask.pipeline.time_budget import fit, lengths, measure_costs
 from tagmask.settings.loading import load_recipe
@@ -382,3 +383,22 @@ def test_nothing_speaks_of_its_length_or_times_its_updates(tiny: dict[str, Any])
     assert list(costs.updates) == ["segment"]
     assert costs.images > 0
     assert fit(1e6, costs, lengths(recipe, source)).updates.keys() == {"segment"}
+
+
+def test_weights_that_nobody_reads_are_not_asked_for(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """A published recipe names ImageNet weights, which its released classifier makes needless."""
+    file = save(tmp_path / "psa.pth", affinitynet(N_CLASSES))
+    values = {**recipe_of(tiny, file, **WIDE, weights=str(tmp_path / "imagenet.pth")), "retrain": [{"epochs": 1}]}
+
+    def missing(**changes: Any) -> list[str]:
+        return [named.key for named in missing_files(load_recipe({**values, **changes}))]
+
+    assert missing() == []
+    assert missing(retrain=[{"epochs": 1, "start": "weights"}]) == ["retrain[0].weights"]
+    assert missing(refine=["irnet", "threshold"]) == ["classify.weights"]
+    assert missing(refine=[{"name": "irnet", "init": "classifier"}, "threshold"]) == []
+    gone = {**values["classify"], "classifier": str(tmp_path / "gone.pth")}
+    (line,) = missing_files(load_recipe({**values, "classify": gone}))
+    assert str(line).startswith(f"classify.classifier: {tmp_path / 'gone.pth'} does not exist. Name the file")
+    del gone["classifier"]
+    assert missing(classify=gone) == ["classify.weights"]
