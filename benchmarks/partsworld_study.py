@@ -31,9 +31,9 @@ import tagmask
 from tagmask.contracts.localizer import Trained
 from tagmask.data.partsworld.source import read_part_map
 from tagmask.engine.engine import Engine
-from tagmask.functional import upsample_maps
 from tagmask.metrics import ThresholdSweep
 from tagmask.models.classifier import load_classifier
+from tagmask.ops.map_grids import MapGrids
 from tagmask.progress.listeners import LineProgress
 from tagmask.settings.loading import load_recipe
 from tagmask.settings.localize import LocalizeSettings
@@ -78,7 +78,7 @@ _LOOSE = f"{_FEW}, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
 #: Method: (overrides of the training, the localizer).
 METHODS: dict[str, tuple[list[str], str]] = {
     "cam": ([], "{name: cam}"),
-    "ssa": ([], "{name: ssa, clip_negative: false}"),
+    "ssa": ([], "{name: ssa, signed: published}"),
     "ssa, clipped, no guidance": ([], "{name: ssa, clip_negative: true, guidance: none}"),
     "ssa, middle stages": ([], f"{{name: ssa, {_POLISH}}}"),
     "lpcam": ([], f"{{name: lpcam, {_FEW}}}"),
@@ -272,7 +272,7 @@ def figures(
         for name, choice in settings.items():
             with engine.autocast():
                 found = activation_maps(model, image, sample.tags, choice, learnt=known[name])
-            full = upsample_maps(torch.from_numpy(found.maps), mask.shape)
+            full = MapGrids.of(found).at(mask.shape)
             scores[name, split].update(full, sample.tags, mask, parts)
         model.seen.clear()
     rows |= {name: {split: scores[name, split].figures() for split in SPLITS} for name in wanted}

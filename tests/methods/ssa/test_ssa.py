@@ -188,7 +188,7 @@ def scale(method: Ssa, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("guidance", get_args(Guidance))
 def test_an_image_and_its_mirror_agree(guidance: Guidance) -> None:
     """For a network that commutes with the mirror: twice the image's own maps, gated at that height."""
-    method = Ssa(guidance=guidance, clip_negative=False)
+    method = Ssa(guidance=guidance, signed="published")
     views = random(0, 1, 3, 4, 6).float()
     seeds = views[:, :1].relu()[0]
     taps = Picture()(views).feature_taps
@@ -224,7 +224,7 @@ def test_settings_reach_the_maps() -> None:
         {"norm": "spatial_sqrt"},
         {"epsilon": 0.1},
         {"guidance": "none"},
-        {"clip_negative": False},
+        {"signed": "published"},
     ):
         found = scale(Ssa(**change))
         assert found.shape != first.shape or not torch.allclose(found, first), change
@@ -234,10 +234,10 @@ def test_settings_reach_the_maps() -> None:
 def test_negative_cosines_of_signed_stages_count_as_none_unless_asked_otherwise() -> None:
     """Stage 1 of the picture is signed, stage 2 is not: clipping that one changes nothing."""
     torch.testing.assert_close(scale(Ssa()), scale(Ssa(clip_negative=True)))
-    torch.testing.assert_close(scale(Ssa(stages=(2,))), scale(Ssa(stages=(2,), clip_negative=False)))
+    torch.testing.assert_close(scale(Ssa(stages=(2,))), scale(Ssa(stages=(2,), signed="published")))
     # A number in the place of the identity makes similarities of any stage negative: those are the published form.
     number = {"stages": (2,), "epsilon": 0.5}
-    torch.testing.assert_close(scale(Ssa(**number)), scale(Ssa(**number, clip_negative=False)))
+    torch.testing.assert_close(scale(Ssa(**number)), scale(Ssa(**number, signed="published")))
     assert not torch.allclose(scale(Ssa(**number)), scale(Ssa(**number, clip_negative=True)))
 
 
@@ -245,8 +245,8 @@ def test_the_log_names_the_signed_stages_once() -> None:
     views = Views((1.0, 2.0))
     (line,) = Ssa().remarks(Trained(Picture()), views)
     assert "stage 1 are signed" in line
-    assert "localize.clip_negative=false" in line
-    for quiet in (Ssa(stages=(2,)), Ssa(clip_negative=False), Ssa(clip_negative=True)):
+    assert "localize.signed=published" in line
+    for quiet in (Ssa(stages=(2,)), Ssa(signed="published"), Ssa(clip_negative=True)):
         assert not list(quiet.remarks(Trained(Picture()), views))
 
 

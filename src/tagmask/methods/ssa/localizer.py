@@ -21,6 +21,7 @@ from tagmask.contracts.localizer import Trained
 from tagmask.contracts.polisher import Polisher, resize
 from tagmask.methods.ssa.semantic_structure import Blocks, Epsilon, Norm, polish
 from tagmask.ops.views import Views, merge_flips
+from tagmask.registry.method import LATER
 from tagmask.types import ClassifierOutput
 
 Guidance = Literal["cross_gate", "cross_seed", "cross_replace", "none"]
@@ -105,11 +106,12 @@ class Ssa(Polisher):
     norm: Norm = "channel_l2"
     epsilon: Literal["identity"] | Annotated[float, Field(ge=0)] = "identity"
     guidance: Guidance = "cross_gate"
-    clip_negative: bool | Literal["auto"] = "auto"
+    clip_negative: bool = False
+    signed: Literal["clip", "published"] = Field("clip", json_schema_extra=LATER)
 
     def remarks(self, trained: Trained, views: Views) -> Iterator[str]:
         """See :meth:`Localizer.remarks`."""
-        if self.clip_negative != "auto":
+        if self.clip_negative or self.signed == "published":
             return
         # Any picture serves: which layer a stage ends in does not depend on it. Not a flat one, whose features are 0.
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, len(views.statistics.mean)), dtype=np.uint8)
@@ -118,7 +120,7 @@ class Ssa(Polisher):
         if signed:
             yield (
                 f"ssa: features of stage {', '.join(map(str, signed))} are signed, so negative cosines count as 0 "
-                "there (localize.clip_negative=false: as the paper has it)"
+                "there (localize.signed=published: as the paper has it)"
             )
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
@@ -147,7 +149,7 @@ class Ssa(Polisher):
 
     def _polisher(self, features: Tensor) -> Polish:
         """Polishes maps [B, K, h, w], each view by its own features [B, D, h, w]."""
-        clip = is_signed(features) if self.clip_negative == "auto" else self.clip_negative
+        clip = self.clip_negative or (self.signed == "clip" and is_signed(features))
 
         def polished(maps: Tensor) -> Tensor:
             options: Any = {"norm": self.norm, "epsilon": self.epsilon, "clip": clip}
