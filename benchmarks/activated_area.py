@@ -21,6 +21,7 @@ from tagmask.experiments.rescore import Run
 from tagmask.functional import cam, upsample_maps
 from tagmask.metrics import ActivatedArea
 from tagmask.models.classifier import load_classifier
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.transforms import normalise
 from tagmask.runs.run import open_run
 from tagmask.storage.images import read_image
@@ -40,9 +41,7 @@ def areas(run: Run, split: str) -> dict[str, ActivatedArea]:
             continue
         mask, channels = source.read_mask(sample), np.array(sample.tags) - 1
         stored = run.workspace.load_maps(sample.id)
-        found["stored maps"].update(
-            upsample_maps(torch.from_numpy(stored.maps), stored.image_size), stored.classes - 1, mask
-        )
+        found["stored maps"].update(MapGrids.of(stored).at(stored.image_size), stored.classes - 1, mask)
         with torch.inference_mode():
             features = model(normalise(read_image(sample.image_path), model.input_statistics)[None]).features
             maps = cam(features, model.class_weights[torch.from_numpy(channels)])[0]

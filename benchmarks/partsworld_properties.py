@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import tagmask
 from tagmask.data.partsworld.source import read_part_map
-from tagmask.functional import maps_to_labels, upsample_maps
+from tagmask.functional import maps_to_labels
+from tagmask.ops.map_grids import MapGrids
 from tagmask.progress.listeners import LineProgress
 
 HEAD = 1
@@ -32,7 +32,7 @@ def part_recall(run: tagmask.Run, threshold: float) -> dict[str, float]:
         mask = source.read_mask(sample)
         parts = read_part_map(sample.image_path.parent.parent, sample.id)
         stored = run.workspace.load_maps(sample.id)
-        full = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+        full = MapGrids.of(stored).at(stored.image_size)
         labels = maps_to_labels(full, stored.classes, threshold)
         correct = (labels == mask) & (mask > 0)
         for row, region in enumerate((parts == HEAD, parts > HEAD)):

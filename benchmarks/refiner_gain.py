@@ -22,6 +22,7 @@ import yaml
 from tagmask.functional import upsample_maps
 from tagmask.metrics import ThresholdSweep
 from tagmask.metrics.counting import VOID_RULES
+from tagmask.ops.map_grids import MapGrids
 from tagmask.registry.validation import build_method
 from tagmask.runs.run import Run, open_run
 from tagmask.storage.images import read_image
@@ -74,7 +75,7 @@ def stored_figures(run: Run, stage: str, every: int) -> Figures:
         samples = [s for s in source.split(split) if workspace.map_path(s.id, stage=stage).exists()]
         for sample in [s for s in samples if source.has_mask(s)][::every]:
             stored = workspace.load_maps(sample.id, stage=stage)
-            full = upsample_maps(torch.from_numpy(stored.maps), stored.image_size)
+            full = MapGrids.of(stored).at(stored.image_size)
             sweep.update(full, stored.classes - 1, source.read_mask(sample))
         figures[split] = best_of(sweep)
     return figures

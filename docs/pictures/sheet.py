@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tagmask.functional import upsample_maps
+from tagmask.ops.map_grids import MapGrids
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.pictures import voc_palette
 from tagmask.types import UInt8Array
@@ -35,7 +34,7 @@ def painted(mask: UInt8Array) -> UInt8Array:
 def highest(workspace: Workspace, name: str, stage: str) -> np.ndarray:
     """The highest of an image's maps at each pixel, scaled to at most 1."""
     stored = workspace.load_maps(name, stage=stage)
-    best = upsample_maps(torch.from_numpy(stored.maps), stored.image_size).amax(0).numpy()
+    best = MapGrids.of(stored).at(stored.image_size).amax(0).numpy()
     return best / max(best.max(), 1e-6)
 
 

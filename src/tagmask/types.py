@@ -245,6 +245,10 @@ class ActivationMaps:
     each divided by its own maximum (+1e-5); ``peak`` float32 [K] that maximum before division;
     ``image_size`` (H, W); ``notes``: label and what its localizer did instead of what it should; ``ranking``: the
     labels with the highest scores by the classifier, best first, where they were asked for.
+
+    ``grids``, ``frame`` and ``seen`` say what the maps are at full size: the sum of ``grids``, float32 [K, h, w], each
+    stretched over ``frame`` (H', W') and cut to ``seen``, the size at which the classifier was shown the image. Without
+    grids the strided ``maps`` are stretched, over the image where there is no frame. See ``tagmask.ops.map_grids``.
     """
 
     classes: NDArray[np.int64]
@@ -253,3 +257,10 @@ class ActivationMaps:
     image_size: tuple[int, int]
     notes: tuple[tuple[int, str], ...] = ()
     ranking: tuple[int, ...] = ()
+    grids: tuple[FloatArray, ...] = ()
+    frame: tuple[int, int] | None = None
+    seen: tuple[int, int] | None = None
+
+    def with_maps(self, maps: FloatArray) -> ActivationMaps:
+        """Other strided maps of the same image and classes, which are these maps at full size too, stretched."""
+        return replace(self, maps=maps, grids=(), frame=None, seen=None)

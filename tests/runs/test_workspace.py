@@ -7,15 +7,19 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tagmask.errors import RunError
+from tagmask.ops.map_grids import MapGrids
+from tagmask.ops.maps import upsample_maps
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.files import artifact_name, atomic_write
 from tagmask.storage.pictures import load_mask, save_mask, voc_palette
@@ -70,6 +74,42 @@ def test_maps_come_back(tmp_path: Path, k: int) -> None:
     assert back.maps.dtype == np.float32
     np.testing.assert_allclose(back.maps, maps(k).maps, atol=5e-4)  # float16
     assert back.peak.tolist() == [7.5] * k
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_maps_are_at_full_size_comes_back(tmp_path: Path, k: int) -> None:
+    """Small grids as half floats, a full-size map as differences of 1/4095."""
+    rng, workspace = np.random.default_rng(k), Workspace(tmp_path)
+    small, whole = (rng.random((k, *shape), dtype=np.float32) for shape in ((2, 2), (9, 13)))
+    whole[:, 0, :3] = 0, 1, 1e-6  # what is above 0 stays above 0
+    workspace.save_maps("a", replace(maps(k), grids=(small, whole), frame=(16, 16), seen=(9, 13)))
+    back = workspace.load_maps("a")
+    assert (back.frame, back.seen) == ((16, 16), (9, 13))
+    assert [grid.dtype for grid in back.grids] == [np.float32] * 2
+    np.testing.assert_allclose(back.grids[0], small, rtol=0, atol=5e-4)
+    np.testing.assert_allclose(back.grids[1], whole, rtol=0, atol=1.01 / 4095)
+    assert (back.grids[1][:, 0, :3] == np.float32([0, 1, 1 / 4095])).all()
+
+
+def test_smooth_full_size_maps_take_little_space(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:200, :300] / 60
+    whole = (np.sin(rows) * np.cos(columns)).clip(0)[None].astype(np.float32)
+    workspace = Workspace(tmp_path)
+    workspace.save_maps("a", replace(maps(1), grids=(whole,), frame=(200, 300), seen=(200, 300)))
+    assert workspace.map_path("a").stat().st_size < whole.astype(np.float16).nbytes / 4
+
+
+def test_maps_of_earlier_versions_are_stretched_as_before(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    path = workspace.map_path("a")
+    path.parent.mkdir(parents=True)
+    stored = maps().maps.astype(np.float16)
+    np.savez(path, schema=1, classes=[1, 2], maps=stored, peak=np.ones(2, np.float32), image_size=[9, 13])
+    back = workspace.load_maps("a")
+    assert back.grids == ()
+    full = MapGrids.of(back)
+    for size in ((9, 13), (5, 8), (30, 31)):
+        assert torch.equal(full.at(size), upsample_maps(torch.from_numpy(stored), size))
 
 
 def test_masks_are_palette_images_in_voc_colours(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from tagmask.contracts.refiner import Refiner
+from tagmask.ops.map_grids import MapGrids
+from tagmask.ops.maps import upsample_maps
 from tagmask.types import FloatArray, UInt8Array
 
 
@@ -25,6 +27,7 @@ class LabelRequest:
         id: the image's id.
         image: uint8 [H, W, 3] RGB, where the labeller ``needs`` it.
         planes: float32 [H, W] by name, of what else it needs; one that this image does not have is missing.
+        grids: ``maps`` at full size, see :meth:`full`; None: stretched over the image.
     """
 
     maps: Tensor
@@ -34,6 +37,11 @@ class LabelRequest:
     id: str = ""
     image: UInt8Array | None = None
     planes: Mapping[str, FloatArray] = field(default_factory=dict)
+    grids: MapGrids | None = None
+
+    def full(self) -> Tensor:
+        """The maps at the image's size: float32 [K, H, W]."""
+        return upsample_maps(self.maps, self.size) if self.grids is None else self.grids.at(self.size)
 
 
 class ThresholdStatistic(Protocol):

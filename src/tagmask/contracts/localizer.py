@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from tagmask.contracts.learning import Candidates, Learnt, Reservoir
-from tagmask.ops.views import Flips, Views, merge_flips, multi_scale_maps, strided_size, sum_scales
+from tagmask.ops.map_grids import MapGrids
+from tagmask.ops.views import Flips, Views, aligned_size, merge_flips, multi_scale_maps, strided_size, sum_scales
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
 from tagmask.types import ClassifierOutput, InputStatistics, UInt8Array
@@ -53,11 +54,20 @@ class Trained:
 @dataclass(frozen=True)
 class ImageMaps:
     """Maps of one image, float32 [K, h, w], >= 0, not normalised; ``notes``: classifier channels, and what was done
-    for them instead of what should have been.
+    for them instead of what should have been; ``full``: the maps at full size, None: ``maps`` stretched.
     """
 
     maps: Tensor
     notes: tuple[tuple[int, str], ...] = ()
+    full: MapGrids | None = None
+
+    @classmethod
+    def of_scales(cls, per_scale: Sequence[Tensor], image_size: tuple[int, int], *, grid: int = 16) -> ImageMaps:
+        """IRNet's rule: maps [K, h, w] of every scale, stretched to a quarter of the image, and at full size over the
+        next multiple of ``grid`` pixels; 1: stretched over the image."""
+        frame = aligned_size(image_size, grid)
+        grids = tuple(maps.float() for maps in per_scale)
+        return cls(sum_scales(per_scale, strided_size(image_size)), full=MapGrids(grids, frame, image_size))
 
 
 class Localizer(Method):
@@ -129,6 +139,8 @@ class ViewLocalizer(Localizer):
     """Maps from the features of one scale."""
 
     flips: ClassVar[Flips] = "sum"
+    #: The stride that maps at full size are aligned with, see :meth:`ImageMaps.of_scales`.
+    grid: ClassVar[int] = 16
 
     def view_maps(self, trained: Trained, output: ClassifierOutput, channels: Tensor) -> Tensor:
         """Maps of each view of one scale, each in its own view's frame.
@@ -154,7 +166,7 @@ class ViewLocalizer(Localizer):
             per_scale = multi_scale_maps(
                 image, lambda pair: self.scale_maps(trained, trained.look(pair), channels), views
             )
-            return ImageMaps(sum_scales(per_scale, strided_size((image.shape[0], image.shape[1]))))
+            return ImageMaps.of_scales(per_scale, (image.shape[0], image.shape[1]), grid=self.grid)
 
 
 LocalizerField = Annotated[Localizer, MethodOf("localizer")]

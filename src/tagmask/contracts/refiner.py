@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from tagmask.ops.map_grids import MapGrids
+from tagmask.ops.maps import upsample_maps
 from tagmask.ops.transforms import colour_view
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
@@ -31,6 +33,7 @@ class RefineRequest:
         id: the image's id.
         planes: float32 [H, W] by name, of what the refiner ``needs``; one that this image does not have is missing.
         names: of the K classes, for refiners that treat some in particular.
+        grids: ``maps`` at full size, see :meth:`full`; None: stretched over the image.
     """
 
     image: UInt8Array
@@ -39,6 +42,11 @@ class RefineRequest:
     id: str = ""
     planes: Mapping[str, FloatArray] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    grids: MapGrids | None = None
+
+    def full(self, size: tuple[int, int]) -> Tensor:
+        """The maps at the image's size or a smaller one: float32 [K, *size]."""
+        return upsample_maps(self.maps, size) if self.grids is None else self.grids.at(size).to(self.maps.device)
 
     @property
     def colours(self) -> UInt8Array:
@@ -82,6 +90,12 @@ class Refiner(Method):
 class RefinesMaps(Protocol):
     """What the refine stage applies to one image after the other, several in threads."""
 
+    @property
+    def cell(self) -> int | None:
+        """Side in pixels of what a cell of its maps stands for, where the last ones may reach beyond the image; None:
+        its maps are stretched over the image."""
+        ...
+
     def refine(self, request: RefineRequest) -> Tensor:
         """Maps [K, h, w] in [0, 1] of an image, on the grid of the given ones."""
         ...
@@ -89,6 +103,11 @@ class RefinesMaps(Protocol):
 
 class MapRefiner(Refiner):
     """A refiner that has nothing to learn."""
+
+    @property
+    def cell(self) -> int | None:
+        """See :class:`RefinesMaps`."""
+        return None
 
     @abstractmethod
     def refine(self, request: RefineRequest) -> Tensor:

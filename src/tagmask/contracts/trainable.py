@@ -25,6 +25,11 @@ from tagmask.types import InputStatistics, UInt8Array
 class TrainedRefiner(ABC):
     """A refiner of maps with its network."""
 
+    @property
+    def cell(self) -> int | None:
+        """See :class:`~tagmask.contracts.refiner.RefinesMaps`."""
+        return None
+
     @abstractmethod
     def refine(self, request: RefineRequest) -> Tensor:
         """See :meth:`MapRefiner.refine`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,35 +28,6 @@ def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[0] == 0:
         return maps.new_zeros((0, *size))
     return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-_PIXELS_IN_BAND = 1 << 24
-
-
-def upsampled_bands(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """:func:`upsample_maps` a few rows at a time, for images whose stretched maps would be gigabytes.
-
-    Args:
-        maps: [K, h, w] of any float type, K >= 0.
-        size: (H, W).
-
-    Yields:
-        rows of the image, and float32 [K, rows, W], from the top to the bottom; all at once where K * H * W is at most
-        16 million. Else the values differ from those of :func:`upsample_maps` by a rounding error.
-    """
-    height, width = size
-    rows = max(1, _PIXELS_IN_BAND // max(1, len(maps) * width))
-    if rows >= height or not len(maps):
-        yield slice(0, height), upsample_maps(maps, size)
-        return
-    maps = maps.float()
-    places = ((torch.arange(height) + 0.5) * (maps.shape[1] / height) - 0.5).clamp(min=0)
-    above = places.long().clamp(max=maps.shape[1] - 1)
-    below, weight = (above + 1).clamp(max=maps.shape[1] - 1), (places - above).to(maps)[:, None]
-    for start in range(0, height, rows):
-        part = slice(start, min(height, start + rows))
-        stretched = torch.lerp(maps[:, above[part]], maps[:, below[part]], weight[part])
-        yield part, upsample_maps(stretched, (part.stop - part.start, width))
 
 
 Level = float | Sequence[float] | NDArray[np.floating]

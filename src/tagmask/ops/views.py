@@ -39,6 +39,12 @@ def strided_size(image_size: tuple[int, int], stride: int = 4) -> tuple[int, int
     return (image_size[0] - 1) // stride + 1, (image_size[1] - 1) // stride + 1
 
 
+def aligned_size(image_size: tuple[int, int], grid: int = 16) -> tuple[int, int]:
+    """The next multiples of ``grid``, which the network's grid covers."""
+    # Maps resized straight to (H, W) would be stretched by up to a stride, at every scale by another factor.
+    return -(-image_size[0] // grid) * grid, -(-image_size[1] // grid) * grid
+
+
 def sum_scales(per_scale: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize maps [K, h_s, w_s] of every scale bilinearly to ``size`` and sum them, float32 [K, *size]."""
     total: Tensor | None = None
@@ -72,11 +78,8 @@ def merge_scales(
         ValueError: no scales.
     """
     height, width = image_size
-    # The network's grid covers the image padded to whole strides. Maps resized straight to (H, W) would be stretched by
-    # up to a stride, at every scale by another factor.
-    aligned = -(-height // grid) * grid, -(-width // grid) * grid
     strided = sum_scales(per_scale, strided_size(image_size))
-    full = sum_scales(per_scale, aligned)[:, :height, :width]
+    full = sum_scales(per_scale, aligned_size(image_size, grid))[:, :height, :width]
     return (normalize_maps(strided), normalize_maps(full)) if normalize else (strided, full)
 
 

@@ -29,10 +29,10 @@ import numpy as np
 
 from tagmask.errors import RunError
 from tagmask.runs.stage_names import EVALUATE, LOCALIZE, MODEL, REFINE, SEGMENT, is_stage
-from tagmask.storage.arrays import SCHEMA, stored_arrays
+from tagmask.storage.arrays import SCHEMA, differences, stored_arrays, summed
 from tagmask.storage.files import TEMPORARY_PREFIX, artifact_name, atomic_write, link_or_copy, write_error
 from tagmask.storage.records import json_text, read_json, read_jsonl, write_json
-from tagmask.types import ActivationMaps, Problem
+from tagmask.types import ActivationMaps, FloatArray, Problem
 
 
 class Workspace:
@@ -74,7 +74,7 @@ class Workspace:
     # -- maps and masks ----------------------------------------------------------------------------------
 
     def save_maps(self, sample_id: str, maps: ActivationMaps, *, stage: str = LOCALIZE) -> None:
-        """Store maps as float16 npz without pickle."""
+        """Store maps as float16 npz without pickle; those that are known at full size only as whole differences."""
         arrays: dict[str, Any] = {
             "schema": np.int64(SCHEMA),
             "classes": maps.classes.astype(np.int64),
@@ -87,8 +87,16 @@ class Workspace:
             arrays["notes"] = np.array([[str(label), text] for label, text in maps.notes])
         if maps.ranking:
             arrays["ranking"] = np.asarray(maps.ranking, dtype=np.int64)
+        if maps.frame is not None and maps.seen is not None:
+            arrays["frame"] = np.asarray([*maps.frame, *maps.seen], dtype=np.int64)
+        large = [grid.shape[1:] == maps.seen for grid in maps.grids]
+        for number, grid in enumerate(maps.grids):
+            # A whole map takes 16 times the space of the strided one, its differences, compressed, 4 times.
+            arrays[f"full{number}" if large[number] else f"grid{number}"] = (
+                differences(grid) if large[number] else grid.astype(np.float16)
+            )
         with atomic_write(self.map_path(sample_id, stage=stage)) as stream:
-            np.savez(stream, **arrays)
+            (np.savez_compressed if any(large) else np.savez)(stream, **arrays)
 
     def load_maps(self, sample_id: str, *, stage: str = LOCALIZE) -> ActivationMaps:
         """Read maps back as float32; a broken file is a RunError that names it."""
@@ -101,6 +109,9 @@ class Workspace:
                 image_size=(height, width),
                 notes=_notes(stored),
                 ranking=tuple(stored["ranking"].tolist()) if "ranking" in stored else (),
+                grids=tuple(_grids(stored)),
+                frame=_frame(stored)[0],
+                seen=_frame(stored)[1],
             )
 
     def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:
@@ -202,6 +213,21 @@ class Workspace:
                 msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
                 raise RunError(msg) from None
             yield
+
+
+def _grids(stored: Any) -> Iterator[FloatArray]:
+    number = 0
+    while (small := f"grid{number}") in stored or f"full{number}" in stored:
+        yield stored[small].astype(np.float32) if small in stored else summed(stored[f"full{number}"])
+        number += 1
+
+
+def _frame(stored: Any) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """What the grids are stretched over, and what it is cut to; None of maps that were made before there were any."""
+    if "frame" not in stored:
+        return None, None
+    outer_height, outer_width, height, width = (int(side) for side in stored["frame"])
+    return (outer_height, outer_width), (height, width)
 
 
 def _notes(stored: Any) -> tuple[tuple[int, str], ...]:

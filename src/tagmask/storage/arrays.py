@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tagmask.errors import RunError
 from tagmask.storage.files import atomic_write
-from tagmask.types import UInt8Array
+from tagmask.types import FloatArray, UInt8Array
 
 SCHEMA = 1
 
@@ -26,6 +27,28 @@ def stored_arrays(path: Path, what: str = "maps") -> Iterator[Any]:
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = f"{path}: not a readable {what} file ({reason}). Delete it and run again."
         raise RunError(msg) from error
+
+
+#: Steps between 0 and 1 of maps that are kept at full size: labels then differ in 0.03 % of the pixels at most.
+_LEVELS = 4095
+
+
+def differences(maps: FloatArray) -> NDArray[np.int16]:
+    """Maps [K, H, W] in [0, 1] as whole numbers that compress well, int16 [K, H, W].
+
+    The differences of neighbours, along rows and then along columns, in steps of 1/4095: most are near 0.
+    """
+    # Nothing that is positive becomes 0: at the threshold 0 it is an object.
+    steps = np.maximum(np.rint(maps.clip(0, 1) * _LEVELS), maps > 0).astype(np.int32)
+    along_rows = np.diff(steps, axis=2, prepend=0)
+    result: NDArray[np.int16] = np.diff(along_rows, axis=1, prepend=0).astype(np.int16)
+    return result
+
+
+def summed(steps: NDArray[np.int16]) -> FloatArray:
+    """The maps, float32 [K, H, W] in [0, 1], of their :func:`differences`."""
+    levels = steps.astype(np.int32).cumsum(axis=1, dtype=np.int32).cumsum(axis=2, dtype=np.int32)
+    return levels.astype(np.float32) / np.float32(_LEVELS)
 
 
 def save_planes(path: Path, planes: UInt8Array) -> None:

@@ -208,7 +208,7 @@ def test_an_automatic_threshold_looks_at_train_only(located: Callable[..., Conte
     shutil.rmtree(context.workspace.stage("refine"))
     for sample in context.source.split("val"):
         stored = context.workspace.load_maps(sample.id)
-        context.workspace.save_maps(sample.id, replace(stored, maps=1 - stored.maps))
+        context.workspace.save_maps(sample.id, stored.with_maps(1 - stored.maps))
     run(context)
     assert thresholds(context) == before
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tagmask.contracts.localizer import ImageMaps, Localizer, Trained
 from tagmask.methods.cam.localizer import LinearView
-from tagmask.ops.views import Views, strided_size, sum_scales
+from tagmask.ops.views import Views
 from tagmask.registry.field import MethodOf, by_name
 from tagmask.registry.method import Method
 from tagmask.types import UInt8Array
@@ -203,7 +203,7 @@ class AdvCam(Localizer, Climbing):
                 factor * self._scale(trained, pair.to(trained.device), weights, channels.clone(), steps)
                 for pair, (steps, factor) in zip(ascending.of(image), plan, strict=True)
             ]
-            return ImageMaps(sum_scales(per_scale, strided_size((image.shape[0], image.shape[1]))))
+            return ImageMaps.of_scales(per_scale, (image.shape[0], image.shape[1]))
 
     def _scale(self, trained: Trained, pair: Tensor, weights: Tensor, channels: Tensor, steps: int) -> Tensor:
         """[K, h, w] of one scale, a few classes at a time: each keeps every layer's activations for its gradient."""

@@ -101,7 +101,7 @@ class AffinityNet(TrainableRefiner):
         image, maps = request.colours, request.maps
         check_maps(image, maps)
         small = resize_image(image, self.working_size(image, 1.0))
-        full = upsample_maps(maps, (small.shape[0], small.shape[1])).cpu().clamp(0, 1) ** self.power
+        full = request.full((small.shape[0], small.shape[1])).cpu().clamp(0, 1) ** self.power
         highest = full.amax(dim=0, keepdim=True) if len(full) else full.new_zeros((1, *full.shape[1:]))
         planes = [
             dense_crf(small, torch.cat([(1 - highest) ** alpha, full]), **PRESETS["psa"])  # type: ignore[arg-type]
@@ -160,13 +160,19 @@ class TrainedAffinityNet(TrainedRefiner):
         return feature_affinity(features.float(), radius=radius)[0]
 
     @torch.no_grad()
-    def walked(self, image: UInt8Array, maps: Tensor) -> Tensor:
-        """Walked scores of background and maps on the maps' grid: uint8 [H, W, 3] and [K, h, w] -> [K + 1, h, w]."""
+    def walked(
+        self, image: UInt8Array, maps: Tensor, full: Callable[[tuple[int, int]], Tensor] | None = None
+    ) -> Tensor:
+        """Walked scores of background and maps on the maps' grid: uint8 [H, W, 3] and [K, h, w] -> [K + 1, h, w].
+
+        ``full`` gives the maps at a size; None: they are stretched.
+        """
         s = self.settings
         size = s.working_size(image, s.scale)
-        full = upsample_maps(maps, size).clamp(0, 1) ** s.power
+        full_maps = upsample_maps(maps, size) if full is None else full(size)
+        full_maps = full_maps.clamp(0, 1) ** s.power
         affinity = self.affinity(resize_image(image, size)).to(maps.device)
-        start = walk_start(full, alpha=s.alpha, stride=STRIDE)
+        start = walk_start(full_maps, alpha=s.alpha, stride=STRIDE)
         walked = affinity_random_walk(start, affinity, radius=s.radius, beta=s.beta, steps=s.steps)
         padded = functional.interpolate(walked[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)
         cut = padded[..., : size[0], : size[1]]
@@ -182,7 +188,7 @@ class TrainedAffinityNet(TrainedRefiner):
         check_maps(request.colours, maps)
         if not maps.any():
             return maps.clone()
-        background, *_ = scores = self.walked(image, maps)
+        background, *_ = scores = self.walked(image, maps, request.full)
         if self.settings.background == "none":
             return divide_by_peaks(scores[1:]).to(maps.dtype)
         share: Tensor = scores[1:] / (scores[1:] + background).clamp(min=1e-12)

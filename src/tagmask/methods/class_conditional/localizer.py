@@ -18,6 +18,7 @@ from torch import Tensor
 from tagmask.contracts.localizer import ImageMaps, Localizer, Trained, ViewLocalizer, ViewLocalizerField
 from tagmask.methods.class_conditional.erasing import Erasing, erasing_rounds, merge_rounds, normalize_with_floor
 from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_mass, split_rectangles, unite
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.views import Views, strided_size, sum_scales
 from tagmask.registry.field import by_name
 from tagmask.types import UInt8Array
@@ -68,8 +69,11 @@ class ClassConditional(Localizer, Erasing):
     def image_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """See :meth:`Localizer.image_maps`."""
         with torch.inference_mode():
-            full = self.full_maps(trained, image, channels, views)
-            return ImageMaps(sum_scales([full.maps], strided_size((image.shape[0], image.shape[1]))), full.notes)
+            found = self.full_maps(trained, image, channels, views)
+            size = image.shape[0], image.shape[1]
+            # A maximum of stretched maps, with steps where the cuts end: no small grid would give it again.
+            full = MapGrids.stretched(found.maps, size)
+            return ImageMaps(sum_scales([found.maps], strided_size(size)), found.notes, full)
 
     def full_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """The united maps, float32 [K, H, W] in [0, 1]; the other arguments as for :meth:`image_maps`."""

@@ -259,7 +259,9 @@ class DenseCrf(MapRefiner):
             ValueError: not a uint8 RGB image, or maps that are not finite or do not fit it.
         """
         image, maps = request.colours, request.maps
-        q = self.probabilities(image, maps)[1:]
+        check_maps(image, maps)
+        small = self.reduced(image)
+        q = self.probabilities(image, request.full((small.shape[0], small.shape[1])))[1:]
         if not len(maps):
             return maps.clone()
         return functional.adaptive_avg_pool2d(q, (maps.shape[1], maps.shape[2])).clamp(0, 1).to(maps.dtype)

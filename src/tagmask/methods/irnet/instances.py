@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.contracts.refiner import Instance, Instances
-from tagmask.ops.maps import upsample_maps
+from tagmask.methods.irnet.model import FINE
+from tagmask.ops.map_grids import MapGrids
 from tagmask.types import BACKGROUND
 
 MOST = 254  # ids of an 8-bit mask
@@ -128,7 +129,7 @@ def instance_masks(
     for number in range(len(walked) if peak > 0 else 0):
         # Stretched one by one, only the best kept: all pairs at the image's size would be gigabytes.
         if float(walked[number].max()) > background * peak:
-            plane = upsample_maps(walked[number][None] / peak, size)[0].cpu()
+            plane = MapGrids.of_cells(walked[number][None] / peak, size, FINE).at(size)[0].cpu()
             higher = plane > best
             best, owner = torch.where(higher, plane, best), torch.where(higher, number + 1, owner)
     clusters = len(walked) // max(len(labels), 1)

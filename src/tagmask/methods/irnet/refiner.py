@@ -6,7 +6,6 @@ docs/methods/irnet.md. The losses are in ``losses``, the network in ``model``, t
 
 Deliberate deviations:
 
-- Labels are made from the strided maps, stretched to the image; the published code merges scales at full size too.
 - The image is not padded to 512 x 512 before the boundaries are inferred, unless ``pad_to`` says so.
 - Optimiser and rates are free; docs/methods/irnet.md has the published ones.
 """
@@ -87,13 +86,13 @@ class IRNet(TrainableRefiner):
 
     def targets(self, request: RefineRequest) -> UInt8Array:
         """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
-        image, maps, classes = request.colours, request.maps, request.classes
+        image, classes = request.colours, request.classes
         check_image(image)
         size = image.shape[0], image.shape[1]
         small = resize_image(image, scaled_size(size, min(1.0, (self.crf_max_pixels / (size[0] * size[1])) ** 0.5)))
-        stretched = upsample_maps(maps, (small.shape[0], small.shape[1]))
+        full = request.full((small.shape[0], small.shape[1]))
         crf = partial(dense_crf_labels, small)
-        labels = ir_labels(stretched, classes, crf, foreground=self.conf_fg, background=self.conf_bg)
+        labels = ir_labels(full, classes, crf, foreground=self.conf_fg, background=self.conf_bg)
         return resize_mask(labels, size)
 
     def item(
@@ -149,6 +148,11 @@ class TrainedIRNet(TrainedRefiner):
 
     def __init__(self, settings: IRNet, network: IRNetwork, device: torch.device | str = "cpu") -> None:
         self.settings, self.network, self.device = settings, network, device
+
+    @property
+    def cell(self) -> int | None:
+        """The walk's grid is the network's: enlarged by 4 and cut off at the border, as published."""
+        return FINE
 
     @torch.no_grad()
     def predictions(self, image: UInt8Array) -> tuple[Tensor, Tensor | None]:

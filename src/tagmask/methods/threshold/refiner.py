@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from tagmask.contracts.labeller import Labeller, LabelRequest
 from tagmask.errors import DataError
 from tagmask.methods.threshold.automatic import MapStatistic
-from tagmask.ops.maps import maps_to_labels, upsample_maps, with_least
+from tagmask.ops.maps import maps_to_labels, with_least
 from tagmask.registry.method import LATER
 from tagmask.types import UInt8Array
 
@@ -73,7 +73,7 @@ class Threshold(Labeller):
         if not torch.isfinite(request.maps).all():
             msg = "threshold: maps must be finite, got NaN or infinity"
             raise DataError(msg)
-        full = upsample_maps(request.maps, request.size)
+        full = request.full()
         level = torch.as_tensor(request.threshold, dtype=torch.float32).numpy()
         below, above = self.margins
         band = ((level - below).clip(0, 1), (level + above).clip(0, 1)) if below or above else level

@@ -45,6 +45,7 @@ class VisualWords(ViewLocalizer):
     name: ClassVar[str] = "visual_words"
     requires: ClassVar[frozenset[str]] = frozenset({"codebook", "word_weights"})
     learns: ClassVar[bool] = True
+    grid: ClassVar[int] = 1  # as published: full-size maps are stretched over the image
     branches: Literal["image", "both", "both_normalised", "word"] = "image"
     word_scale: Annotated[float, Field(gt=0)] | None = None
     flip_merge: Flips = "max"

@@ -9,6 +9,7 @@ import numpy as np
 
 from tagmask.metrics.boxes import Component, boxes_of_levels, threshold_levels
 from tagmask.metrics.localization import class_map
+from tagmask.ops.map_grids import MapGrids
 from tagmask.report.metrics_file import localization_of, number
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.records import read_json
@@ -36,7 +37,8 @@ def box_masks(workspace: Workspace, sample: Sample) -> list[tuple[Kind, str, UIn
     stored_maps, (label,) = workspace.load_maps(sample.id), sample.tags
     if threshold is None or component is None or label not in stored_maps.classes:
         return []
-    full = class_map(stored_maps.maps[stored_maps.classes.tolist().index(label)], stored_maps.image_size)
+    scores = MapGrids.of(stored_maps).scores(stored_maps.classes.tolist().index(label))
+    full = class_map(scores, stored_maps.image_size)
     own = boxes_of_levels(threshold_levels(full, np.array([threshold])), 1, component).tolist()
     colour = (label - 1) % (IGNORE_INDEX - 1) + 1  # more classes than colours
     return [

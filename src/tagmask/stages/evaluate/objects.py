@@ -9,6 +9,7 @@ import numpy as np
 from tagmask.errors import DataError, TagmaskError
 from tagmask.metrics.boxes import boxes_of_levels
 from tagmask.metrics.localization_scores import LocalizationScores
+from tagmask.ops.map_grids import MapGrids
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import EVALUATE
 from tagmask.stages.evaluate.counting_images import count_each
@@ -66,7 +67,7 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
                 msg = f"{sample.image_path}: has no map of its tag '{names[label]}'; its tags changed since it was made"
                 raise DataError(msg)
             if boxes := _boxes(sample) or _box_in_mask(mask, label):
-                scores = stored.maps[stored.classes.tolist().index(label)]
+                scores = MapGrids.of(stored).scores(stored.classes.tolist().index(label)).numpy()
                 counted.update(scores, label, boxes, stored.image_size, ranking=stored.ranking, mask=mask)
         except TagmaskError as error:
             return Problem(EVALUATE, sample.id, str(sample.image_path), str(error))

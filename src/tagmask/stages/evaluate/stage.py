@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError, InputError, TagmaskError
@@ -15,7 +14,7 @@ from tagmask.metrics.counting import VOID_RULES, Counts
 from tagmask.metrics.map_scores import MapScores
 from tagmask.metrics.mask_scores import MaskCounts, MaskScores, count_mask
 from tagmask.metrics.segmentation import Average
-from tagmask.ops.maps import upsampled_bands
+from tagmask.ops.map_grids import MapGrids
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.image_counts import SplitCounts, write_split_counts
 from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SEGMENT_FULL
@@ -84,7 +83,7 @@ class _SplitScores:
         histograms: dict[str, tuple[NDArray[np.int64], Counts]] = {}
         for key, stored in maps.items():
             channels, sweep = stored.classes - 1, self.maps[key].sweep
-            bands = upsampled_bands(torch.from_numpy(stored.maps), size)
+            bands = MapGrids.of(stored).bands(size)
             counts = [sweep.histogram(part, channels, mask[rows]) for rows, part in bands]
             histograms[key] = channels, np.sum(counts, axis=0)
         return _Counted(

@@ -57,7 +57,8 @@ def activation_maps(
         device: where to compute.
 
     Returns:
-        float32 maps [K, ceil(H/4), ceil(W/4)] in [0, 1] and each map's maximum before division.
+        float32 maps [K, ceil(H/4), ceil(W/4)] in [0, 1], each map's maximum before division, and what the maps are at
+        full size.
     """
     channels = torch.tensor([label - 1 for label in labels], dtype=torch.int64, device=device)
     trained = Trained(model, learnt or {}, device)
@@ -74,8 +75,9 @@ def activation_maps(
         # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
         # knows one grid.
         merged, notes = resize(own.maps.float().cpu(), size), own.notes
+        full = None if own.full is None else own.full.divided()
     else:
-        merged, notes = torch.zeros(0, *size), ()
+        merged, notes, full = torch.zeros(0, *size), (), None
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
     return ActivationMaps(
         classes=(channels.cpu() + 1).numpy(),
@@ -85,6 +87,9 @@ def activation_maps(
         image_size=(image.shape[0], image.shape[1]),
         notes=tuple((channel + 1, text) for channel, text in notes),
         ranking=ranking,
+        grids=() if full is None else tuple(grid.cpu().numpy() for grid in full.grids),
+        frame=None if full is None else full.frame,
+        seen=None if full is None else full.size,
     )
 
 

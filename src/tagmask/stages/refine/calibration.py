@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tagmask.engine.image_loop import gather_images
 from tagmask.errors import DataError, RunError
 from tagmask.metrics.threshold_sweep import ThresholdSweep
-from tagmask.ops.maps import upsample_maps
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.transforms import resize_mask, working_size
 from tagmask.runs.context import Context
 from tagmask.runs.stage_names import REFINE
@@ -45,9 +44,7 @@ def calibrated(
             mask = context.source.read_mask(sample)
             size = working_size((mask.shape[0], mask.shape[1]), context.recipe.working_size)
             stored, sweep = load(sample), ThresholdSweep(n_classes, _STEPS)
-            sweep.update(
-                upsample_maps(torch.from_numpy(stored.maps), size), stored.classes - 1, resize_mask(mask, size)
-            )
+            sweep.update(MapGrids.of(stored).at(size), stored.classes - 1, resize_mask(mask, size))
         except DataError as error:
             context.progress.warning(f"{REFINE}: a mask is left out of the choice of the threshold: {error}")
             return None

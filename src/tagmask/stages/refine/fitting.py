@@ -25,6 +25,7 @@ from tagmask.engine.engine import Engine
 from tagmask.engine.image_loop import process_images
 from tagmask.engine.training import Options, train
 from tagmask.errors import DataError, RunError
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.maps import check_maps
 from tagmask.ops.transforms import colour_view, working_size
 from tagmask.runs.context import TRAIN, Context
@@ -79,9 +80,12 @@ def through_chain(
         id=sample.id,
         planes=planes_of(context.workspace, context.recipe.refine.needs, sample),
         names=tuple(context.source.classes.names[label] for label in stored.classes.tolist()),
+        grids=MapGrids.of(stored),
     )
     for refiner in chain if len(maps) else ():  # without maps there is nothing to do
-        request = replace(request, maps=refiner.refine(request))
+        refined = refiner.refine(request)
+        grids = None if refiner.cell is None else MapGrids.of_cells(refined, (height, width), refiner.cell)
+        request = replace(request, maps=refined, grids=grids)
     return stored, request
 
 
@@ -118,6 +122,11 @@ class _Fitted(TrainedRefiner):
 
     def __init__(self, refiner: TrainedRefiner, engine: Engine) -> None:
         self.refiner, self.engine = refiner, engine
+
+    @property
+    def cell(self) -> int | None:
+        """See :class:`TrainedRefiner`."""
+        return self.refiner.cell
 
     def refine(self, request: RefineRequest) -> Tensor:
         """See :class:`TrainedRefiner`."""

@@ -19,6 +19,7 @@ from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
 from tagmask.engine.image_loop import process_images
 from tagmask.errors import DataError
 from tagmask.models.enlarging import enlarged_labels
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.transforms import working_size
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.corrections import record_masks
@@ -79,6 +80,7 @@ def run(context: Context, stage: str = STAGE) -> list[Problem]:
             return image
         request = LabelRequest(
             maps=torch.from_numpy(stored.maps),
+            grids=MapGrids.of(stored),
             classes=torch.from_numpy(stored.classes),
             size=working_size(stored.image_size, context.recipe.working_size),
             threshold=thresholds.of(stored.classes.tolist()),
@@ -122,7 +124,10 @@ def _refine_maps(context: Context, chain: Sequence[RefinesMaps], samples: list[S
             stored, request = through_chain(context, chain, sample, image)
         except (DataError, ValueError) as error:
             return left_out(sample, error)
-        workspace.save_maps(sample.id, replace(stored, maps=request.maps.float().cpu().numpy()), stage=STAGE)
+        refined = stored.with_maps(request.maps.float().cpu().numpy())
+        if request.grids is not None and len(refined.maps):
+            refined = replace(refined, frame=request.grids.frame, seen=request.grids.size)
+        workspace.save_maps(sample.id, refined, stage=STAGE)
         return None
 
     return process_images(

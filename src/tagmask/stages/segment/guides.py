@@ -10,7 +10,7 @@ import torch
 from tagmask.errors import TagmaskError
 from tagmask.ops.confidence import confidence_weights, relative_margin
 from tagmask.ops.losses import conflict_temperature
-from tagmask.ops.maps import upsample_maps
+from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.transforms import resize_mask, working_size
 from tagmask.runs.context import Context
 from tagmask.runs.corrections import NO_CORRECTIONS, Corrections
@@ -69,7 +69,7 @@ def _weights_by_scores(context: Context, settings: ConfidenceSettings, stage: st
     def from_maps(sample: Sample) -> FloatArray:
         stored = workspace.load_maps(sample.id, stage=of)
         size = working_size(stored.image_size, context.recipe.working_size)
-        maps = upsample_maps(torch.from_numpy(stored.maps), size)
+        maps = MapGrids.of(stored).at(size)
         for plane, label in zip(maps, stored.classes.tolist(), strict=True):
             plane *= threshold / max(of_label[label], 1e-6)  # a class's own threshold becomes the common one
         margin = relative_margin(torch.cat([torch.full((1, *size), threshold), maps]))
