@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tagmask.cli import main
@@ -71,6 +73,37 @@ def test_nine_bits_are_read_by_their_own_range(folders: tuple[Path, Path], tmp_p
     expected = refine_mask(crf, seen, mask)
     assert np.array_equal(read(tmp_path / "out/a.png"), expected)
     assert not np.array_equal(expected, refine_mask(crf, read_image(images / "a.png"), mask))
+
+
+def test_bands_are_chosen_as_those_of_the_data(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Five bands of 12 bits, of which the first three show nothing of the outline."""
+    images, masks = folders
+    bands = np.random.default_rng(0).integers(0, 40, (12, 16, 5), dtype=np.uint16)
+    bands[:, 8:, 3:] += 3000
+    (images / "a.png").unlink()
+    tifffile.imwrite(images / "a.tif", bands, photometric="minisblack", planarconfig="contig")
+    shutil.rmtree(images / "deep")
+    with pytest.raises(SystemExit) as left:
+        main(["crf", str(images), str(masks), "--channels", "4,5,1", "-o", str(tmp_path / "out"), "--workers", "1"])
+    assert not left.value.code
+    seen = read_image(images / "a.tif", pixels=PixelValues((0.0, 0.0, 0.0), (4095.0, 4095.0, 39.0), (4, 5, 1)))
+    assert np.array_equal(
+        read(tmp_path / "out/a.png"), refine_mask(DenseCrf(preset="irn_labels"), seen, read(masks / "a.png"))
+    )
+    problems = (tmp_path / "out/problems.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in problems] == ["deep%2Fb", "c"]  # no image; three bands
+    with pytest.raises(InputError, match="other settings"):
+        refine_folder(images, masks, tmp_path / "out")
+
+
+@pytest.mark.parametrize("channels", ["", "4,x", "0,1", "-1"])
+def test_channels_are_numbers_of_bands(
+    channels: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["crf", *map(str, folders), f"--channels={channels}"])
+    assert left.value.code == 2
+    assert "numbers of bands between commas" in capsys.readouterr().err
 
 
 def test_it_goes_on_but_not_with_other_settings(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -191,6 +191,21 @@ def test_known_tags_are_found_by_any_form_of_the_name(images: Path, tmp_path: Pa
     assert problems == []
 
 
+def test_known_tags_are_looked_up_as_those_of_training(images: Path, tmp_path: Path) -> None:
+    """Folders of another machine in front, another case, another suffix; never where two would be one."""
+    table = tmp_path / "tags.csv"
+    table.write_text("image,tags\nC:\\\\photos\\\\SUB\\\\Größe.JPG,a\nold/sub/a.tif,b\n")
+    problems = predict(images / "sub", tmp_path / "out", tags=KnownTags.read(table, Halves.classes))
+    result = {path.stem: int(np.asarray(Image.open(path)).max()) for path in (tmp_path / "out" / "masks").iterdir()}
+    assert result == {"a": 2, "größe": 1}
+    assert [(problem.left_out, problem.reason.partition(":")[0]) for problem in problems] == [
+        (False, "2 names differ from those of the files and are read as theirs")
+    ]
+    table.write_text("image,tags\nold/GRÖSSE.jpg,a\nnew/GRÖSSE.jpg,b\n")
+    problems = predict(images / "sub", tmp_path / "out", tags=KnownTags.read(table, Halves.classes))
+    assert {problem.id for problem in problems if "no tags of it" in problem.reason} == {"a", "größe"}
+
+
 def test_an_image_without_known_tags_is_predicted_freely_and_named(images: Path, tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,b\n")
     known = KnownTags.read(tmp_path / "tags.csv", Halves.classes)

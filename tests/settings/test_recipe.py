@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmask import cli
+from tagmask import cli, registry
 from tagmask.errors import InputError, RecipeError, TagmaskError, UnknownNameError
+from tagmask.methods.cam.localizer import Cam
+from tagmask.methods.pamr.refiner import Pamr
 from tagmask.pipeline.plan import plan
+from tagmask.registry import table
 from tagmask.registry.validation import RenamedKey
 from tagmask.settings.loading import Recipe, load_recipe
 
@@ -346,6 +350,63 @@ def _source() -> Any:
     from tagmask.types import ClassList, DataSource
 
     return DataSource("table", ClassList(("background", "cow")), {}, "f")
+
+
+class Stateful(Pamr):
+    """A refiner of another package that looks at a file."""
+
+    name: ClassVar[str] = "stateful"
+    content: ClassVar[str] = ""
+
+    def state(self) -> str:
+        return self.content
+
+
+class StatefulCam(Cam):
+    name: ClassVar[str] = "stateful_cam"
+
+    def state(self) -> str:
+        return Stateful.content
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        ({"refine": ["stateful", "threshold"]}, {"refine", "segment", "evaluate"}),
+        ({"localize": {"name": "ssa", "inner": "stateful_cam"}}, {"localize", "refine", "segment", "evaluate"}),
+    ],
+)
+def test_a_method_of_any_kind_may_have_a_state(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], redone: set[str]
+) -> None:
+    for kind, cls in (("refiner", Stateful), ("localizer", StatefulCam)):
+        known = dict(table._tables()[kind])  # type: ignore[index]
+        entry = table.Entry(f"{__name__}:{cls.__name__}", "")
+        monkeypatch.setitem(table._tables(), kind, {**known, cls.name: entry})
+    recipe = load_recipe(changes)
+    without = fingerprints(recipe)
+    monkeypatch.setattr(Stateful, "content", "first")
+    first = fingerprints(recipe)
+    monkeypatch.setattr(Stateful, "content", "second")
+    second = fingerprints(recipe)
+    for one, other in ((without, first), (first, second)):
+        assert {name for name in one if one[name] != other[name]} == redone
+
+
+def test_kinds_that_there_are_not_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint(name, "somewhere:It", "tagmask.methods") for name in ("localiser.mine", "head", "loss.fine")]
+    monkeypatch.setattr(table, "entry_points", lambda group: points)
+    table._tables.cache_clear()
+    try:
+        with pytest.warns(table.UnknownKind) as caught:
+            assert "fine" in registry.entries("loss")
+    finally:
+        monkeypatch.undo()
+        table._tables.cache_clear()
+    texts = [str(line.message) for line in caught]
+    assert texts[0] == "entry point 'localiser.mine': not KIND.NAME of a known kind. Did you mean 'localizer'?"
+    assert texts[1].startswith("entry point 'head': not KIND.NAME")
+    assert len(texts) == 2
 
 
 def test_fingerprints_ignore_what_changes_no_result() -> None:

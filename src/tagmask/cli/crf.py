@@ -23,6 +23,10 @@ def crf(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the masks go.")] = Path("crf"),
     confidence: Annotated[float, typer.Option("--confidence", help="How sure the labels of masks are, 0 to 1.")] = 0.7,
+    channels: Annotated[
+        str | None,
+        typer.Option("--channels", metavar="N,N,...", help="Bands of the images, counted from 1, as data.channels."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Processes (default: one per core).")
     ] = None,
@@ -33,7 +37,7 @@ def crf(
     Writes DIR/NAME.png for MASKS/NAME.png or NAME.npz and the image of that name. Finished masks are kept, so the
     same command goes on where it stopped. What cannot be read is listed at the end and in DIR/problems.jsonl.
     """
-    method = _method(settings or [])
+    method, bands = _method(settings or []), _bands(channels)
     from tagmask.cli.terminal import terminal_progress
     from tagmask.engine.processes import available_cores
     from tagmask.predict.crf_folder import refine_folder
@@ -46,6 +50,7 @@ def crf(
             output,
             crf=method,
             confidence=confidence,
+            channels=bands,
             workers=n_workers,
             progress=progress,
         )
@@ -56,6 +61,16 @@ def crf(
     if not result.done and not result.kept:
         msg = f"no mask of {masks} could be refined; {output / 'problems.jsonl'} says why"
         raise InputError(msg)
+
+
+def _bands(text: str | None) -> tuple[int, ...] | None:
+    numbers = [part.strip() for part in text.split(",")] if text is not None else None
+    if numbers is None:
+        return None
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        msg = f"--channels {text}: numbers of bands between commas are wanted, counted from 1, such as 4,3,2"
+        raise InputError(msg)
+    return tuple(map(int, numbers))
 
 
 def _method(settings: list[str]) -> DenseCrf | None:

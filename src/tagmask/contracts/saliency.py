@@ -28,10 +28,6 @@ class SaliencySource(Method):
             UnreadableImageError: there is none for this image; the stage lists it and goes on.
         """
 
-    def state(self) -> str:
-        """What the maps depend on besides the settings, as a text that changes with it."""
-        return ""
-
     def origin(self) -> str:
         """Where the maps come from, as a message names it."""
         return f"saliency '{self.name}'"

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,9 +36,9 @@ class Matches:
         if not self.renamed:
             return []
         name, place = next(iter(self.renamed.items()))
-        reason = (
-            f"{len(self.renamed)} names differ from those of the files and are read as theirs: '{name}' as '{place}'"
-        )
+        count = len(self.renamed)
+        some = "1 name differs from its file's" if count == 1 else f"{count} names differ from those of the files"
+        reason = f"{some} and {'is' if count == 1 else 'are'} read as theirs: '{name}' as '{place}'"
         return [Problem("data", "", str(where), reason, left_out=False)]
 
 
@@ -62,28 +62,7 @@ class ImageLookup:
 
     def match(self, names: Iterable[str]) -> Matches:
         """Files of many names at once; only so can two names that mean one file be told."""
-        matches = Matches({}, {})
-        loose: dict[Path, list[str]] = defaultdict(list)
-        for name in dict.fromkeys(names):
-            file = self._exact(name)
-            if file is None:
-                try:
-                    file = self._loose(name)
-                except DataError as error:
-                    matches.reasons[name] = str(error)
-                    continue
-                loose[file.path].append(name)
-                matches.renamed[name] = file.relative
-            matches.files[name] = file
-        exact = {file.path for name, file in matches.files.items() if name not in matches.renamed}
-        for path, aliases in loose.items():
-            if len({_parts(name) for name in aliases}) + (path in exact) > 1:
-                for name in aliases:
-                    file = matches.files.pop(name)
-                    del matches.renamed[name]
-                    other = next((alias for alias in aliases if alias != name), file.relative)
-                    matches.reasons[name] = f"'{name}' and '{other}' would both be {file.relative}. Correct the names"
-        return matches
+        return _matches(names, self._exact, self._loose)
 
     def _exact(self, name: str) -> ImageFile | None:
         for folder, places in self._places:
@@ -106,7 +85,10 @@ class ImageLookup:
             raise DataError(msg)
         for folder in self.folders:
             if folder.root not in self._indices:
-                self._indices[folder.root] = _Index(folder, self.without)
+                files = folder.walk([])
+                self._indices[folder.root] = _Index(
+                    file for file in files if not any(file.path.is_relative_to(other) for other in self.without)
+                )
             file = self._indices[folder.root].find(name, parts)
             if file is not None:
                 return file
@@ -119,14 +101,57 @@ class ImageLookup:
         raise DataError(msg)
 
 
-class _Index:
-    """All images below a folder by the last part of their names, without case and suffix."""
+def match_files(names: Iterable[str], files: Sequence[ImageFile]) -> Matches:
+    """As :meth:`ImageLookup.match`, of files that are known already instead of folders."""
+    index = _Index(files)
+    by_name = {name: file for file in reversed(files) for name in (file.relative, file.id)}
 
-    def __init__(self, folder: ImageFolder, without: Sequence[Path]) -> None:
+    def loose(name: str) -> ImageFile:
+        parts = _parts(name)
+        file = index.find(name, parts) if parts else None
+        if file is None:
+            msg = f"'{name}' is none of the {len(files)} images"
+            raise DataError(msg)
+        return file
+
+    return _matches(names, by_name.get, loose)
+
+
+def _matches(
+    names: Iterable[str], exact: Callable[[str], ImageFile | None], loose: Callable[[str], ImageFile]
+) -> Matches:
+    """Files of names: those called so, else what ``loose`` takes (it raises DataError), unless two would be one."""
+    matches = Matches({}, {})
+    aliases_of: dict[Path, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        file = exact(name)
+        if file is None:
+            try:
+                file = loose(name)
+            except DataError as error:
+                matches.reasons[name] = str(error)
+                continue
+            aliases_of[file.path].append(name)
+            matches.renamed[name] = file.relative
+        matches.files[name] = file
+    taken = {file.path for name, file in matches.files.items() if name not in matches.renamed}
+    for path, aliases in aliases_of.items():
+        if len({_parts(name) for name in aliases}) + (path in taken) > 1:
+            for name in aliases:
+                file = matches.files.pop(name)
+                del matches.renamed[name]
+                other = next((alias for alias in aliases if alias != name), file.relative)
+                matches.reasons[name] = f"'{name}' and '{other}' would both be {file.relative}. Correct the names"
+    return matches
+
+
+class _Index:
+    """Images by the last part of their names, without case and suffix."""
+
+    def __init__(self, files: Iterable[ImageFile]) -> None:
         self.by_base: dict[str, list[ImageFile]] = defaultdict(list)
-        for file in folder.walk([]):
-            if not any(file.path.is_relative_to(other) for other in without):
-                self.by_base[_key(file.relative.rpartition("/")[2])].append(file)
+        for file in files:
+            self.by_base[_key(file.relative.rpartition("/")[2])].append(file)
 
     def find(self, name: str, parts: tuple[str, ...]) -> ImageFile | None:
         """The only file whose path ends in the name, or that the name ends in.

@@ -74,17 +74,27 @@ def with_pixels(source: DataSource, survey: PixelSurvey | None) -> DataSource:
     return source if survey is None else replace(source, pixels=survey.pixels, input_statistics=survey.statistics)
 
 
-def own_pixels(path: Path, *, max_pixels: int = MAX_PIXELS) -> PixelValues | None:
+def own_pixels(
+    path: Path, channels: tuple[int, ...] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> PixelValues | None:
     """How one image alone asks to be read, where nothing was settled for a data set; None: colours of 8 bits.
 
+    Args:
+        path: the image.
+        channels: bands of the file, counted from 1, each with a range of its own; None: colours.
+        max_pixels: larger images are refused.
+
     Raises:
-        UnreadableImageError: see :func:`tagmask.storage.images.read_image`.
+        UnreadableImageError: see :func:`tagmask.storage.images.read_image`; or there is no such band.
     """
-    values = chosen_values(path, None, max_pixels)
+    values = chosen_values(path, channels, max_pixels)
     if values is None:
         return None
-    low, high = range_of(_thinned(values).ravel())
-    return PixelValues((low,), (high,))
+    pixels = _thinned(values)
+    bands = [pixels.ravel()] if channels is None else list(pixels.T)
+    ranges = [(0.0, 255.0) if values.dtype == np.uint8 else range_of(band) for band in bands]
+    low, high = zip(*ranges, strict=True)
+    return PixelValues(low, high, channels)
 
 
 def _evenly(source: DataSource) -> Iterator[Path]:

@@ -149,7 +149,8 @@ class Collector:
             self.skip(_shown(key), _shown(str(file.path)), "the file name is not valid UTF-8. Rename the file")
             return False
         if key in self._places:
-            reason = f"image id '{key}' occurs again (first: {self._places[key]}); only the first one is used"
+            first = self._places[key]
+            reason = f"image id '{key}' occurs again (first: {first}); only the first one is used. Rename the other"
             self.skip(key, file.path, reason)
             return False
         self._places[key] = file.path

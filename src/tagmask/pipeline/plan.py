@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import BaseModel
+
 from tagmask.contracts.planes import SOURCES
-from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SALIENCY, SEGMENT_FULL
+from tagmask.registry.method import Method
+from tagmask.runs.stage_names import EVALUATE, LOCALIZE, REFINE, SALIENCY, SEGMENT, SEGMENT_FULL, family
 from tagmask.settings.classify import FIRST_ALONE, UNTRAINED
 from tagmask.settings.recipe import Recipe
 from tagmask.settings.segment import SegmentSettings
@@ -148,12 +151,38 @@ def plan(recipe: Recipe, source: DataSource, precision: str, files: FileStates =
         data = [source.fingerprint, masks if sees_truth(name) else None]
         if name == SALIENCY and recipe.segment and recipe.segment.saliency:
             data.append(recipe.segment.saliency.state())
+        states = _states(_settings_of(recipe, name))
+        if states:
+            own["states"] = states
         # Fingerprints form a chain: each holds those of its upstream, so whatever changes, everything behind it is
         # redone and nothing before it.
         text = json.dumps([SCHEMA, name, own, [prints[u] for u in upstream], data], sort_keys=True)
         prints[name] = hashlib.sha256(text.encode()).hexdigest()[:24]
         steps.append(Step(name, own, upstream, prints[name]))
     return steps
+
+
+def _settings_of(recipe: Recipe, stage: str) -> tuple[BaseModel, ...]:
+    """The settings whose methods do the work of a stage, but for saliency, whose state always counted."""
+    if stage in recipe.trainings:
+        return (recipe.trainings[stage],)
+    if stage == SEGMENT_FULL and recipe.segment:
+        return (recipe.segment.network,)
+    if family(stage) == SEGMENT and recipe.segment:
+        return (recipe.segment.network, recipe.segment.loss)
+    return {LOCALIZE: (recipe.localize,), REFINE: (recipe.refine,)}.get(stage, ())
+
+
+def _states(settings: Iterable[BaseModel]) -> list[list[str]]:
+    """Name and state of every method in some settings that has one, in their order."""
+    states = []
+    for model in settings:
+        if isinstance(model, Method) and (state := model.state()):
+            states.append([model.name, state])
+        values = (getattr(model, key) for key in type(model).model_fields)
+        items = (item for value in values for item in (value if isinstance(value, tuple) else (value,)))
+        states += _states(item for item in items if isinstance(item, BaseModel))
+    return states
 
 
 def _mask_fingerprint(source: DataSource) -> str:

@@ -16,6 +16,7 @@ from tagmask.engine.processes import map_in_processes
 from tagmask.errors import DataError, InputError, RunError
 from tagmask.methods.dense_crf.masks import refine_maps, refine_mask
 from tagmask.methods.dense_crf.refiner import DenseCrf
+from tagmask.ops.transforms import colour_view
 from tagmask.progress.listeners import Progress, SilentProgress
 from tagmask.runs.workspace import Workspace
 from tagmask.storage.arrays import stored_arrays
@@ -55,6 +56,7 @@ def refine_folder(
     *,
     crf: DenseCrf | None = None,
     confidence: float = 0.7,
+    channels: tuple[int, ...] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> FolderResult:
@@ -70,6 +72,7 @@ def refine_folder(
         output: folder, made if need be.
         crf: default: the published settings for what there is, ``irn_labels`` for masks and ``psa`` for maps.
         confidence: how sure the labels of masks are.
+        channels: bands of the images, counted from 1; the CRF sees the first three. None: colours.
         workers: processes; one image at a time each. With more than one a script that calls this needs
             ``if __name__ == "__main__":``. With one the CRF itself uses several threads.
         progress: told about every image.
@@ -84,12 +87,13 @@ def refine_folder(
         raise InputError(msg)
     listener, target = progress or SilentProgress(), Path(output)
     jobs, problems = _jobs(Path(images), Path(sources), target)
-    _check_settings(target / "crf.json", {"crf": crf.dump() if crf else None, "confidence": confidence})
+    settings: dict[str, object] = {"crf": crf.dump() if crf else None, "confidence": confidence}
+    _check_settings(target / "crf.json", settings | ({"channels": list(channels)} if channels else {}))
     missing = [job for job in jobs if not job.target.is_file()]
     listener.start("dense CRF", len(jobs), len(jobs) - len(missing))
     if workers > 1 and len(missing) > 1:
         _compile()
-    work = partial(_refine, crf=crf, confidence=confidence)
+    work = partial(_refine, crf=crf, confidence=confidence, channels=channels)
     for problem in map_in_processes(work, missing, workers, name=lambda job: str(job.image), initializer=_one_thread):
         problems += [problem] if problem else []
         listener.advance()
@@ -141,18 +145,18 @@ def _check_settings(path: Path, settings: dict[str, object]) -> None:
     write_json(path, settings)
 
 
-def _refine(job: Job, *, crf: DenseCrf | None, confidence: float) -> Problem | None:
+def _refine(job: Job, *, crf: DenseCrf | None, confidence: float, channels: tuple[int, ...] | None) -> Problem | None:
     """Make one mask; what is wrong with its files is a problem, anything else an error."""
     try:
-        mask = _refined_mask(job, crf, confidence)
+        mask = _refined_mask(job, crf, confidence, channels)
     except (DataError, ValueError) as error:
         return Problem(STAGE, job.name, str(job.source), " ".join(str(error).split()))
     save_palette_png(job.target, mask)
     return None
 
 
-def _refined_mask(job: Job, crf: DenseCrf | None, confidence: float) -> UInt8Array:
-    image = read_image(job.image, pixels=own_pixels(job.image))
+def _refined_mask(job: Job, crf: DenseCrf | None, confidence: float, channels: tuple[int, ...] | None) -> UInt8Array:
+    image = colour_view(read_image(job.image, pixels=own_pixels(job.image, channels)))
     if job.source.suffix.lower() == ".png":
         mask = read_mask_png(job.source, (image.shape[0], image.shape[1]), IGNORE_INDEX)
         return refine_mask(crf or DenseCrf(preset="irn_labels"), image, mask, confidence=confidence)

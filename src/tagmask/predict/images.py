@@ -7,14 +7,15 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tagmask.data.files import IMAGE_SUFFIXES
+from tagmask.data.files import IMAGE_SUFFIXES, ImageFile
+from tagmask.data.lookup import match_files
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
 from tagmask.data.table.tag_table import group_rows, read_tag_table, united_tags
@@ -84,6 +85,8 @@ class KnownTags:
     path: Path
     labels: Mapping[str, tuple[int, ...]]
     problems: tuple[Problem, ...]
+    #: The table's name of an image whose own differs from it.
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, classes: Sequence[str]) -> KnownTags:
@@ -102,10 +105,26 @@ class KnownTags:
 
     def of(self, name: str, path: Path) -> tuple[int, ...] | None:
         """Tags of one image, or None if it is not in the table."""
-        for key in (_key(path.as_posix()), _key(name), Path(name).stem):
-            if key in self.labels:
-                return self.labels[key]
-        return None
+        key = self._key_of(name, path) or self.aliases.get(name)
+        return None if key is None else self.labels[key]
+
+    def _key_of(self, name: str, path: Path) -> str | None:
+        keys = (_key(path.as_posix()), _key(name), Path(name).stem)
+        return next((key for key in keys if key in self.labels), None)
+
+    def for_images(self, images: Mapping[str, Path]) -> KnownTags:
+        """The same for images whose names are not quite the table's, as in a training table; that is told.
+
+        Args:
+            images: name -> path, as :func:`collect` makes it.
+        """
+        own = {self._key_of(name, path) for name, path in images.items()}
+        nameless = {name: path for name, path in images.items() if self._key_of(name, path) is None}
+        files = [ImageFile(path, _key(name) + path.suffix, 0) for name, path in nameless.items()]
+        name_of = {file.path: name for file, name in zip(files, nameless, strict=True)}
+        matches = match_files((key for key in self.labels if key not in own), files)
+        aliases = {name_of[file.path]: key for key, file in matches.files.items()}
+        return replace(self, aliases=aliases, problems=(*self.problems, *matches.problems(self.path)))
 
 
 def _key(image: str) -> str:
@@ -140,6 +159,7 @@ def predict_images(
     Returns:
         Images that could not be read, and what else was amiss; they are also in problems.jsonl.
     """
+    tags = tags.for_images(targets) if tags else None
     _same_as_before(predictor, targets, output, tags)
     with atomic_write(output / CLASSES, "w") as stream:
         stream.writelines(f"{name}\n" for name in predictor.classes)

@@ -28,6 +28,10 @@ class Method(BaseModel):
             if isinstance(value, kind):
                 yield value
 
+    def state(self) -> str:
+        """What its results depend on besides the settings (files, say), as a text that changes with it; '': nothing."""
+        return ""
+
     def dump(self) -> dict[str, Any]:
         """The method as it stands in a recipe: its name first, then every setting."""
         return {"name": self.name, **self.model_dump(mode="json")}

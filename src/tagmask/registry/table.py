@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, get_args
 
-from tagmask.errors import UnknownNameError
+from tagmask.errors import UnknownNameError, nearest
 from tagmask.registry.declaration import Declaration, Kind
 
 #: Packages whose folders declare methods. By name: they stand on higher floors, which import this one.
 _HOMES = ("tagmask.data", "tagmask.methods")
+
+
+class UnknownKind(UserWarning):
+    """Another package offers a method of a kind that there is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,11 @@ def _tables() -> dict[Kind, dict[str, Entry]]:
                 tables[method.kind][method.name] = Entry(where, method.summary, method.paper, method.page)
     for point in entry_points(group="tagmask.methods"):
         kind, _, name = point.name.partition(".")
-        if kind in tables:
+        if kind not in tables or not name:
+            package = f" of {point.dist.name}" if point.dist else ""
+            msg = f"entry point '{point.name}'{package}: not KIND.NAME of a known kind. {nearest(kind, tables)}"
+            warnings.warn(msg, UnknownKind, stacklevel=2)
+        else:
             # setdefault: another package cannot replace a method of the house without a word.
             summary = f"from {point.dist.name}" if point.dist else "from another package"
             tables[kind].setdefault(name, Entry(point.value, summary))

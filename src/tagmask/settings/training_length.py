@@ -132,7 +132,8 @@ def too_short(record: Mapping[str, Any]) -> str:
     if not isinstance(updates, int) or not isinstance(least, int) or updates >= least:
         return ""
     remedy = f"; set {record['key']}=auto" if record.get("key") else ""
-    return f"{updates} updates are few for {record.get('classes')} classes, {least} or more are advised{remedy}"
+    count = "1 update is" if updates == 1 else f"{updates} updates are"
+    return f"{count} few for {record.get('classes')} classes, {least} or more are advised{remedy}"
 
 
 def settle(
