@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from tagmask import registry
 from tagmask.contracts.network import SegmentationModel
+from tagmask.models.classifier import build_classifier
 from tagmask.models.folding import fold_batch_norms
+from tagmask.settings.classify import ClassifySettings
+from tagmask.types import ClassifierOutput
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "deeplabv2": {"depth": 14, "width": 8},
@@ -52,6 +55,49 @@ def test_every_network_is_the_same_afterwards(name: str) -> None:
         assert fold_batch_norms(model, noise()) > 0.8 * norms > 0
         after = model(views)
     assert float((after - before).abs().max()) < 1e-4 * float(before.abs().max())
+
+
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "mobilenetv2": {"backbone": "mobilenetv2_035", "backbone_args": {"pad_type": "same"}, "final_conv": True},
+    "efficientnet": {"backbone": "tf_efficientnet_lite0", "final_conv": True},
+    "resnet": {"backbone": "resnet10t", "output_stride": 16, "head": "visual_words"},
+    "wide_resnet38": {"backbone": "wide_resnet38", "backbone_args": {"width": 4}, "output_stride": 8},
+    "inception_v3": {"backbone": "inception_v3_wsol", "dilate": False, "head": "recam"},
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_gives_the_same_features_logits_and_gradients(name: str) -> None:
+    """All stages, for polishers; and the gradient of the image, which AdvCAM climbs."""
+    torch.manual_seed(0)
+    settings = ClassifySettings.model_validate({"weights": None, **CLASSIFIERS[name]})
+    model: Any = with_statistics(build_classifier(settings, 5)).requires_grad_(False)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+    def outputs() -> list[Tensor]:
+        views = noise(75, 92).requires_grad_()
+        output = model(views)
+        (gradient,) = torch.autograd.grad(output.features.square().sum(), views)
+        return [gradient, output.logits, output.features, *output.feature_taps.values()]
+
+    before = outputs()
+    folded = fold_batch_norms(model, noise())
+    assert folded > (0.2 if name == "wide_resnet38" else 0.9) * norms > 0  # units that begin with a norm keep it
+    for number, (one, other) in enumerate(zip(outputs(), before, strict=True)):
+        # A gradient has steps where a ReLU6 opens and closes, by which rounding is enlarged.
+        limit = 2e-3 if number == 0 else 1e-4
+        assert float((one - other).detach().abs().max()) < limit * float(other.detach().abs().max())
+
+
+def test_what_a_classifier_gives_away_is_not_folded() -> None:
+    def use(net: Any, views: Tensor) -> ClassifierOutput:
+        low = net.conv(views)
+        return ClassifierOutput(net.bn(low), {1: low}, low.mean((2, 3)))
+
+    net = with_statistics(Net(use))
+    before = net(noise()).feature_taps[1]
+    assert fold_batch_norms(net, noise(8, 8)) == 0
+    assert torch.equal(net(noise()).feature_taps[1], before)
 
 
 class Net(nn.Module):

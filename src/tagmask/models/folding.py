@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -86,7 +87,10 @@ def _pairs(model: nn.Module, example: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]
                 stack.enter_context(module.register_forward_pre_hook(normed))
         stack.enter_context(torch.no_grad())
         stack.enter_context(uses)
-        uses.counts.update(id(leaf) for leaf in tree_leaves(model(example)))
+        # What a classifier returns is no container that is known to torch: its features may be given away as well.
+        output = model(example)
+        given_away = tree_leaves(vars(output) if is_dataclass(output) else output)
+        uses.counts.update(id(leaf) for leaf in given_away)
     # By identity: a batch norm follows a convolution if it is handed that very tensor, every time both are called.
     source = {id(output): convolution for convolution, outputs in results.items() for output in outputs}
     pairs = {}
