@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint bench docs pages clean install
+.PHONY: demo test lint bench mutants docs pages clean install
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -24,6 +24,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+# Changes that once passed all tests, then a sample of mutants of every module (docs/testing.md); about an hour.
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[mutation]'
+	$(BIN)/python benchmarks/mutation/run.py --named
+	$(BIN)/python benchmarks/mutation/run.py
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet

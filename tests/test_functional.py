@@ -7,12 +7,13 @@ import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from scripts import load_script
-from tagmask import functional, metrics
+from tagmask import functional, metrics, registry
+from tagmask.methods.spa.head import restricted_activation_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -165,3 +166,25 @@ def test_the_example_of_the_page_runs() -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, flags=re.S)[0], names)
     assert names["mask"].shape == (20, 30)
+
+
+#: Defaults that a function has from another published place than the method: IRNet's CRF of labels.
+OTHERWISE = {("dense_crf_labels", "bilateral_sxy"), ("dense_crf_labels", "bilateral_srgb")}
+
+
+def test_a_function_and_the_method_of_its_paper_have_the_same_defaults() -> None:
+    """Else a recipe and a user of the function would not run the same."""
+    kinds = get_args(registry.Kind)
+    methods = [registry.get(kind, name) for kind in kinds for name in registry.entries(kind)]
+    compared = 0
+    functions = {name: getattr(functional, name) for name in functional.__all__}
+    for name, function in {**functions, "restricted_activation_loss": restricted_activation_loss}.items():
+        package = function.__module__.rpartition(".")[0]
+        for method in (one for one in methods if one.__module__.rpartition(".")[0] == package):
+            for parameter in inspect.signature(function).parameters.values():
+                field = method.model_fields.get(parameter.name)
+                if field is None or parameter.default is inspect.Parameter.empty or (name, parameter.name) in OTHERWISE:
+                    continue
+                assert parameter.default == field.get_default(call_default_factory=True), f"{name}: {parameter.name}"
+                compared += 1
+    assert compared >= 50
