@@ -46,9 +46,15 @@ def raw(name: str) -> dict[str, Any]:
 
 
 def value_of(recipe: Any, key: str) -> Any:
-    """The value behind a dotted key; raises KeyError, IndexError or TypeError where there is none."""
+    """The value behind a dotted key, of a file its name without folder and suffix.
+
+    Raises:
+        KeyError, IndexError, TypeError: there is none.
+    """
     for part in key.split("."):
         recipe = recipe[int(part)] if isinstance(recipe, list) else recipe[part]
+    if isinstance(recipe, str) and "/" in recipe:
+        return Path(recipe).stem
     return list(recipe) if isinstance(recipe, tuple) else recipe
 
 
