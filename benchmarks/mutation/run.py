@@ -113,12 +113,13 @@ def mutants_of(module: str, sample: int, seed: int) -> tuple[list[Mutant], int]:
             by_place.setdefault((start, end, family), []).append(Mutant(module, operator, occurrence, start[0]))
     drawn = random.Random(f"{seed} {module}")
     places = sorted(by_place.items(), key=lambda item: str(item[0]))
-    chosen = [drawn.choice(options) for _, options in places]
-    chosen = [mutant for mutant in chosen if compiles(source, mutant)]
-    n_places = len(chosen)
-    if sample and n_places > sample:
-        chosen = sorted(drawn.sample(chosen, sample), key=lambda mutant: mutant.line)
-    return chosen, n_places
+    shuffled = [drawn.choice(options) for _, options in places]
+    drawn.shuffle(shuffled)
+    chosen: list[Mutant] = []
+    for mutant in shuffled:
+        if not sample or len(chosen) < sample:
+            chosen += [mutant] if compiles(source, mutant) else []
+    return sorted(chosen, key=lambda mutant: mutant.line), len(places)
 
 
 def compiles(source: str, mutant: Mutant) -> bool:
