@@ -36,7 +36,9 @@ def main() -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     maps = torch.rand(options.maps, -(-height // 4), -(-width // 4), generator=generator)
     settings = IRNet()
-    network = engine.place(settings.build(BackboneSettings(backbone=options.backbone).build()).requires_grad_(False))
+    network = engine.place(
+        settings.build(BackboneSettings(backbone=options.backbone).build(), 20).requires_grad_(False)
+    )
     refiner = settings.trained(network)
     stages = {
         "boundaries": lambda _: refiner.predictions(image),

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from tagmask import registry
 from tagmask.backbones.build import BackboneSettings
+from tagmask.contracts.refiner import RefineRequest
 from tagmask.contracts.trainable import TrainableRefiner
 from tagmask.engine.memory import peak_megabytes, reset_peak
 from tagmask.types import UInt8Array
@@ -48,18 +49,19 @@ def measure(name: str, options: argparse.Namespace) -> tuple[float, float]:
     refiner = method
     if isinstance(method, TrainableRefiner):
         backbone = BackboneSettings(backbone=options.backbone, output_stride=options.output_stride).build()
-        refiner = method.trained(method.build(backbone).eval().requires_grad_(False))
+        refiner = method.trained(method.build(backbone, options.maps).eval().requires_grad_(False))
     reset_peak()
     start = time.perf_counter()
     if method.makes == "labels":
         found = method.labels(maps, classes, image.shape[:2], 0.5)
         assert found.shape == image.shape[:2]
     else:
+        request = RefineRequest(image=image, maps=maps, classes=classes)
         if isinstance(method, TrainableRefiner):
-            targets, rng = method.targets(image, maps, classes), np.random.default_rng(0)
-            method.item(image, targets, rng, backbone.input_statistics)
+            tags, rng = torch.ones(options.maps), np.random.default_rng(0)
+            method.item(image, method.targets(request), tags, rng, backbone.input_statistics)
         with torch.no_grad():
-            refined = refiner.refine(image, maps)
+            refined = refiner.refine(request)
         assert refined.shape == maps.shape
         assert torch.isfinite(refined).all()
     return peak_megabytes(), time.perf_counter() - start

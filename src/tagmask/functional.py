@@ -6,6 +6,8 @@ They know no file, no device and no recipe. Each is written where its paper stan
 
 from tagmask.methods.aamr.loss import aamr_loss, background_loss
 from tagmask.methods.affinitynet.losses import affinity_random_walk
+from tagmask.methods.amn.losses import balanced_cross_entropy
+from tagmask.methods.amn.maps import manipulated_maps
 from tagmask.methods.cam.localizer import cam
 from tagmask.methods.class_conditional.split_unite import split_rectangles
 from tagmask.methods.colour_walk.refiner import colour_walk
@@ -35,6 +37,7 @@ __all__ = [
     "aamr_loss",
     "affinity_random_walk",
     "background_loss",
+    "balanced_cross_entropy",
     "cam",
     "colour_walk",
     "conflict_temperature",
@@ -47,6 +50,7 @@ __all__ = [
     "hspp",
     "local_contrast",
     "lpcam",
+    "manipulated_maps",
     "maps_to_labels",
     "merge_scales",
     "minimum_barrier_saliency",

@@ -121,7 +121,7 @@ def test_each_missing_file_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.C
         "data: {format: table, root: photos, val_tags_file: val.csv, classes: names.txt}\n"
         "real_masks: lists/hand.txt\n"
         "classify: {weights: w/net.safetensors, warm_start: runs/old}\n"
-        "retrain: [{epochs: 1}, {weights: w/other.safetensors}]\n"
+        "retrain: [{epochs: 1, weights: w/unread}, {start: weights, weights: w/other.safetensors}]\n"
         "localize: {name: cam, study_list: study.txt}\n"
         "refine: [{name: irnet, backbone: {backbone: resnet18, weights: w/net.safetensors}}, threshold]\n"
         "segment: {network: {name: deeplabv2, weights: w/v2.pth}, corrections: fixed,\n"
@@ -135,9 +135,10 @@ def test_each_missing_file_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.C
         "data.val_tags_file": "photos/val.csv",
         "data.classes": "photos/names.txt",
         "real_masks": "lists/hand.txt",
-        "classify.weights": "w/net.safetensors",  # told once, though the refiner has it too
         "classify.warm_start": "runs/old",
         "retrain[1].weights": "w/other.safetensors",
+        # Not those of classify, which starts from another classifier.
+        "refine[0].backbone.weights": "w/net.safetensors",
         "localize.study_list": "photos/study.txt",
         "segment.network.weights": "w/v2.pth",
         "segment.corrections": "fixed",

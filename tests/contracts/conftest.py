@@ -71,7 +71,7 @@ def mapper(request: pytest.FixtureRequest) -> object:
         return method
     torch.manual_seed(0)
     backbone = BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()
-    return method.trained(method.build(backbone).eval())
+    return method.trained(method.build(backbone, 8).eval())
 
 
 @pytest.fixture(params=[n for n in registry.entries("refiner") if hasattr(registry.get("refiner", n), "targets_are")])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tagmask.contracts.optimizer import OptimizerSettings, build_optimizer, parameter_groups, rate_factor
+from tagmask.errors import InputError
 
 
 def model() -> nn.Sequential:
@@ -127,3 +128,36 @@ def test_rates_stay_between_nothing_and_the_peak(schedule: str, total: int, warm
     step = data.draw(st.integers(0, total - 1))
     settings = OptimizerSettings(schedule=schedule, warmup_steps=warmup)
     assert 0 < rate_factor(settings, step, total) <= 1
+
+
+def test_plain_adam_adds_the_decay_to_the_gradient() -> None:
+    settings = OptimizerSettings(kind="adam", lr=0.1, weight_decay=0.5)
+    net = nn.Linear(1, 1, bias=False)
+    before = float(net.weight.detach())
+    optimizer = build_optimizer(settings, parameter_groups(settings, net.parameters(), []))
+    assert type(optimizer) is torch.optim.Adam
+    net.weight.grad = torch.zeros_like(net.weight)
+    optimizer.step()
+    # AdamW would shrink the weight by lr * decay = 5 %; Adam's first step is lr, whatever the gradient's size.
+    assert float(net.weight.detach()) == pytest.approx(before - math.copysign(0.1, before), abs=1e-4)
+
+
+def test_any_optimiser_of_timm_keeps_the_groups() -> None:
+    settings = OptimizerSettings(kind="timm", opt="lion", lr=0.1, head_lr=1.0)
+    groups = parameter_groups(settings, model()[:2].parameters(), model()[2].parameters())
+    optimizer = build_optimizer(settings, groups)
+    assert type(optimizer).__name__ == "Lion"
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"kind": "timm"}, "kind: timm needs opt"),
+        ({"opt": "lion"}, "opt needs kind: timm"),
+        ({"kind": "timm", "opt": "lino"}, "Did you mean 'lion'"),
+    ],
+)
+def test_what_timm_does_not_know_is_refused(settings: dict[str, str], match: str) -> None:
+    with pytest.raises((ValidationError, InputError), match=match):
+        OptimizerSettings(**settings)  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ from tagmask.errors import DataError
 from tagmask.types import IMAGENET
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
+#: Of an image with the classes 3 and 7 of 8, multi-hot.
+TAGS = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0])
 SIZES = [(48, 64), (47, 61), (1, 1), (5, 90), (2, 3)]
 
 
@@ -93,11 +95,10 @@ def test_maps_are_refined_the_same_every_time(mapper: Any) -> None:
 
 
 def test_the_order_of_maps_does_not_matter(mapper: Any) -> None:
-    given = maps((48, 64), 3)
-    found = mapper.refine(refine_request(image((48, 64)), given))
-    torch.testing.assert_close(
-        mapper.refine(refine_request(image((48, 64)), given.flip(0))).flip(0), found, rtol=1e-4, atol=1e-5
-    )
+    given, classes = maps((48, 64), 3), torch.tensor([2, 3, 7])
+    found = mapper.refine(refine_request(image((48, 64)), given, classes))
+    turned = mapper.refine(refine_request(image((48, 64)), given.flip(0), classes.flip(0))).flip(0)
+    torch.testing.assert_close(turned, found, rtol=1e-4, atol=1e-5)
 
 
 def test_a_map_does_not_mind_half_precision(mapper: Any) -> None:
@@ -120,7 +121,7 @@ def test_what_it_learns_from_is_drawn_from_image_and_maps_alone(
     assert targets.shape[-2:] == size
     assert targets.ndim == {"labels": 2, "planes": 3}[trainable.targets_are]
     assert np.array_equal(targets, trainable.targets(refine_request(image(size), given, classes)))
-    items = [trainable.item(image(size), targets, np.random.default_rng(seed), IMAGENET) for seed in (1, 1, 2)]
+    items = [trainable.item(image(size), targets, TAGS, np.random.default_rng(seed), IMAGENET) for seed in (1, 1, 2)]
     assert items[0].keys() == items[1].keys()
     assert all(torch.equal(items[0][key], items[1][key]) for key in items[0]), "all chance comes from the generator"
     assert any(not torch.equal(items[0][key], items[2][key]) for key in items[0])
@@ -132,8 +133,8 @@ def test_items_of_all_images_fit_into_one_batch_that_teaches(trainable: Trainabl
     items = []
     for size, k in (((48, 64), 2), ((61, 47), 1)):
         targets = trainable.targets(refine_request(image(size), maps(size, k), torch.tensor([3, 7][:k])))
-        items.append(trainable.item(image(size), targets, rng, IMAGENET))
-    network = trainable.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()).train()
+        items.append(trainable.item(image(size), targets, TAGS, rng, IMAGENET))
+    network = trainable.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build(), len(TAGS)).train()
     terms = trainable.losses(network, {key: torch.stack([item[key] for item in items]) for key in items[0]})
     terms["loss"].backward()
     groups = [parameter for group in trainable.parameter_groups(network) for parameter in group["params"]]

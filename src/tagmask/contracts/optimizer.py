@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from torch import nn
 
+from tagmask.errors import UnknownNameError
 from tagmask.registry.method import LATER
 
 #: Updates of a training in place of its epochs; 'auto': by the table in ``tagmask.settings.training_length``.
@@ -24,7 +26,8 @@ class OptimizerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["adamw", "sgd"] = "adamw"
+    kind: Literal["adamw", "adam", "sgd", "timm"] = "adamw"
+    opt: str | None = Field(None, json_schema_extra=LATER, description="name of timm's factory, with kind: timm")
     lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="rate of pretrained (backbone) parameters")
     head_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="rate of new parameters")
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -41,6 +44,16 @@ class OptimizerSettings(BaseModel):
     )
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _timm_knows_it(self) -> Self:
+        if (self.kind == "timm") != (self.opt is not None):
+            msg = "kind: timm needs opt, timm's name of the optimiser, and opt needs kind: timm"
+            raise ValueError(msg)
+        names = [str(name) for name in list_optimizers()]
+        if self.opt is not None and self.opt not in names:
+            raise UnknownNameError("optimizer", self.opt, names, "opt")
+        return self
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -88,9 +101,14 @@ def parameter_groups(
 
 
 def build_optimizer(settings: OptimizerSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdamW or SGD over the groups."""
+    """The optimiser over the groups: torch's AdamW, Adam (decay added to the gradient) or SGD, or one of timm's."""
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    if settings.kind == "adam":
+        return torch.optim.Adam(groups, weight_decay=settings.weight_decay)
+    if settings.opt is not None:
+        options: dict[str, Any] = {} if settings.momentum is None else {"momentum": settings.momentum}
+        return create_optimizer_v2(groups, opt=settings.opt, weight_decay=settings.weight_decay, **options)
     # The published rates belong to this: with a momentum of 0.9 steps are ten times as long, and 0.1 diverges.
     momentum = settings.weight_decay if settings.momentum is None else settings.momentum
     return torch.optim.SGD(

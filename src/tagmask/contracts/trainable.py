@@ -74,8 +74,8 @@ class TrainableRefiner(Refiner):
         return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
 
     @abstractmethod
-    def build(self, backbone: Backbone) -> nn.Module:
-        """The network around a backbone, which must be its attribute ``backbone``."""
+    def build(self, backbone: Backbone, n_classes: int) -> nn.Module:
+        """The network around a backbone, which must be its attribute ``backbone``, for C foreground classes."""
 
     @abstractmethod
     def targets(self, request: RefineRequest) -> UInt8Array:
@@ -87,10 +87,15 @@ class TrainableRefiner(Refiner):
 
     @abstractmethod
     def item(
-        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+        self,
+        image: UInt8Array,
+        targets: UInt8Array,
+        tags: Tensor,
+        rng: np.random.Generator,
+        statistics: InputStatistics,
     ) -> dict[str, Tensor]:
-        """One augmented training item, tensors of one shape over all images; all randomness from ``rng``. The image is
-        normalised with ``statistics``, those of the network's backbone."""
+        """One augmented training item, tensors of one shape over all images; all randomness from ``rng``. ``tags`` are
+        the image's, multi-hot float32 [C]; it is normalised with ``statistics``, those of the network's backbone."""
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Optimiser groups: backbone at lr, everything else at head_lr."""

@@ -19,6 +19,8 @@ from tagmask.ops.maps import maps_to_labels
 from tagmask.ops.transforms import resize_image
 from tagmask.types import IMAGENET
 
+#: Of an image, multi-hot.
+TAGS = torch.tensor([0.0, 0.0, 1.0])
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
 
@@ -41,7 +43,7 @@ def maps() -> torch.Tensor:
 def trained(**settings: Any) -> TrainedAffinityNet:
     method = AffinityNet(**settings)
     torch.manual_seed(0)
-    network = method.build(build_backbone("resnet10t", args=SMALL)).eval()
+    network = method.build(build_backbone("resnet10t", args=SMALL), 3).eval()
     return method.trained(network)
 
 
@@ -62,7 +64,7 @@ def test_a_photograph_is_reduced(maps: torch.Tensor) -> None:
     large = np.zeros((96, 120, 3), np.uint8)
     targets = method.targets(refine_request(large, maps, torch.tensor([3, 7])))
     assert targets.shape == (6, 57, 72)
-    item = method.item(large, targets, np.random.default_rng(0), IMAGENET)
+    item = method.item(large, targets, TAGS, np.random.default_rng(0), IMAGENET)
     assert item["image"].shape == (3, 80, 80)
     assert (item["labels"] == 255).any()
 
@@ -76,7 +78,7 @@ def test_an_item_is_the_published_one(image: Any) -> None:
     black = (-torch.tensor(IMAGENET.mean) / torch.tensor(IMAGENET.std))[:, None, None]
     mirrored = set()
     for seed in range(6):
-        item = method.item(image, targets, np.random.default_rng(seed), IMAGENET)
+        item = method.item(image, targets, TAGS, np.random.default_rng(seed), IMAGENET)
         there = (item["image"] - black).abs().amax(0) > 1e-4
         assert int(there.sum()) <= 96 * 120
         (top, *_), (left, *_) = (torch.nonzero(there.any(d)).flatten().tolist() for d in (1, 0))
@@ -169,13 +171,13 @@ def test_it_learns_the_two_halves(image: Any, maps: torch.Tensor) -> None:
     """Pairs across the border become unlike, pairs within a half stay alike."""
     method = AffinityNet(crop=96, colour_jitter=0.0)
     torch.manual_seed(0)
-    network = method.build(build_backbone("resnet10t", args=SMALL)).train()
+    network = method.build(build_backbone("resnet10t", args=SMALL), 3).train()
     targets = method.targets(refine_request(image, maps, torch.tensor([3, 7])))
     rng = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):
-        items = [method.item(image, targets, rng, IMAGENET) for _ in range(2)]
+        items = [method.item(image, targets, TAGS, rng, IMAGENET) for _ in range(2)]
         terms = method.losses(network, {key: torch.stack([item[key] for item in items]) for key in items[0]})
         optimizer.zero_grad()
         terms["loss"].backward()

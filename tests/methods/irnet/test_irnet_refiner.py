@@ -21,12 +21,14 @@ from tagmask.methods.irnet.refiner import IRNet, TrainedIRNet
 from tagmask.ops.transforms import normalise
 from tagmask.types import IMAGENET
 
+#: Of an image, multi-hot.
+TAGS = torch.tensor([0.0, 0.0, 1.0])
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
 
 def network(settings: IRNet, seed: int = 0) -> IRNetwork:
     torch.manual_seed(seed)
-    return settings.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build()).eval()
+    return settings.build(BackboneSettings(backbone="resnet10t", backbone_args=SMALL).build(), 8).eval()
 
 
 def scene(height: int = 47, width: int = 61, k: int = 2) -> tuple[Any, torch.Tensor]:
@@ -73,7 +75,7 @@ def test_items_hold_the_labels_of_their_pixels() -> None:
     labels = np.repeat(np.repeat(np.arange(1, 13, dtype=np.uint8).reshape(3, 4), 16, 0), 16, 1)
     image = np.repeat(labels[..., None] * 20, 3, axis=2)
     settings = IRNet(crop=96, scale=(1.0, 1.0))
-    item = settings.item(image, labels, np.random.default_rng(3), IMAGENET)
+    item = settings.item(image, labels, TAGS, np.random.default_rng(3), IMAGENET)
     assert item["image"].shape == (3, 96, 96)
     assert item["labels"].shape == (24, 24)
     assert item["labels"].dtype == torch.uint8

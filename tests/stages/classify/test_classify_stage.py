@@ -14,9 +14,10 @@ from PIL import Image
 
 from progress_recorder import ProgressRecorder
 from tagmask.models.classifier import build_classifier
+from tagmask.ops.tags import multi_hot
 from tagmask.runs.context import Context
 from tagmask.stages.classify import stage
-from tagmask.stages.classify.stage import TagTask, multi_hot, trained_classifier
+from tagmask.stages.classify.stage import TagTask, trained_classifier
 from tagmask.stages.classify.tag_precision import tag_precision
 from tagmask.storage.records import read_jsonl
 from tagmask.storage.weights import read_description

@@ -190,8 +190,8 @@ class Planes(IRNet):
     def targets(self, request: RefineRequest) -> Any:
         return np.stack([super().targets(request)] * (1 + len(request.classes)))
 
-    def item(self, image: Any, targets: Any, rng: np.random.Generator, statistics: Any) -> dict[str, torch.Tensor]:
-        return super().item(image, targets[-1], rng, statistics)
+    def item(self, image: Any, targets: Any, *rest: Any) -> dict[str, torch.Tensor]:
+        return super().item(image, targets[-1], *rest)
 
     def finish(self, network: Any, images: Any, device: torch.device) -> None:
         self.finished.append(sum(image.shape == (48, 48, 3) for image in images))

@@ -88,7 +88,7 @@ class AffinityNet(TrainableRefiner):
         height, width = image.shape[:2]
         return scaled_size((height, width), min(scale, (self.max_pixels / (height * width)) ** 0.5))
 
-    def build(self, backbone: Backbone) -> AffinityNetwork:
+    def build(self, backbone: Backbone, n_classes: int) -> AffinityNetwork:
         """The backbone, which learns too, and what joins its stages."""
         return AffinityNetwork(backbone, freeze=self.freeze)
 
@@ -110,7 +110,12 @@ class AffinityNet(TrainableRefiner):
         return (torch.cat(planes) * 255).round().byte().numpy()
 
     def item(
-        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+        self,
+        image: UInt8Array,
+        targets: UInt8Array,
+        tags: Tensor,
+        rng: np.random.Generator,
+        statistics: InputStatistics,
     ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop], black outside, and labels int64 [crop / 8, crop / 8], 255 outside."""
         size = self.working_size(image, self.scale)

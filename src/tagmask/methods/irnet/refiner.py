@@ -13,7 +13,6 @@ Deliberate deviations:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -26,14 +25,13 @@ from tagmask.backbones.build import Backbone
 from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
 from tagmask.contracts.refiner import Instances, RefineRequest
 from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
-from tagmask.methods.dense_crf.refiner import dense_crf_labels
 from tagmask.methods.irnet.instances import cluster_centroids, find_centroids, instance_masks, split_maps
-from tagmask.methods.irnet.labels import ir_labels
+from tagmask.methods.irnet.labels import seed_labels
 from tagmask.methods.irnet.losses import boundary_probability, irnet_losses, labels_on_grid
 from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
 from tagmask.ops.maps import check_image, check_maps, upsample_maps
 from tagmask.ops.random_walk import random_walk
-from tagmask.ops.transforms import augment_pair, colour_view, normalise, resize_image, resize_mask, scaled_size
+from tagmask.ops.transforms import augment_pair, colour_view, normalise
 from tagmask.types import InputStatistics, UInt8Array
 
 _MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
@@ -80,23 +78,21 @@ class IRNet(TrainableRefiner):
             raise ValueError(msg)
         return self
 
-    def build(self, backbone: Backbone) -> IRNetwork:
+    def build(self, backbone: Backbone, n_classes: int) -> IRNetwork:
         """The backbone, which stays as it is, and the branches."""
         return IRNetwork(backbone, displacement=self.displacement or self.instances)
 
     def targets(self, request: RefineRequest) -> UInt8Array:
         """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
-        image, classes = request.colours, request.classes
-        check_image(image)
-        size = image.shape[0], image.shape[1]
-        small = resize_image(image, scaled_size(size, min(1.0, (self.crf_max_pixels / (size[0] * size[1])) ** 0.5)))
-        full = request.full((small.shape[0], small.shape[1]))
-        crf = partial(dense_crf_labels, small)
-        labels = ir_labels(full, classes, crf, foreground=self.conf_fg, background=self.conf_bg)
-        return resize_mask(labels, size)
+        return seed_labels(request, foreground=self.conf_fg, background=self.conf_bg, max_pixels=self.crf_max_pixels)
 
     def item(
-        self, image: UInt8Array, targets: UInt8Array, rng: np.random.Generator, statistics: InputStatistics
+        self,
+        image: UInt8Array,
+        targets: UInt8Array,
+        tags: Tensor,
+        rng: np.random.Generator,
+        statistics: InputStatistics,
     ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop] and labels uint8 [crop / 4, crop / 4]; 255 outside the image."""
         options: dict[str, Any] = {"crop": self.crop, "scale": self.scale, "flip": True, "colour_jitter": 0.0}

@@ -16,6 +16,7 @@ from tagmask.data.loading import ImageLoader
 from tagmask.engine.training import Options, train
 from tagmask.errors import InputError
 from tagmask.models.classifier import Classifier, build_classifier
+from tagmask.ops.tags import multi_hot
 from tagmask.ops.transforms import augment_image, normalise
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import CLASSIFY
@@ -36,13 +37,6 @@ from tagmask.types import InputStatistics, Problem, Sample
 
 STAGE = CLASSIFY
 TRAIN_IMAGES = 100  # whose tags are ranked after the training
-
-
-def multi_hot(tags: tuple[int, ...], n_classes: int) -> Tensor:
-    """Labels 1..C -> float32 [C] over classifier channels."""
-    target = torch.zeros(n_classes)
-    target[[tag - 1 for tag in tags]] = 1.0
-    return target
 
 
 class TagSet:

@@ -27,6 +27,7 @@ from tagmask.engine.training import Options, train
 from tagmask.errors import DataError, RunError
 from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.maps import check_maps
+from tagmask.ops.tags import multi_hot
 from tagmask.ops.transforms import colour_view, working_size
 from tagmask.runs.context import TRAIN, Context
 from tagmask.runs.stage_names import MODEL, REFINE
@@ -149,9 +150,10 @@ class _Targets:
         paths: Sequence[Path],
         loader: ImageLoader,
         statistics: InputStatistics,
+        n_classes: int,
     ) -> None:
         self.refiner, self.samples, self.paths, self.loader = refiner, samples, paths, loader
-        self.statistics = statistics
+        self.statistics, self.n_classes = statistics, n_classes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -162,7 +164,8 @@ class _Targets:
         if isinstance(image, Problem):
             return image
         load = load_mask if self.refiner.targets_are == "labels" else load_planes
-        return self.refiner.item(image, load(self.paths[index]), rng, self.statistics)
+        tags = multi_hot(self.samples[index].tags, self.n_classes)
+        return self.refiner.item(image, load(self.paths[index]), tags, rng, self.statistics)
 
 
 class _FittingTask:
@@ -202,6 +205,7 @@ class _Fitting:
         self.context, self.refiner, self.before = context, refiner, list(before)
         self.folder = context.workspace.stage(STAGE) / f"{position}-{refiner.name}"
         self.path = self.folder / MODEL
+        self.n_classes = len(context.source.classes.foreground)
 
     def train(self, samples: list[Sample], earlier: list[Problem]) -> list[Problem]:
         """Leave the trained network, and before it the list of inputs left out; returns them behind the ``earlier``."""
@@ -215,11 +219,11 @@ class _Fitting:
         # Here, not once per run: a refiner starts alike whether the ones before it were trained or read back.
         torch.manual_seed(context.recipe.seed)
         backbone = self._backbone(pretrained=True)
-        model = self.refiner.build(backbone)
+        model = self.refiner.build(backbone, self.n_classes)
         model.train()
         loader = context.loader(TRAINING, cached=True)
         paths = [self.target_path(s) for s in learnt_from]
-        dataset = _Targets(self.refiner, learnt_from, paths, loader, backbone.input_statistics)
+        dataset = _Targets(self.refiner, learnt_from, paths, loader, backbone.input_statistics, self.n_classes)
         length = training_length(
             context,
             STAGE,
@@ -254,7 +258,7 @@ class _Fitting:
         """The refiner with its stored network on the engine's device."""
         backbone = self._backbone(pretrained=False)
         set_input(backbone, stored_statistics(read_description(self.path), self.path))
-        model = self.refiner.build(backbone)
+        model = self.refiner.build(backbone, self.n_classes)
         load_weights(self.path, model)
         self.context.engine.place(model.requires_grad_(False))
         return _Fitted(self.refiner.trained(model, self.context.engine.device), self.context.engine)
