@@ -160,7 +160,8 @@ class DataSource:
     ``max_pixels`` is the largest image that stages decode; larger ones are listed as problems. ``mask_key`` tells apart
     readings of the same mask files. ``channels`` and ``value_range`` are what the settings say about the files' values
     (None: nothing), ``pixels`` is what was settled for all images (None: colours of 8 bits), and ``input_statistics``
-    the mean and deviation of these channels, where the data's own take the place of the weights'.
+    the mean and deviation of these channels, where the data's own take the place of the weights'. ``object_reader``
+    reads masks that say 1 for the image's only class, of more classes than a mask has numbers for, 0, and 255.
     """
 
     format: str
@@ -175,6 +176,7 @@ class DataSource:
     input_statistics: InputStatistics | None = None
     mask_reader: MaskReader | None = field(default=None, repr=False)
     mask_key: str = ""
+    object_reader: MaskReader | None = field(default=None, repr=False)
     has_mask: Callable[[Sample], bool] = field(default=lambda sample: sample.mask_path is not None, repr=False)
 
     def split(self, name: str) -> tuple[Sample, ...]:
@@ -194,7 +196,7 @@ class DataSource:
             for split, samples in self.splits.items()
         }
         if not ids:
-            return replace(self, splits=stripped, mask_reader=None, has_mask=lambda sample: False)
+            return replace(self, splits=stripped, mask_reader=None, object_reader=None, has_mask=lambda sample: False)
         has_mask, read = self.has_mask, self.read_mask
 
         def read_kept(sample: Sample) -> UInt8Array:
@@ -207,6 +209,7 @@ class DataSource:
             self,
             splits=stripped,
             mask_reader=read_kept,
+            object_reader=None,
             has_mask=lambda sample: sample.id in ids and has_mask(sample),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,42 @@ def test_ilsvrc(ilsvrc: Path) -> None:
     assert "no annotation" in reasons["ILSVRC2012_val_3"]
     assert f"its class is not clear: {TENCH}, {BIRD}" in reasons["ILSVRC2012_val_2"]
     assert detect_format(ilsvrc) == "ilsvrc"
+
+
+def test_ilsvrc_with_masks_of_objects(ilsvrc: Path) -> None:
+    """Two classes or a thousand: a mask says object or not, and serves the curves of localisation alone."""
+    grey = np.zeros((6, 8), np.uint8)
+    grey[1:4, 0:5] = 255
+    folder = ilsvrc / "ILSVRC" / "masks"
+    folder.mkdir()
+    Image.fromarray(grey).save(folder / "ILSVRC2012_val_1.png")
+    source = IlsvrcSource(root=ilsvrc, masks="masks").open()
+    (sample,) = source.split("val")
+    assert not source.has_mask(sample)
+    assert source.object_reader is not None
+    assert np.array_equal(source.object_reader(sample), (grey > 0).astype(np.uint8))
+    assert source.weak().object_reader is None
+    assert IlsvrcSource(root=ilsvrc).open().object_reader is None
+    with pytest.raises(DataError, match="no-masks: does not exist"):
+        IlsvrcSource(root=ilsvrc, masks="no-masks").open()
+
+
+@pytest.mark.parametrize("masks", ["masks", None])
+def test_the_iou_curve_of_ilsvrc(ilsvrc: Path, tmp_path: Path, tiny: dict[str, Any], masks: str | None) -> None:
+    folder = ilsvrc / "ILSVRC" / "masks"
+    folder.mkdir()
+    Image.fromarray(np.full((6, 8), 255, np.uint8)).save(folder / "ILSVRC2012_val_1.png")
+    data = {"format": "ilsvrc", "root": str(ilsvrc), "masks": masks}
+    recipe = {**tiny, "data": data, "refine": [], "segment": None, "localize": "cam"}
+    result = run(recipe, output=tmp_path / "run")
+    scores = json.loads((result.path / "metrics.json").read_text())["localization"]["val"]
+    assert scores["n_images"] == 1
+    assert scores["n_masks"] == (1 if masks else 0)
+    if masks:  # all is object, and at threshold 0 all is foreground
+        assert scores["iou_curve"]["peak"] == 1
+        assert scores["iou_curve"]["threshold"] == 0
+    else:
+        assert scores["iou_curve"] is None
 
 
 def test_ilsvrc_with_kaggles_list(ilsvrc: Path) -> None:

@@ -50,6 +50,7 @@ class LocalizationScores:
         *,
         ranking: tuple[int, ...] = (),
         mask: UInt8Array | None = None,
+        mask_label: int | None = None,
     ) -> None:
         """Add one image.
 
@@ -60,6 +61,7 @@ class LocalizationScores:
             image_size: (H, W).
             ranking: labels of the best classes by the classifier, best first; () where it is not known.
             mask: ground truth [H, W] where there is one.
+            mask_label: number of the class in the mask; None: ``label``.
 
         Raises:
             DataError: the map is not finite.
@@ -75,7 +77,7 @@ class LocalizationScores:
         self.n_images += 1
         if mask is not None:
             self.n_masks += 1
-            known = object_mask(mask, label)
+            known = object_mask(mask, label if mask_label is None else mask_label)
             self.pixels.update(full, known)
             self.overlap.update(full, known)
 

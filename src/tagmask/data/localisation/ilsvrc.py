@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from tagmask.data.files import ImageFile, ImageFolder
 from tagmask.data.localisation.lists import numbers, rows
+from tagmask.data.localisation.object_masks import ObjectMasks
 from tagmask.data.source import TRAIN, VAL, Collector, SourceSettings
 from tagmask.data.voc.xml import read_objects
 from tagmask.errors import DataError
@@ -32,16 +34,18 @@ class IlsvrcSource(SourceSettings):
     """ILSVRC as it is unpacked, by the challenge or by Kaggle. Folders that are null are looked for at usual places.
 
     A validation image's class is its folder, where there is one, else that of its boxes. Boxes come from the XML files,
-    or from Kaggle's list (``ImageId,PredictionString``: class x0 y0 x1 y1, repeated).
+    or from Kaggle's list (``ImageId,PredictionString``: class x0 y0 x1 y1, repeated). ``masks`` (SEM's, say) are PNGs
+    that are white where the object is; they serve the IoU curve and PxAP.
     """
 
-    file_keys: ClassVar[tuple[str, ...]] = ("classes", "train", "val", "annotations", "boxes")
+    file_keys: ClassVar[tuple[str, ...]] = ("classes", "train", "val", "annotations", "boxes", "masks")
 
     format: Literal["ilsvrc"] = "ilsvrc"
     train: str | None = Field(None, description="training images, a folder per class")
     val: str | None = Field(None, description="validation images")
     annotations: str | None = Field(None, description="XML files of the validation images")
     boxes: str | None = Field(None, description="list of boxes instead of XML files")
+    masks: str | None = Field(None, description="grey masks of the validation images' objects, named as the images")
 
     def places_of(self, key: str, name: str) -> tuple[Path, ...]:
         """See :meth:`SourceSettings.places_of`: all but the class list lies below ILSVRC, where that is there."""
@@ -74,10 +78,12 @@ class IlsvrcSource(SourceSettings):
                 collector.add(TRAIN if has_val else None, placed, (classes.label(wnid),), sample_id=key)
         if has_val:
             self._validation(base, classes, collector)
-        return collector.finish(classes)
+        source = collector.finish(classes, has_mask=lambda sample: False)
+        return replace(source, object_reader=ObjectMasks(self.max_pixels, value=1) if self.masks else None)
 
     def _validation(self, base: Path, classes: ClassList, collector: Collector) -> None:
-        folder = _place(base, self.val, _VAL)
+        folder, masks = _place(base, self.val, _VAL), _place(base, self.masks, ())
+        mask_folder = ImageFolder(masks, (".png",)) if masks is not None else None
         xml = _place(base, self.annotations, _XML)
         box_list = _place(base, self.boxes, _LISTS)
         if folder is None:
@@ -100,7 +106,8 @@ class IlsvrcSource(SourceSettings):
                 collector.skip(file.id, file.path, reason)
                 continue
             boxes = tuple(Box(labels[0], *corners) for name, corners in objects if name == names[0])
-            collector.add(VAL, file, (labels[0],), boxes=boxes)
+            mask = mask_folder.path_of(stem) if mask_folder else None
+            collector.add(VAL, file, (labels[0],), mask_path=mask, boxes=boxes)
 
 
 def find_base(root: Path) -> Path:

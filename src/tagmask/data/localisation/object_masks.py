@@ -19,15 +19,17 @@ from tagmask.types import IGNORE_INDEX, Sample, UInt8Array
 class ObjectMasks:
     """Mask reader for images with one tag; masks of another size than the image are stretched to it (nearest).
 
-    ``parts``: further masks of an image by id, united with the first; ``ignored``: where it is not known, by id.
+    ``parts``: further masks of an image by id, united with the first; ``ignored``: where it is not known, by id;
+    ``value``: what an object's pixels hold, None: its label.
     """
 
     max_pixels: int
     parts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     ignored: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    value: int | None = None
 
     def __call__(self, sample: Sample) -> UInt8Array:
-        """uint8 [H, W]: the tag's label where a mask exceeds half of white, 255 where it is ignored, else 0.
+        """uint8 [H, W]: the label (``value``) where a mask exceeds half of white, 255 where it is ignored, else 0.
 
         Raises:
             UnreadableMaskError: no mask, a broken one, an unreadable image, or an image with several tags.
@@ -40,7 +42,7 @@ class ObjectMasks:
         for path in self.ignored.get(sample.id, ()):
             mask[_read(path, size)] = IGNORE_INDEX
         for path in (sample.mask_path, *self.parts.get(sample.id, ())):
-            mask[_read(path, size)] = sample.tags[0]
+            mask[_read(path, size)] = sample.tags[0] if self.value is None else self.value
         return mask
 
 

@@ -13,7 +13,7 @@ from tagmask.ops.map_grids import MapGrids
 from tagmask.runs.context import TRAIN, VAL, Context
 from tagmask.runs.stage_names import EVALUATE
 from tagmask.stages.evaluate.counting_images import count_each
-from tagmask.types import Box, Problem, Sample, UInt8Array
+from tagmask.types import Box, DataSource, Problem, Sample, UInt8Array
 
 
 def localization(context: Context, problems: list[Problem]) -> dict[str, Any] | None:
@@ -50,6 +50,13 @@ def _box_in_mask(mask: UInt8Array | None, label: int) -> tuple[Box, ...]:
     return (Box(label, x0, y0, x1, y1),)
 
 
+def _truth(source: DataSource, sample: Sample) -> tuple[UInt8Array | None, int]:
+    """The mask of an image with one tag, if it has one, and the number that its class has there."""
+    if source.object_reader is not None and sample.mask_path is not None:
+        return source.object_reader(sample), 1
+    return source.read_mask(sample) if source.has_mask(sample) else None, sample.tags[0]
+
+
 def _scores(context: Context, split: str, samples: list[Sample], problems: list[Problem]) -> dict[str, Any] | None:
     """Count all images, several at a time whatever the device: this is work for the CPU."""
     settings, workspace, source = context.recipe.evaluate.boxes, context.workspace, context.source
@@ -61,14 +68,15 @@ def _scores(context: Context, split: str, samples: list[Sample], problems: list[
         counted, (label,) = empty(), sample.tags
         try:
             stored = workspace.load_maps(sample.id)
-            mask = source.read_mask(sample) if source.has_mask(sample) else None
+            mask, mask_label = _truth(source, sample)
             if label not in stored.classes:
                 names = source.classes.names
                 msg = f"{sample.image_path}: has no map of its tag '{names[label]}'; its tags changed since it was made"
                 raise DataError(msg)
             if boxes := _boxes(sample) or _box_in_mask(mask, label):
                 scores = MapGrids.of(stored).scores(stored.classes.tolist().index(label)).numpy()
-                counted.update(scores, label, boxes, stored.image_size, ranking=stored.ranking, mask=mask)
+                options: dict[str, Any] = {"ranking": stored.ranking, "mask": mask, "mask_label": mask_label}
+                counted.update(scores, label, boxes, stored.image_size, **options)
         except TagmaskError as error:
             return Problem(EVALUATE, sample.id, str(sample.image_path), str(error))
         return counted
