@@ -21,6 +21,7 @@ from tagmask.pipeline.plan import plan
 from tagmask.registry import table
 from tagmask.registry.validation import RenamedKey
 from tagmask.settings.loading import Recipe, load_recipe
+from tagmask.settings.segment import SegmentSettings
 
 # 'own' finds the format in the user's folder and cannot be loaded without one: tests/cli/test_recipes.py has it.
 RECIPES = sorted(path for path in (Path(__file__).parents[2] / "recipes").rglob("*.yaml") if path.stem != "own")
@@ -482,3 +483,11 @@ def test_a_localizers_old_key_is_read_with_a_hint(capsys: pytest.CaptureFixture[
 def test_a_separator_may_be_any_one_sign(tmp_path: Path, sign: str) -> None:
     recipe = load_recipe({"data": {"format": "table", "root": str(tmp_path)}}, [f"data.separator={sign}"])
     assert recipe.data.separator == sign
+
+
+def test_real_masks_are_learnt_with_the_recipes_loss_unless_that_needs_more() -> None:
+    """Full supervision is a control: it must differ by its masks alone."""
+    dice = SegmentSettings.model_validate({"loss": {"name": "dice", "balance": 0.5}})
+    assert dice.plain_loss == dice.loss
+    aamr = SegmentSettings.model_validate({"loss": "aamr", "saliency": "minimum_barrier"})
+    assert aamr.plain_loss.name == "cross_entropy"

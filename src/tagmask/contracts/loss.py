@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
 from tagmask.ops.losses import Outputs
 from tagmask.registry.field import MethodOf
-from tagmask.registry.method import Method
+from tagmask.registry.method import LATER, Method
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,8 @@ class Loss(Method):
         """
 
 
+#: Exponent of :func:`tagmask.ops.losses.rarity_weights` in the cross entropy.
+Balance = Annotated[
+    float, Field(ge=0, le=1, json_schema_extra=LATER, description="0: pixels count alike, 1: labels that occur do")
+]
 LossField = Annotated[Loss, MethodOf("loss")]

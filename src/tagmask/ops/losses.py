@@ -39,6 +39,25 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     return (each * counted).sum() / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)
 
 
+def rarity_weights(labels: Tensor, n_labels: int, exponent: float) -> Tensor:
+    """Weights of pixels by how rare their label is: (number of labelled pixels / number with its label)^exponent.
+
+    With exponent 0 all pixels count alike, with 1 all labels that occur.
+
+    Args:
+        labels: [B, H, W] int64, 0..n_labels - 1 or 255; counted over the whole batch.
+        n_labels: C + 1.
+        exponent: in [0, 1].
+
+    Returns:
+        float32 [B, H, W], >= 1; 0 where the label is 255.
+    """
+    counted = labels != IGNORE_INDEX
+    counts = torch.bincount(labels[counted], minlength=n_labels).float()
+    weights = (counts.sum() / counts.clamp(min=1)) ** exponent
+    return weights[labels.where(counted, torch.zeros_like(labels))] * counted
+
+
 def listed(outputs: Outputs) -> list[Tensor]:
     """One output or several as a list, in float32."""
     return [outputs.float()] if isinstance(outputs, Tensor) else [output.float() for output in outputs]
@@ -74,16 +93,18 @@ def summed_cross_entropy(
     labels: Tensor,
     weights: Tensor | None = None,
     factors: Sequence[float] | None = None,
+    *,
+    balance: float = 0.0,
 ) -> Tensor:
-    """:func:`cross_entropy` summed over outputs of any size."""
-    terms = [
-        cross_entropy(
-            logits,
-            nearest_to(labels, logits.shape[-2:]),
-            None if weights is None else nearest_to(weights, logits.shape[-2:]),
-        )
-        for logits in outputs
-    ]
+    """:func:`cross_entropy` summed over outputs of any size, rare labels weighted by :func:`rarity_weights`."""
+    terms = []
+    for logits in outputs:
+        own = nearest_to(labels, logits.shape[-2:])
+        factor = None if weights is None else nearest_to(weights, logits.shape[-2:])
+        if balance:
+            rarity = rarity_weights(own, logits.shape[1], balance).to(logits)
+            factor = rarity if factor is None else factor * rarity
+        terms.append(cross_entropy(logits, own, factor))
     return weighted_sum(terms, factors)
 
 

@@ -115,8 +115,8 @@ class SegmentSettings(Settings):
 
     @property
     def plain_loss(self) -> Loss:
-        """The loss of a training on real masks: the default one, which needs nothing beside them."""
-        return type(self)().loss
+        """The loss of a training on real masks: the recipe's, or the default one where that needs more than masks."""
+        return type(self)().loss if self.loss.needs else self.loss
 
     @model_validator(mode="after")
     def _has_planes(self) -> SegmentSettings:

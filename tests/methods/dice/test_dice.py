@@ -77,3 +77,14 @@ def test_the_loss_is_the_sum_over_outputs() -> None:
     parts = soft_dice(outputs[0], labels) + 0.4 * soft_dice(outputs[1], nearest_to(labels, outputs[1].shape[-2:]))
     torch.testing.assert_close(terms["dice"], parts)
     torch.testing.assert_close(terms["loss"], CrossEntropy().terms(outputs, targets)["loss"] + 2 * parts)
+
+
+def test_balance_is_of_the_cross_entropy_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=generator)
+    labels = torch.randint(0, 3, (2, 4, 4), generator=generator)
+    targets = Targets(labels)
+    terms = Dice(weight=2.0, balance=0.5).terms(logits, targets)
+    entropy = CrossEntropy(balance=0.5).terms(logits, targets)["loss"]
+    torch.testing.assert_close(terms["loss"], entropy + 2 * soft_dice(logits, labels))
+    assert not torch.isclose(entropy, CrossEntropy().terms(logits, targets)["loss"])

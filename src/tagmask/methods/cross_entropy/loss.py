@@ -10,15 +10,19 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tagmask.contracts.loss import Loss, Targets
+from tagmask.contracts.loss import Balance, Loss, Targets
 from tagmask.ops.losses import Outputs, listed, summed_cross_entropy
 
 
 class CrossEntropy(Loss):
-    """Mean cross entropy over pixels that are not ignored."""
+    """Mean cross entropy over pixels that are not ignored, rare labels weighted by their share^-``balance``."""
 
     name: ClassVar[str] = "cross_entropy"
 
+    balance: Balance = 0.0
+
     def terms(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """See :class:`Loss`."""
-        return {"loss": summed_cross_entropy(listed(outputs), targets.labels, targets.weights, targets.factors)}
+        logits = listed(outputs)
+        loss = summed_cross_entropy(logits, targets.labels, targets.weights, targets.factors, balance=self.balance)
+        return {"loss": loss}

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tagmask.contracts.loss import Loss, Targets
+from tagmask.contracts.loss import Balance, Loss, Targets
 from tagmask.ops.losses import Outputs, listed, nearest_to, summed_cross_entropy, weighted_sum
 from tagmask.types import BACKGROUND, IGNORE_INDEX
 
@@ -44,16 +44,17 @@ def soft_dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Dice(Loss):
-    """Cross entropy plus ``weight`` times one minus the soft Dice."""
+    """Cross entropy, with ``balance`` as there, plus ``weight`` times one minus the soft Dice."""
 
     name: ClassVar[str] = "dice"
 
     weight: Annotated[float, Field(gt=0)] = 1.0
+    balance: Balance = 0.0
 
     def terms(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """See :class:`Loss`; 'dice' is the history's."""
         logits = listed(outputs)
-        entropy = summed_cross_entropy(logits, targets.labels, targets.weights, targets.factors)
+        entropy = summed_cross_entropy(logits, targets.labels, targets.weights, targets.factors, balance=self.balance)
         each = [soft_dice(output, nearest_to(targets.labels, output.shape[-2:])) for output in logits]
         dice = weighted_sum(each, targets.factors)
         return {"loss": entropy + self.weight * dice, "dice": dice}
