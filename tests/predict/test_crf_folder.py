@@ -75,6 +75,21 @@ def test_nine_bits_are_read_by_their_own_range(folders: tuple[Path, Path], tmp_p
     assert not np.array_equal(expected, refine_mask(crf, read_image(images / "a.png"), mask))
 
 
+def test_masks_written_among_the_masks_are_not_refined_again(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
+    for name in ("._a.png", ".hidden/c.png"):
+        (masks / name).parent.mkdir(exist_ok=True)
+        (masks / name).write_text("no mask")
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_text("no image")
+    for kept in (0, 3):
+        result = refine_folder(images, masks, masks / "out")
+        assert (result.done, result.kept, result.problems) == (3 - kept, kept, ())
+    for folder in folders:
+        with pytest.raises(InputError, match="the output folder is that of the"):
+            refine_folder(images, masks, folder)
+
+
 def test_bands_are_chosen_as_those_of_the_data(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Five bands of 12 bits, of which the first three show nothing of the outline."""
     images, masks = folders

@@ -71,6 +71,19 @@ def test_a_folder_is_searched_and_names_stay_apart(images: Path) -> None:
     }
 
 
+def test_what_an_earlier_call_wrote_among_the_images_is_no_image(images: Path) -> None:
+    """Nor is a hidden file, such as macOS's copies of attributes."""
+    expected = collect([str(images)])
+    (images / "._a.jpg").write_text("attributes")
+    (images / ".cache").mkdir()
+    Image.new("RGB", (4, 4)).save(images / ".cache" / "thumbnail.png")
+    assert not predict_images(Halves(), collect([str(images)], images / "out"), images / "out")
+    assert set(collect([str(images / "**" / "*.jpg")], images / "out")) == {"a"}
+    assert not predict_images(Halves(), collect([str(images)], images), images)
+    assert collect([str(images)], images) == collect([str(images)]) == expected
+    assert len(collect([str(images / "out" / "masks")], images / "out")) == len(expected)  # asked for by name
+
+
 def test_globs_files_and_equal_names_from_two_folders(images: Path) -> None:
     result = collect([str(images / "*.png"), str(images / "sub" / "a.png"), str(images / "a.png")])
     assert {name: path.relative_to(images).as_posix() for name, path in result.items()} == {

@@ -47,7 +47,7 @@ def predict(
     from tagmask.predict.images import STAGE, KnownTags, collect, predict_images
     from tagmask.predict.predictor import load
 
-    targets = collect(images)
+    targets = collect(images, output)
     predictor = load(
         Path(source), device=device, scales=_numbers(scales), flip=flip, tile=tile, crf=crf, max_side=max_side
     )

@@ -46,6 +46,28 @@ def without_suffix(name: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 
 
+def files_below(
+    folder: Path, *, without: Iterable[Path] = (), suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """Files of a folder and of all folders inside, sorted; hidden ones are left out.
+
+    Args:
+        folder: where to look.
+        without: folders inside whose files do not count, such as those that the command writes to.
+        suffixes: which files; images by default.
+    """
+    here = folder.resolve()
+    others = [place for place in (other.resolve() for other in without) if here in place.parents]
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and all(map(is_visible, path.relative_to(folder).parts))
+        and path.is_file()
+        and not any(path.resolve().is_relative_to(other) for other in others)
+    )
+
+
 def has_image_suffix(name: str) -> bool:
     """Whether a name ends as those of images do."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
@@ -130,7 +152,7 @@ class ImageFolder:
             listing = self._list(directory)
             pending.extend(_join(directory, name) for name in reversed(listing.folders))
             for base in sorted(listing.files):
-                if _is_visible(base) and os.path.splitext(base)[1].lower() in self.suffixes:
+                if is_visible(base) and os.path.splitext(base)[1].lower() in self.suffixes:
                     try:
                         file = _image_file(directory, base, listing.files[base])
                     except DataError as error:
@@ -154,7 +176,7 @@ class ImageFolder:
                         name = unicodedata.normalize("NFC", entry.name)
                         if not entry.is_dir():
                             files[name] = entry
-                        elif _is_visible(name):
+                        elif is_visible(name):
                             folders.append(name)
             except (FileNotFoundError, NotADirectoryError):
                 files = {}  # a missing folder holds no file; the caller names the file it looked for
@@ -191,5 +213,6 @@ def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def _is_visible(name: str) -> bool:
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is meant to be seen: not hidden, and none of macOS's copies of attributes."""
     return not name.startswith(".") and name != "__MACOSX"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tagmask.data.files import IMAGE_SUFFIXES
+from tagmask.data.files import files_below
 from tagmask.data.pixels import own_pixels
 from tagmask.engine.processes import map_in_processes
 from tagmask.errors import DataError, InputError, RunError
@@ -108,19 +108,22 @@ def _jobs(images: Path, sources: Path, output: Path) -> tuple[list[Job], list[Pr
         if not folder.is_dir():
             msg = f"{folder}: no such folder"
             raise InputError(msg)
-    if output.resolve() == sources.resolve():
-        msg = f"{output}: the output folder is that of the masks, which would be taken for finished"
-        raise InputError(msg)
-    files = sorted(path for path in sources.rglob("*") if path.suffix.lower() in (".png", ".npz") and path.is_file())
+    for folder, fate in (
+        (sources, "masks, which would be taken for finished"),
+        (images, "images, which would be lost"),
+    ):
+        if output.resolve() == folder.resolve():
+            msg = f"{output}: the output folder is that of the {fate}. Choose another --output."
+            raise InputError(msg)
+    files = files_below(sources, without=[output], suffixes=(".png", ".npz"))
     if not files:
         msg = f"{sources}: no masks (.png) or maps (.npz) in this folder"
         raise InputError(msg)
     images_of: dict[str, list[Path]] = {}
-    for path in sorted(images.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            name = path.relative_to(images).with_suffix("").as_posix()
-            for key in {name, artifact_name(name)}:  # runs write the artifacts of a/b as a%2Fb
-                images_of.setdefault(key, []).append(path)
+    for path in files_below(images, without=[output]):
+        name = path.relative_to(images).with_suffix("").as_posix()
+        for key in {name, artifact_name(name)}:  # runs write the artifacts of a/b as a%2Fb
+            images_of.setdefault(key, []).append(path)
     jobs, problems, names = [], [], set()
     for path in files:
         name = path.relative_to(sources).with_suffix("").as_posix()

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tagmask.data.files import IMAGE_SUFFIXES, ImageFile
+from tagmask.data.files import IMAGE_SUFFIXES, ImageFile, files_below
 from tagmask.data.lookup import match_files
 from tagmask.data.table.read import read_columns
 from tagmask.data.table.roles import TableLayout
@@ -40,8 +40,11 @@ MOST_LARGER = 2.0  # times the training images' long side, where no working size
 OVERLAY_SIDE = 2048  # longest side of overlays of images that are predicted at a working size
 
 
-def collect(patterns: Sequence[str]) -> dict[str, Path]:
+def collect(patterns: Sequence[str], output: Path | None = None) -> dict[str, Path]:
     """Images behind paths, folders (with all folders inside) and globs: artifact name -> path.
+
+    Of folders and globs hidden files are left out, and the masks and overlays of this or an earlier call that lie among
+    the images: they would be taken for photographs.
 
     The name is the path below the folder (or the file name) without suffix; where two would be the same,
     the suffix stays, and after that a number is added.
@@ -50,10 +53,12 @@ def collect(patterns: Sequence[str]) -> dict[str, Path]:
         InputError: a path that does not exist, or nothing found at all.
     """
     relative_paths: dict[Path, Path] = {}
+    made = _written_folders([output] if output is not None else [])
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            earlier = _written_folders(record.parent for record in path.rglob(RECORD))
+            inside = files_below(path, without=[*made, *earlier])
             if not inside:
                 msg = f"{pattern}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
                 raise InputError(msg)
@@ -62,6 +67,7 @@ def collect(patterns: Sequence[str]) -> dict[str, Path]:
             relative_paths[path] = Path(path.name)
         else:
             matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+            matches = [match for match in matches if not any(match.resolve().is_relative_to(folder) for folder in made)]
             if not matches:
                 msg = f"{pattern}: no such image or folder, and no file matches it as a pattern"
                 raise InputError(msg)
@@ -76,6 +82,11 @@ def collect(patterns: Sequence[str]) -> dict[str, Path]:
             name, number = f"{relative.as_posix()}-{number}", number + 1
         images[name] = path
     return images
+
+
+def _written_folders(outputs: Iterable[Path]) -> list[Path]:
+    """The folders of masks and overlays that calls have written to."""
+    return [(output / name).resolve() for output in outputs for name in ("masks", "overlays")]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tagmask.data.files import IMAGE_SUFFIXES
+from tagmask.data.files import files_below
 from tagmask.data.table.columns import Columns
 from tagmask.data.table.exports import Row, columns_of
 from tagmask.data.table.names import tag_names
@@ -54,7 +54,7 @@ def read_per_image(folder: Path) -> Columns:
     """
     rows: list[Row] = []
     splits, problems = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".json", ".xml")):
+    for path in files_below(folder, suffixes=(".json", ".xml")):
         try:
             row = _labelme(path) if path.suffix.lower() == ".json" else _voc_xml(path)
         except DataError as error:
@@ -134,7 +134,7 @@ def read_yolo(path: Path) -> Columns:
     for split, places in folders.items():
         for place in places if isinstance(places, list) else [places]:
             folder = _yolo_folder(path.parent, str(settings.get("path") or "."), str(place), split)
-            for image in sorted(item for item in folder.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES):
+            for image in files_below(folder):
                 tags = [str(names[number]) for number in _yolo_classes(_yolo_labels(folder, image), names, problems)]
                 values["image"].append(image.relative_to(path.parent).as_posix())
                 values["tags"].append(tags)
