@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from progress_recorder import ProgressRecorder
 from tagmask.errors import RunError
 from tagmask.pipeline.execute import run
 from tagmask.runs.run import Run
+from tagmask.stages.localize import stage as localize
 from tagmask.storage.files import artifact_name
 from tagmask.storage.pictures import load_mask
 
@@ -216,3 +219,27 @@ def test_left_out_images_are_spoken_of(pictures: Callable[..., Path], walk: Call
         "classify: 1 inputs were left out; problems.jsonl lists them",
         "localize: 1 inputs were left out; problems.jsonl lists them",
     ]
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_one_image_whose_maps_are_not_finite_does_not_end_the_run(
+    pictures: Callable[..., Path],
+    weak: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    everywhere: bool,
+) -> None:
+    """What overflows in half precision alone is made again in float32."""
+    root, bad, made = pictures(ROWS, sizes={"0.jpg": (44, 52)}), "0", localize.activation_maps
+
+    def broken(model: Any, image: Any, *more: Any, **options: Any) -> Any:
+        maps = made(model, image, *more, **options)
+        overflows = everywhere or torch.is_autocast_enabled("cpu")
+        return replace(maps, maps=maps.maps * np.nan) if overflows and image.shape[:2] == (44, 52) else maps
+
+    monkeypatch.setattr(localize, "activation_maps", broken)
+    recipe = {**weak, "data": table(root), "engine": {**weak["engine"], "precision": "bf16"}}
+    done = run(recipe, output=tmp_path / "run")
+    assert (bad in problems(done).get("localize", set())) == everywhere
+    assert (done.path / "localize" / "maps" / f"{bad}.npz").exists() != everywhere
+    assert done.metrics

@@ -21,6 +21,7 @@ from tagmask.backbones.installed import load_installed
 from tagmask.backbones.published import published_copy
 from tagmask.backbones.statistics import statistics_of
 from tagmask.errors import InputError, UnknownNameError
+from tagmask.ops.narrow import full_precision_if_narrow
 from tagmask.storage.state_dict import match_state_dict, read_state_dict
 from tagmask.storage.weights import read_description, stored_statistics
 from tagmask.types import IMAGENET, InputStatistics
@@ -248,7 +249,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images [B, 3, H, W] -> {stage: features [B, D, h, w]}."""
-        features = self._features(images)
+        with full_precision_if_narrow(images):
+            features = self._features(images)
         return {stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)}
 
     def _features(self, images: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from segmentation_models_pytorch.base import SegmentationModel as SmpModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tagmask.ops.narrow import full_precision_if_narrow
 from tagmask.registry.field import MethodOf
 from tagmask.registry.method import Method
 from tagmask.types import IMAGENET, InputStatistics
@@ -78,7 +79,9 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; in training perhaps a tuple of several."""
         height, width = images.shape[-2:]
-        outputs: Tensor | tuple[Tensor, ...] = self.network(self._padded(images))
+        padded = self._padded(images)
+        with full_precision_if_narrow(padded):
+            outputs: Tensor | tuple[Tensor, ...] = self.network(padded)
         if self.grid == 1:
             return outputs
         if isinstance(outputs, Tensor):
@@ -90,9 +93,11 @@ class SegmentationModel(nn.Module):
 
         For who needs labels only, or the enlargement in another precision.
         """
-        if isinstance(self.network, GivesCoarse):
-            return self.network.coarse(self._padded(images))
-        return smp_coarse(self.network, self._padded(images)) if isinstance(self.network, SmpModel) else None
+        padded = self._padded(images)
+        with full_precision_if_narrow(padded):
+            if isinstance(self.network, GivesCoarse):
+                return self.network.coarse(padded)
+            return smp_coarse(self.network, padded) if isinstance(self.network, SmpModel) else None
 
     def _padded(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

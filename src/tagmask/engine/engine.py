@@ -76,6 +76,10 @@ class Engine:
         """Mixed precision as chosen for this device."""
         return self.fabric.autocast()
 
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """Float32, inside of :meth:`autocast` too."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def map(
         self, work: Callable[[Item], Result], items: Sequence[Item], *, at_once: int
     ) -> Generator[Result, None, None]:

@@ -20,7 +20,7 @@ from tagmask.contracts.polisher import resize
 from tagmask.data.lists import ascending, match_ids, read_lines
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import fold_images, process_images
-from tagmask.errors import InputError, RunError
+from tagmask.errors import InputError
 from tagmask.ops.transforms import reduced_to, working_size
 from tagmask.ops.views import Views, strided_size
 from tagmask.runs.context import TRAIN, VAL, Context
@@ -129,11 +129,15 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
-        with engine.autocast():
-            maps = activation_maps(model, image, sample.tags, settings, learnt=learnt, device=engine.device)
-        if not np.isfinite(maps.maps).all():
-            msg = f"localize: the maps of image '{sample.id}' are not finite. Use engine.precision=float32."
-            raise RunError(msg)
+        maps = None
+        for precision in (engine.autocast(), engine.full_precision()):  # one image that overflows is made again
+            with precision:
+                maps = activation_maps(model, image, sample.tags, settings, learnt=learnt, device=engine.device)
+            if np.isfinite(maps.maps).all():
+                break
+        else:
+            reason = f"{sample.image_path}: its maps are not finite, in float32 neither; image left out"
+            return Problem(STAGE, sample.id, str(sample.image_path), reason)
         # The grid is the working size's; what is made of the maps goes back to the file's.
         workspace.save_maps(sample.id, replace(maps, image_size=loader.full_size(sample, image)))
         return None
@@ -222,7 +226,10 @@ def _study(
         # By the image's number: the sample does not depend on which process, or thread, an image falls to.
         rng = np.random.default_rng([engine.seed, number])
         with engine.autocast(), torch.inference_mode():
-            return number, part.study(trained, image, channels, views, rng)
+            candidates = part.study(trained, image, channels, views, rng)
+        if not all(bool(torch.isfinite(group.vectors).all()) for group in candidates.values()):
+            return number, Problem(STAGE, sample.id, str(sample.image_path), "its features are not finite; not studied")
+        return number, candidates
 
     def take(result: tuple[int, Any]) -> None:
         number, candidates = result

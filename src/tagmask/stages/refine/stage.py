@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tagmask.contracts.labeller import LabelRequest
@@ -125,6 +126,8 @@ def _refine_maps(context: Context, chain: Sequence[RefinesMaps], samples: list[S
         except (DataError, ValueError) as error:
             return left_out(sample, error)
         refined = stored.with_maps(request.maps.float().cpu().numpy())
+        if not np.isfinite(refined.maps).all():
+            return left_out(sample, DataError(f"{sample.image_path}: its refined maps are not finite; image left out"))
         if request.grids is not None and len(refined.maps):
             refined = replace(refined, frame=request.grids.frame, seen=request.grids.size)
         workspace.save_maps(sample.id, refined, stage=STAGE)

@@ -1,0 +1,23 @@
+"""Images that are too narrow for a network's stride in half precision on a CPU."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+#: Strides of networks end here: what is no wider leaves features of one pixel somewhere on the way.
+LARGEST_STRIDE = 32
+
+
+def full_precision_if_narrow(images: Tensor) -> AbstractContextManager[object]:
+    """No autocast for images [B, C, H, W] of which a side is no longer than the largest stride, on a CPU.
+
+    oneDNN's bfloat16 convolutions of stride 2 read memory that nothing has written where their output is one pixel wide
+    (torch 2.15, CPUs with AVX512-BF16): other features each time, or none that are finite.
+    """
+    if images.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return nullcontext()
+    narrow = min(images.shape[-2:]) <= LARGEST_STRIDE
+    return torch.autocast("cpu", enabled=False) if narrow else nullcontext()
