@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from tagmask import cli
@@ -178,14 +179,11 @@ def test_an_output_folder_that_is_read_only(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root may write everywhere, so the answer of the system is given for it."""
-    really_open = Path.open
 
-    def refuse(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
-        if path.name == ".lock":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return really_open(path, mode, *arguments, **keywords)
+    def refuse(lock: FileLock, **keywords: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock.lock_file)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     assert leave("run", recipe_file, "--output", tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert said == f"error: {tmp_path / 'run'}: cannot write here (Permission denied). " + (

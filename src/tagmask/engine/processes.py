@@ -150,7 +150,7 @@ def _exit_error(worker: _Worker[Item], name: Callable[[Item], str]) -> RunError:
     code = worker.process.exitcode
     if code is not None and code < 0:
         why = f"was killed by signal {-code}"
-        why += " (often for memory: use fewer workers)" if -code == signal.SIGKILL else ""
+        why += " (often for memory: use fewer workers)" if -code == getattr(signal, "SIGKILL", None) else ""
     else:
         why = f"ended with exit code {code}"
     return _error_of(name(item), f"its worker process {why}")

@@ -16,7 +16,6 @@ of maps and masks. It knows no maths and no settings.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from tagmask.errors import RunError
 from tagmask.runs.stage_names import EVALUATE, LOCALIZE, MODEL, REFINE, SEGMENT, is_stage
@@ -196,22 +196,20 @@ class Workspace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel releases it even after kill -9.
+        """Hold the run for this process; the system releases it even after kill -9.
 
         Raises:
             RunError: another process works in this directory, or it is not writable.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            stream = (self.root / ".lock").open("a+")
+            held = FileLock(self.root / ".lock").acquire(blocking=False)
+        except Timeout:
+            msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
+            raise RunError(msg) from None
         except OSError as error:
             raise write_error(self.root, error) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                msg = f"{self.root}: another tagmask process works in this run. Wait for it, or use --output DIR."
-                raise RunError(msg) from None
+        with held:
             yield
 
 
