@@ -71,6 +71,13 @@ def test_nothing_is_left_to_be_chosen(name: str) -> None:
         ("voc12/affinitynet", "classify.augment.crop=44"),
         ("voc12/lpcam-irnet", "refine.0.conf_fg=0.30"),
         ("coco14/recam", "retrain.0.head.weight=1.0"),
+        ("coco14/lpcam-irnet", "segment.optimizer.lr=0.00025"),
+        ("voc12/ssa-irnet", "segment.iterations=20000"),
+        ("voc12/recam", "refine.0.value=0.15"),
+        ("voc12/hspp", "localize.flip_merge=sum"),
+        ("voc12/sc-cam-affinitynet", "retrain.1.schedule_epochs=40"),
+        ("voc12/infercam", "segment.loss.alpha=0.5"),
+        ("cub/spa-ssa", "evaluate.boxes.inclusive=true"),
     ],
 )
 def test_a_changed_value_is_another_one(name: str, change: str) -> None:

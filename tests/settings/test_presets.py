@@ -50,6 +50,17 @@ def test_upernet_as_published() -> None:
     assert rate_factor(found.optimizer, 20_000, 40_000) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("name", "iterations", "images"), [("voc", 20_000, VOC), ("coco", 100_000, 82_783)])
+def test_deeplabv3plus_trains_as_deeplabv2(name: str, iterations: int, images: int) -> None:
+    found = segment(preset=f"deeplabv3plus-{name}")
+    assert (found.iterations, found.per_images, found.batch_size) == (iterations, images, 10)
+    assert (found.augment.crop, found.augment.scale_choices) == (321, (0.5, 0.75, 1.0, 1.25, 1.5))
+    assert (found.optimizer.lr, found.optimizer.head_lr, found.optimizer.weight_decay) == (2.5e-4, 2.5e-3, 5e-4)
+    network = found.network.dump()
+    assert (network["encoder"], network["atrous_rates"]) == ("resnet101.tv_in1k", [6, 12, 18])
+    assert (network["decoder_channels"], network["output_stride"]) == (256, 16)
+
+
 def test_what_is_written_wins() -> None:
     found = segment(preset="deeplabv2-voc", batch_size=3, augment={"crop": 97}, network={"depth": 50})
     assert (found.batch_size, found.augment.crop, found.augment.scale_choices) == (3, 97, (0.5, 0.75, 1.0, 1.25, 1.5))
