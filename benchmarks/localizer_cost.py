@@ -9,7 +9,8 @@ weights are read from the folder shared beside the repository if it is there, el
 place. Only class-conditional inference, whose cuts and rounds depend on the maps, is sensitive to that: with
 ``--classifier runs/msrc-cam/classify/model.safetensors`` it works on a trained classifier and the photographs' own
 tags. Every round runs every localizer once, so that a busy machine hurts all; a ratio is the median of the rounds'
-ratios. On a CPU the process's own time is measured, which other processes change little.
+ratios. On a CPU the process's own time is measured, which other processes change little. "pixels" is how many went
+through the network, relative to plain CAM: what a localizer takes beyond that is not the network's.
 
 "learning" is the pass over the training images before the first map, per image, against plain CAM of an image.
 """
@@ -32,6 +33,7 @@ from tagmask import registry
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.engine.engine import Engine
 from tagmask.models.classifier import build_classifier
+from tagmask.models.folding import cast_convolutions, fold_batch_norms
 from tagmask.ops.views import Views
 from tagmask.registry.validation import build_method
 from tagmask.settings.classify import ClassifySettings
@@ -52,15 +54,19 @@ LEARNING_AIMS = {"lpcam": 1.5}
 ONE_IMAGE = ("advcam",)  # so slow that one image a round does
 
 
-def pictures(count: int, tags: int, *, own_tags: bool) -> tuple[list[UInt8Array], list[tuple[int, ...]]]:
+def pictures(
+    count: int, tags: int, size: tuple[int, int], *, own_tags: bool
+) -> tuple[list[UInt8Array], list[tuple[int, ...]]]:
     """Images of one size, photographs where there are any, and labels of each: its own, or made up ones."""
     found = sorted((MSRC / "JPEGImages").glob("*"))
     found = found[:: max(1, len(found) // count)][:count]
     made_up = [tuple(range(3, 3 + tags))] * count
     if not found:
         small = np.random.default_rng(0).integers(0, 256, (count, 14, 20, 3), dtype=np.uint8)
-        return [np.kron(image, np.ones((16, 16, 1), np.uint8))[: SIZE[0], : SIZE[1]] for image in small], made_up
-    images = [Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC) for path in found]
+        return [
+            np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.NEAREST)) for image in small
+        ], made_up
+    images = [Image.open(path).convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC) for path in found]
     if not own_tags:
         return [np.asarray(image) for image in images], made_up
     names = (MSRC / "classes.txt").read_text().split()
@@ -90,6 +96,12 @@ class Way:
     images: list[UInt8Array]
     labels: list[tuple[int, ...]]
     learnt: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    pixels: int = 0  # that went through the network for the maps of all images
+    total: int = 0
+
+    def count(self, views: torch.Tensor) -> None:
+        """Remember what the network is about to look at."""
+        self.total += views.shape[0] * views.shape[2] * views.shape[3]
 
     def maps(self) -> None:
         """Maps of all images, side by side as in a run."""
@@ -101,8 +113,10 @@ class Way:
                     self.model, image, labels, self.settings, learnt=self.learnt, device=self.engine.device
                 )
 
+        before = self.total
         for _ in self.engine.map(one, list(zip(self.images, self.labels, strict=True)), at_once=16):
             pass
+        self.pixels = self.total - before
 
     def study(self, part: Localizer) -> list[Any]:
         """What all images offer to one of the localizers that learn."""
@@ -149,11 +163,16 @@ def prepare(
     inner = "inner." * (len(list(recipe.head.parts())) - 1)
     known = {key.replace("head.", f"head.{inner}", 1): value for key, value in trained.items()}
     model.load_state_dict(known, strict=False)
-    model = engine.place(model).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    fold_batch_norms(model, torch.zeros(1, 3, 64, 64))  # as the stage has it
+    if engine.precision == "bf16":
+        cast_convolutions(model.backbone, torch.bfloat16)
+    engine.place(model)
     settings = LocalizeSettings(method=method, scales=tuple(options.scales))
     some = 1 if name in ONE_IMAGE else len(images)
     way = Way(method, settings, model, engine, images[:some], labels[:some])
     way.learn(n_classes)
+    model.register_forward_pre_hook(lambda _, given: way.count(given[0]))
     return way
 
 
@@ -179,10 +198,12 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classifier", type=Path, help="trained gap classifier; images then have their own tags")
     options = parser.parse_args()
     engine = Engine(EngineSettings(threads=options.threads), seed=0)
-    images, labels = pictures(options.images, options.tags, own_tags=options.classifier is not None)
+    size = options.size[0], options.size[1]
+    images, labels = pictures(options.images, options.tags, size, own_tags=options.classifier is not None)
     names = ["cam", *(name for name in options.names or sorted(registry.entries("localizer")) if name != "cam")]
     ways = {name: prepare(name, engine, images, labels, options) for name in names}
     work: dict[str, tuple[Callable[[], object], int]] = {}
@@ -196,7 +217,7 @@ def main() -> None:
             times[name].append(seconds(task, engine) / count)
     tags = sum(map(len, labels)) / len(labels)
     print(
-        f"MobileNetV2, {SIZE[0]} x {SIZE[1]}, {tags:.3g} tags, scales {tuple(options.scales)} + flip, "
+        f"MobileNetV2, {size[0]} x {size[1]}, {tags:.3g} tags, scales {tuple(options.scales)} + flip, "
         f"{options.threads} threads, {engine.precision}"
     )
     plain = np.array(times["cam"][1:])  # the first round warms up
@@ -205,8 +226,11 @@ def main() -> None:
         aim = (LEARNING_AIMS if learning else AIMS).get(own)
         ratio = float(np.median(np.array(found[1:]) / plain))
         head = "" if learning else f"head {ways[own].model.head.__class__.__name__}"
+        seen = ways[own].pixels / len(ways[own].images) / (ways["cam"].pixels / len(ways["cam"].images))
+        pixels = "" if learning else f"pixels {seen:5.2f}x"
         print(
-            f"{name:24} {np.median(found[1:]):7.3f} s/image {ratio:7.2f}x{f'  (aim {aim}x)' if aim else '':14}  {head}"
+            f"{name:24} {np.median(found[1:]):7.3f} s/image {ratio:7.2f}x{f'  (aim {aim}x)' if aim else '':14} "
+            f"{pixels:15} {head}"
         )
 
 

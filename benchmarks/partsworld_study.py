@@ -74,6 +74,7 @@ PRETRAINED_WORDS = {"MIDDLE": "[4, 5]", "DROPOUT": "0.3", "RATES": "{lr: 1.0e-5,
 _RECAM = ["retrain=[{head: {name: recam, inner: {name: gap, dropout: DROPOUT}}, epochs: 4, optimizer: RATES}]"]
 _POLISH = "clip_negative: true, guidance: none, stages: MIDDLE"
 _FEW = "features_per_class: 1024"
+_FAST = "centre_scales: [0.5], later_scales: [0.5], later_flip: false"
 _LOOSE = f"{_FEW}, tau: 0.3, mu_class: 0.5, mu_context: 0.5, context_low: 0.0"
 #: Method: (overrides of the training, the localizer).
 METHODS: dict[str, tuple[list[str], str]] = {
@@ -90,6 +91,7 @@ METHODS: dict[str, tuple[list[str], str]] = {
     "class-conditional, rounds only": ([], "{name: class_conditional, split: false}"),
     "class-conditional, guard .5": ([], "{name: class_conditional, guard: 0.5}"),
     "class-conditional, economy": ([], "{name: class_conditional, economy: true}"),
+    "class-conditional, fast": ([], f"{{name: class_conditional, {_FAST}}}"),
     "class-conditional, rounds only, economy": ([], "{name: class_conditional, split: false, economy: true}"),
     "class-conditional on ssa": (
         [],

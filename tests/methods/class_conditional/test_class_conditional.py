@@ -462,6 +462,43 @@ def test_economy_takes_centres_and_later_rounds_from_the_first_scale(golden: Gol
     torch.testing.assert_close(made(one, economy=True)[0], made(one)[0], rtol=0, atol=0)
 
 
+def test_centres_and_later_rounds_see_the_views_that_are_named(golden: Golden) -> None:
+    stored = golden("infercam_1class")
+    trained, classes, views = parts_of(stored)
+    image = stored["image_uint8"]
+    seen: list[tuple[int, ...]] = []
+    trained.classifier.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+
+    def made(**settings: Any) -> Tensor:
+        seen.clear()
+        return ClassConditional(**settings).full_maps(trained, image, classes, views).maps
+
+    height, width = image.shape[:2]
+    plain = made(max_rounds=2)
+    # A scale of their own, which the maps do not have.
+    made(centre_scales=[0.25], iterate=False)
+    assert seen[0] == (2, 3, round(height / 4), round(width / 4))
+    assert len(seen) == 1 + 4 * 4
+    made(later_scales=[1.0], later_flip=False, max_rounds=2)
+    assert len(seen) == 4 + 4 * (4 + 1)
+    assert [shape[0] for shape in seen] == [2] * 4 + ([2] * 4 + [1]) * 4
+    # Those that the maps have are the default, and one scale for both is economy.
+    assert torch.equal(made(centre_scales=views.scales, later_scales=views.scales, max_rounds=2), plain)
+    for guard in (0.0, 0.5):
+        one = made(centre_scales=views.scales[:1], later_scales=views.scales[:1], guard=guard)
+        assert torch.equal(one, made(economy=True, guard=guard))
+
+
+def test_a_floor_of_later_rounds_is_that_of_their_views() -> None:
+    """Without the mirror a later round's sums are half as high, and so is what they must reach."""
+    image = picture((15, 15, RED), (15, 50, RED))
+    image[13:18, 48:53, RED] = round(255 * (0.485 + 0.25 * (1 - 0.485)))
+    settings: dict[str, Any] = {"split": False, "stop": 0.001, "later_flip": False}
+    found = maps_by_hand(image, [RED], Views((1.0,)), guard=1.0, **settings)[0]
+    assert float(found[15, 50]) == pytest.approx(0.25, abs=0.01)
+    assert float(maps_by_hand(image, [RED], Views((1.0,)), **settings)[0][15, 50]) > 0.99
+
+
 def test_a_guard_in_economy_compares_the_same_scale() -> None:
     """Of the faint dot, a later round sees one scale of two: its floor must be that scale's, not the sum's."""
     image = picture((15, 15, RED), (15, 50, RED))

@@ -84,8 +84,7 @@ def erasing_rounds(
     *,
     first: Tensor | None = None,
     floor: Tensor | float = 0.0,
-    later_pairs: Sequence[Tensor] | None = None,
-    later_floor: Tensor | float = 0.0,
+    later_floor: Tensor | float | None = None,
 ) -> Iterator[Round]:
     """Rounds of erasing, until a round adds less than ``settings.stop`` of the area.
 
@@ -96,16 +95,15 @@ def erasing_rounds(
         pairs: per scale the network input [2 or 1, 3, h_s, w_s].
         maps_of: such inputs -> raw maps [K, h, w] in the image's frame, >= 0.
         settings: threshold, stop, number of rounds and mask geometry.
-        first: ``maps_of(pairs)``, where it is known.
+        first: the raw maps of the first round; None: ``maps_of(pairs)``. It may have seen other views.
         floor: see :func:`normalize_with_floor`.
-        later_pairs: the inputs of rounds after the first, with their own ``later_floor``; None: as in the first.
-        later_floor: see there.
+        later_floor: that of rounds after the first; None: as in the first.
 
     Yields:
         The rounds.
     """
-    if later_pairs is None:
-        later_pairs, later_floor = pairs, floor
+    if later_floor is None:
+        later_floor = floor
     raw = maps_of(pairs) if first is None else first
     n_before = raw.shape[-2] * raw.shape[-1]
     accumulated = torch.zeros_like(raw)
@@ -121,7 +119,7 @@ def erasing_rounds(
         if number == settings.max_rounds or (n_before - n_kept) / keep_mask.numel() < settings.stop:
             return
         n_before = n_kept
-        raw = maps_of(erase(later_pairs, keep_mask, settings.mask_geometry))
+        raw = maps_of(erase(pairs, keep_mask, settings.mask_geometry))
 
 
 def merge_rounds(rounds: Sequence[Round], merge: Literal["max", "sum"] = "max") -> Tensor:

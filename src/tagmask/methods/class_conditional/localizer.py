@@ -8,6 +8,7 @@ image without what was found before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -21,8 +22,10 @@ from tagmask.methods.class_conditional.split_unite import Rectangle, centres_of_
 from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.views import Views, strided_size, sum_scales
 from tagmask.registry.field import by_name
+from tagmask.registry.method import LATER
 from tagmask.types import UInt8Array
 
+Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None
 _NO_CENTRE = "its map of the whole image is zero everywhere; the image is cut as if its centre were the middle"
 
 
@@ -57,6 +60,9 @@ class ClassConditional(Localizer, Erasing):
     guard: Annotated[float, Field(ge=0, le=1)] = 0.0
     include_whole: bool = False
     economy: bool = False
+    centre_scales: Scales = Field(None, json_schema_extra=LATER)
+    later_scales: Scales = Field(None, json_schema_extra=LATER)
+    later_flip: bool = Field(True, json_schema_extra=LATER)
 
     @field_validator("inner")
     @classmethod
@@ -75,31 +81,48 @@ class ClassConditional(Localizer, Erasing):
             full = MapGrids.stretched(found.maps, size)
             return ImageMaps(sum_scales([found.maps], strided_size(size)), found.notes, full)
 
+    def centre_views(self, views: Views) -> Views:
+        """The views of the whole image that say where it is cut."""
+        return replace(views, scales=self.centre_scales or (views.scales[:1] if self.economy else views.scales))
+
+    def later_views(self, views: Views) -> Views:
+        """The views of rounds after the first."""
+        scales = self.later_scales or (views.scales[:1] if self.economy else views.scales)
+        return replace(views, scales=scales, flip=views.flip and self.later_flip)
+
     def full_maps(self, trained: Trained, image: UInt8Array, channels: Tensor, views: Views) -> ImageMaps:
         """The united maps, float32 [K, H, W] in [0, 1]; the other arguments as for :meth:`image_maps`."""
         whole = Rectangle(0, 0, image.shape[0], image.shape[1])
-        pairs = [pair.to(trained.device) for pair in views.of(image)]
-        first = full_size_maps(trained, self.inner, pairs[:1], channels, whole.size)
+
+        def response(scales: Views) -> Tensor:
+            pairs = [pair.to(trained.device) for pair in scales.of(image)]
+            first = full_size_maps(trained, self.inner, pairs[:1], channels, whole.size)
+            rest = pairs[1:]
+            return first + full_size_maps(trained, self.inner, rest, channels, whole.size) if rest else first
+
+        centre, later = self.centre_views(views), self.later_views(views)
+        guide = response(centre)
         uncut = not self.split or (len(channels) >= 3 and self.many_classes == "whole")
-        # Beyond the first scale, the whole image is looked at only where its maps are needed.
-        complete = not self.economy or self.guard > 0 or self.include_whole or uncut or len(pairs) == 1
-        whole_maps = first
-        if complete and len(pairs) > 1:
-            whole_maps = first + full_size_maps(trained, self.inner, pairs[1:], channels, whole.size)
-        # Sums over all scales and over the first alone have heights of their own, so a floor for each.
-        floors = self.guard * whole_maps.amax((-2, -1)), self.guard * first.amax((-2, -1))
+        # Beyond the views of the centres, the whole image is looked at only where its maps are needed.
+        complete = centre == views or self.guard > 0 or self.include_whole or uncut
+        whole_maps = guide
+        if complete and centre != views:
+            rest = tuple(scale for scale in views.scales if scale not in centre.scales)
+            among = len(rest) + len(centre.scales) == len(views.scales)
+            whole_maps = guide + response(replace(views, scales=rest)) if among and rest else response(views)
+        # Sums over other views have heights of their own, so a floor for each.
+        later_maps = whole_maps
+        if self.guard > 0 and later != views:
+            later_maps = guide if later == centre else response(later)
+        floors = self.guard * whole_maps.amax((-2, -1)), self.guard * later_maps.amax((-2, -1))
         united = whole_maps.new_zeros(whole_maps.shape)
-        guide = first if self.economy else whole_maps
         for cuts, rows in self._plan(guide, whole):
             parts = []
             for cut in dict.fromkeys(cuts):  # equal ones (three classes, small images) are computed once
                 # The whole image has been seen: its maps are the first round.
-                if cut == whole:
-                    part = self._refined(trained, pairs, channels, cut, floors, whole_maps if complete else None)
-                else:
-                    pixels = np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
-                    inputs = [pair.to(trained.device) for pair in views.of(pixels)]
-                    part = self._refined(trained, inputs, channels, cut, floors)
+                first = whole_maps if cut == whole and complete else None
+                pixels = np.ascontiguousarray(image[cut.top : cut.bottom, cut.left : cut.right])
+                part = self._refined(trained, pixels, channels, views, floors, first)
                 parts.append((cut, part[rows]))
             united[rows] = unite(parts, whole.size)
         maps = torch.maximum(united, normalize_with_floor(whole_maps)) if self.include_whole else united
@@ -118,21 +141,27 @@ class ClassConditional(Localizer, Erasing):
     def _refined(
         self,
         trained: Trained,
-        pairs: Sequence[Tensor],
+        pixels: UInt8Array,
         channels: Tensor,
-        cut: Rectangle,
+        views: Views,
         floors: tuple[Tensor, Tensor],
-        whole_maps: Tensor | None = None,
+        first: Tensor | None,
     ) -> Tensor:
-        """Maps [K, h, w] of one cut after all rounds; ``floors`` for all scales and for the first one alone."""
+        """Maps [K, h, w] of one cut after all rounds; ``floors``: of the first round and of later ones; ``first``: the
+        maps of the first round, where they are known."""
+        size = pixels.shape[0], pixels.shape[1]
 
         def maps_of(inputs: Sequence[Tensor]) -> Tensor:
-            return full_size_maps(trained, self.inner, inputs, channels, cut.size)
+            return full_size_maps(trained, self.inner, inputs, channels, size)
 
+        later = self.later_views(views)
+        # What the rounds see, scale by scale; views that no round asks for are not made.
+        wanted = dict.fromkeys((*(() if first is not None else views.scales), *(later.scales if self.iterate else ())))
+        pairs = {scale: views.at(pixels, scale).to(trained.device) for scale in wanted}
+        if first is None:
+            first = maps_of([pairs[scale] for scale in views.scales])
         if not self.iterate:
-            return normalize_with_floor(maps_of(pairs) if whole_maps is None else whole_maps, floors[0])
-        later = (pairs[:1], floors[1]) if self.economy else (pairs, floors[0])
-        rounds = erasing_rounds(
-            pairs, maps_of, self, first=whole_maps, floor=floors[0], later_pairs=later[0], later_floor=later[1]
-        )
+            return normalize_with_floor(first, floors[0])
+        later_pairs = [pairs[scale] if later.flip else pairs[scale][:1] for scale in later.scales]
+        rounds = erasing_rounds(later_pairs, maps_of, self, first=first, floor=floors[0], later_floor=floors[1])
         return merge_rounds(list(rounds), self.merge)
