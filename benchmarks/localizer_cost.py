@@ -33,7 +33,7 @@ from tagmask import registry
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.engine.engine import Engine
 from tagmask.models.classifier import build_classifier
-from tagmask.models.folding import cast_convolutions, fold_batch_norms
+from tagmask.models.folding import fold_batch_norms
 from tagmask.ops.views import Views
 from tagmask.registry.validation import build_method
 from tagmask.settings.classify import ClassifySettings
@@ -165,8 +165,6 @@ def prepare(
     model.load_state_dict(known, strict=False)
     model.eval().requires_grad_(False)
     fold_batch_norms(model, torch.zeros(1, 3, 64, 64))  # as the stage has it
-    if engine.precision == "bf16":
-        cast_convolutions(model.backbone, torch.bfloat16)
     engine.place(model)
     settings = LocalizeSettings(method=method, scales=tuple(options.scales))
     some = 1 if name in ONE_IMAGE else len(images)

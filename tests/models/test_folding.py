@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tagmask import registry
 from tagmask.contracts.network import SegmentationModel
 from tagmask.models.classifier import build_classifier
-from tagmask.models.folding import cast_convolutions, fold_batch_norms
+from tagmask.models.folding import fold_batch_norms
 from tagmask.settings.classify import ClassifySettings
 from tagmask.types import ClassifierOutput
 
@@ -87,27 +87,6 @@ def test_every_classifier_gives_the_same_features_logits_and_gradients(name: str
         # A gradient has steps where a ReLU6 opens and closes, by which rounding is enlarged.
         limit = 2e-3 if number == 0 else 1e-4
         assert float((one - other).detach().abs().max()) < limit * float(other.detach().abs().max())
-
-
-@pytest.mark.parametrize("name", ["mobilenetv2", "resnet"])
-def test_convolutions_cast_ahead_give_the_same_bits_under_autocast(name: str) -> None:
-    torch.manual_seed(0)
-    settings = ClassifySettings.model_validate({"weights": None, **CLASSIFIERS[name]})
-    model: Any = with_statistics(build_classifier(settings, 5)).requires_grad_(False)
-    fold_batch_norms(model, noise())
-
-    def outputs() -> list[Tensor]:
-        views = noise(75, 92).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model(views)
-            (gradient,) = torch.autograd.grad(output.features.float().square().sum(), views)
-        return [gradient, output.logits, output.features, *output.feature_taps.values()]
-
-    before = outputs()
-    cast_convolutions(model.backbone, torch.bfloat16)
-    assert {parameter.dtype for parameter in model.backbone.parameters() if parameter.ndim == 4} == {torch.bfloat16}
-    for one, other in zip(outputs(), before, strict=True):
-        assert torch.equal(one, other)
 
 
 def test_what_a_classifier_gives_away_is_not_folded() -> None:

@@ -45,18 +45,6 @@ def fold_batch_norms(model: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
-def cast_convolutions(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the convolutions' parameters in ``dtype``, in which autocast would look at them, to the same bits.
-
-    Of parameters without gradient autocast keeps no copy: it would cast them anew for every image and scale. The model
-    then runs under autocast to ``dtype`` alone.
-    """
-    for module in model.modules():
-        if isinstance(module, _CONVOLUTIONS):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
-
-
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, by identity, how many operations take each tensor."""
 

@@ -21,7 +21,6 @@ from tagmask.data.lists import ascending, match_ids, read_lines
 from tagmask.data.loading import ImageLoader
 from tagmask.engine.image_loop import fold_images, process_images
 from tagmask.errors import InputError
-from tagmask.models.folding import cast_convolutions
 from tagmask.ops.transforms import reduced_to, working_size
 from tagmask.ops.views import Views, strided_size
 from tagmask.runs.context import TRAIN, VAL, Context
@@ -113,10 +112,7 @@ def views_of(settings: LocalizeSettings, statistics: InputStatistics) -> Views:
 def run(context: Context, stage: str = STAGE) -> list[Problem]:
     """Write the maps of the run's last classifier, see :func:`make_maps`."""
     del stage
-    model = trained_classifier(context)
-    if context.engine.precision == "bf16":  # float16 is left out: AdvCAM climbs without autocast then
-        cast_convolutions(model.backbone, torch.bfloat16)
-    return make_maps(context, model)
+    return make_maps(context, trained_classifier(context))
 
 
 def make_maps(context: Context, model: nn.Module) -> list[Problem]:
