@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from progress_recorder import ProgressRecorder
 from tagmask.engine import training
 from tagmask.engine.engine import Engine
+from tagmask.engine.shared_memory import loader_bytes
 from tagmask.engine.training import Options, epoch_order, train
 from tagmask.errors import RunError
 from tagmask.progress.listeners import SilentProgress
@@ -385,6 +387,23 @@ def test_one_readable_input_is_enough(tmp_path: Path) -> None:
     task = Fit(Numbers(broken=frozenset(range(9))))
     assert len(fit(task, tmp_path, engine(), epochs=1)) == 9
     assert task.steps == 3
+
+
+def test_with_little_shared_memory_batches_go_through_pipes(
+    tmp_path: Path, uninterrupted: tuple[Fit, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MB is what a container has; a loader process that finds no room dies, and its batch is waited for."""
+    for free, spoken in ((1 << 30, False), (300, True)):
+        monkeypatch.setattr(training, "free_bytes", lambda free=free: free)
+        progress = ProgressRecorder()
+        folder = tmp_path / str(free)
+        folder.mkdir()
+        task = Fit()
+        train(engine(workers=2), task, epochs=4, batch_size=3, folder=folder, progress=progress)
+        assert any("go through pipes" in text for text in progress.lines) == spoken
+        assert read_jsonl(folder / "history.jsonl") == uninterrupted[1]
+        assert same(task.model, uninterrupted[0].model)
+    assert loader_bytes({"x": torch.zeros(3, 4), "y": torch.zeros(2, dtype=torch.int64)}, 5, 2) == (48 + 16) * 5 * 5
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tagmask.engine.engine import Engine
 from tagmask.engine.moving_average import MovingAverage
+from tagmask.engine.shared_memory import free_bytes, loader_bytes
 from tagmask.errors import RunError
 from tagmask.progress.listeners import Progress
 from tagmask.settings.training_length import training_steps
@@ -144,6 +145,29 @@ def _collate(loaded: list[_Loaded]) -> _Loaded:
     return batch, [problem for _, problems in loaded for problem in problems]
 
 
+def _collate_for_pipes(loaded: list[_Loaded]) -> Any:
+    """The batch as arrays: tensors would go through shared memory."""
+    batch, problems = _collate(loaded)
+    return {name: value.numpy() for name, value in batch.items()}, problems
+
+
+def _loader(engine: Engine, items: _Items, batches: _Batches, batch_size: int, progress: Progress) -> DataLoader[Any]:
+    """Batches from ``engine.workers`` processes; through pipes where they might not fit into shared memory: a process
+    that finds no room there dies without a word, and its batch is waited for."""
+    workers, collate = engine.settings.workers, _collate
+    if workers:
+        ranks = engine.fabric.world_size
+        needed = ranks * loader_bytes(items[0, 0, 0][0], -(-batch_size // ranks), workers)
+        free = free_bytes()
+        if free is not None and 2 * needed > free:
+            collate = _collate_for_pipes
+            progress.message(
+                f"{needed / 1e6:.0f} MB of batches may be under way and {free / 1e6:.0f} MB of shared memory are free: "
+                "they go through pipes, which is slower; a container gets more with --shm-size=1g"
+            )
+    return DataLoader(items, collate_fn=collate, num_workers=workers, batch_sampler=batches)
+
+
 def train(
     engine: Engine,
     task: Task,
@@ -175,12 +199,8 @@ def train(
     average = None if options.ema is None else MovingAverage(task.model, options.ema)
     state = _Checkpoint(folder, task.model, optimizer, average, engine)
     start = state.load()
-    loader = DataLoader(
-        _Items(task.dataset, engine.seed),
-        collate_fn=_collate,
-        num_workers=engine.settings.workers,
-        batch_sampler=_Batches(engine, n_items, batch_size, options, range(start, total)),
-    )
+    batches_of_ranks = _Batches(engine, n_items, batch_size, options, range(start, total))
+    loader = _loader(engine, _Items(task.dataset, engine.seed), batches_of_ranks, batch_size, progress)
     progress.start(description, total, start)
     loaded, nothing = iter(loader), f"{description}: none of the {n_items}"
     for step in range(start, total):
@@ -218,7 +238,7 @@ def _readable_batches(loaded: Iterable[_Loaded], problems: dict[str, Problem], n
         if not batch:
             msg = f"{nothing} inputs could be read; the first: {unreadable[0].reason}"
             raise RunError(msg)
-        batches.append(batch)
+        batches.append({name: torch.as_tensor(value) for name, value in batch.items()})
     return batches
 
 
