@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from tagmask.backbones.build import build_backbone
 from tagmask.methods.deeplabv3plus.network import DeepLabV3Plus
 from tagmask.ops.narrow import LARGEST_STRIDE, full_precision_if_narrow
+from tagmask.pipeline.execute import run
 
 SMALL = {"channels": [8, 16, 24, 32], "stem_width": 8}
 
@@ -47,5 +51,13 @@ def test_nothing_is_asked_of_the_size_without_autocast() -> None:
         def shape(self) -> torch.Size:  # type: ignore[override]
             raise AssertionError
 
-    with full_precision_if_narrow(torch.zeros(1).as_subclass(Sizeless)):  # type: ignore[no-untyped-call]
-        assert not torch.is_autocast_enabled("cpu")
+    images = torch.zeros(1).as_subclass(Sizeless)  # type: ignore[no-untyped-call]
+    assert full_precision_if_narrow(images)[0] is images
+
+
+def test_a_training_on_narrow_crops_in_half_precision(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """The images of a training come in half precision already."""
+    tiny["engine"]["precision"] = "bf16"
+    tiny["classify"]["augment"] = {"crop": 32}
+    tiny["segment"]["augment"] = {"crop": 32}
+    assert run(tiny, output=tmp_path / "run").metrics

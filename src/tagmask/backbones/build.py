@@ -249,7 +249,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images [B, 3, H, W] -> {stage: features [B, D, h, w]}."""
-        with full_precision_if_narrow(images):
+        images, precision = full_precision_if_narrow(images)
+        with precision:
             features = self._features(images)
         return {stage: _channels_first(value, self.channels[stage - 1]) for stage, value in enumerate(features, 1)}
 

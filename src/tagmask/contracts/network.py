@@ -79,8 +79,8 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Normalised images [B, 3, H, W] -> logits [B, C + 1, H, W]; in training perhaps a tuple of several."""
         height, width = images.shape[-2:]
-        padded = self._padded(images)
-        with full_precision_if_narrow(padded):
+        padded, precision = full_precision_if_narrow(self._padded(images))
+        with precision:
             outputs: Tensor | tuple[Tensor, ...] = self.network(padded)
         if self.grid == 1:
             return outputs
@@ -93,8 +93,8 @@ class SegmentationModel(nn.Module):
 
         For who needs labels only, or the enlargement in another precision.
         """
-        padded = self._padded(images)
-        with full_precision_if_narrow(padded):
+        padded, precision = full_precision_if_narrow(self._padded(images))
+        with precision:
             if isinstance(self.network, GivesCoarse):
                 return self.network.coarse(padded)
             return smp_coarse(self.network, padded) if isinstance(self.network, SmpModel) else None
