@@ -42,11 +42,11 @@ class Small(nn.Module):
 
     input_statistics = IMAGENET
     class_weights = torch.from_numpy(WEIGHTS).float()
-    class_bias = None
 
-    def __init__(self) -> None:
+    def __init__(self, bias: Array | None = None) -> None:
         super().__init__()
         part = SimpleNamespace(class_weights=self.class_weights, second_weights=torch.from_numpy(SECOND).float())
+        self.class_bias = None if bias is None else torch.from_numpy(bias).float()
         self.head = SimpleNamespace(part_with=lambda name: part)
 
     def forward(self, views: Tensor) -> ClassifierOutput:
@@ -89,8 +89,8 @@ def image_and_mirror(function: Callable[[Array], Array], scale: float) -> Array:
     return function(view(scale, False)) + function(view(scale, True))[..., ::-1]
 
 
-def maps_of(localizer: Localizer, learnt: Any = None, *, flip: bool = True) -> Tensor:
-    trained = Trained(Small().eval(), learnt or {})
+def maps_of(localizer: Localizer, learnt: Any = None, *, flip: bool = True, bias: Array | None = None) -> Tensor:
+    trained = Trained(Small(bias).eval(), learnt or {})
     views = Views(SCALES, flip=flip, statistics=IMAGENET)
     return localizer.image_maps(trained, PICTURE, torch.tensor(CHANNELS), views).maps
 
@@ -109,6 +109,18 @@ def test_cam_is_summed_over_mirrors_and_scales(flip: bool) -> None:
         return image_and_mirror(lambda pixels: response(WEIGHTS, features_of(pixels)), scale) if flip else one
 
     close(maps_of(Cam(), flip=flip), on_the_grid(own), 1e-5)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_biases_are_part_of_the_maps_of_object_localisation_alone(used: bool) -> None:
+    bias = drawn(6, 3, low=-3, high=3)
+    added = bias[CHANNELS, None, None] if used else 0.0
+
+    def one(pixels: Array) -> Array:
+        return np.maximum(0, np.einsum("cd,dhw->chw", WEIGHTS[CHANNELS], features_of(pixels)) + added)
+
+    expected = on_the_grid(lambda scale: image_and_mirror(one, scale))
+    close(maps_of(Cam(bias=used), bias=bias), expected, 1e-5)
 
 
 def test_the_larger_of_image_and_mirror_where_vwe_takes_it() -> None:
