@@ -104,7 +104,8 @@ def reasons_of(name: str) -> dict[str, str]:
     """Key -> why the recipe has no published value there, own and inherited."""
     parent = parent_of(name)
     inherited = reasons_of(parent) if parent else {}
-    kept = {key: reason for key, reason in inherited.items() if not replaced(name, key)}
+    own = own_rows(name)
+    kept = {key: reason for key, reason in inherited.items() if not replaced(name, key) and key not in own}
     return {**kept, **table("ours").get(name, {})}
 
 
@@ -186,6 +187,7 @@ def not_offered() -> str:
 
 def agreement() -> str:
     """Markdown: per recipe, how many settings are checked against published values, and what is not as published."""
+    texts = list(dict.fromkeys(what for name in published() for what in deviations_of(name)))
     lines = ["| recipe | settings held to published values | not published, or different |", "|---|---|---|"]
     for name in published():
         rows = rows_of(name)
@@ -193,9 +195,12 @@ def agreement() -> str:
         others: dict[str, list[str]] = {}
         for key, reason in reasons_of(name).items():
             others.setdefault(reason, []).append(f"`{key}`")
-        told = [*(f"{', '.join(keys)}: {reason}" for reason, keys in others.items()), *deviations_of(name)]
+        numbers = ", ".join(map(str, sorted(texts.index(what) + 1 for what in deviations_of(name))))
+        told = [numbers] if numbers else []
+        told += [f"{', '.join(keys)}: {reason}" for reason, keys in others.items()]
         lines.append(f"| `{name}` | {len(rows)} ({', '.join(papers)}) | {'; '.join(told) or 'nothing known'} |")
-    return "\n".join([*lines, ""])
+    numbered = [f"{number}. {what}." for number, what in enumerate(texts, 1)]
+    return "\n".join([*lines, "", "The numbers stand for:", "", *numbered, ""])
 
 
 def inputs() -> str:

@@ -135,5 +135,6 @@ def test_every_recipe_says_what_is_as_published_and_what_is_not() -> None:
     block = TABLES.agreement()
     for name in TABLES.published():
         assert f"| `{name}` |" in block
+        assert TABLES.reasons_of(name).keys().isdisjoint(TABLES.rows_of(name)), name
     for recipes, _, *others in TABLES.table("deviations"):
         assert set(recipes) | set(others[0] if others else ()) <= set(TABLES.published())
