@@ -270,3 +270,16 @@ def test_counts_of_every_image_are_kept(
     artifacts.image_counts_path("val").write_bytes(b"torn")
     with pytest.raises(RunError, match="not a readable image counts file"):
         read_split_counts(artifacts.image_counts_path("val"))
+
+
+def test_maps_are_scored_at_full_size(
+    context_of: ContextOf, tiny: dict[str, Any], source: DataSource, artifacts: Workspace
+) -> None:
+    """The only strided cell cannot tell one half of the image from the other; the grids can."""
+    halves = np.array([[[0.9, 0.2]]], np.float32)
+    stored = artifacts.load_maps("a")
+    stretched = scored(context_of(tiny, source, artifacts.root))["splits"]["train"]["maps"]["void_ignored"]
+    assert stretched["miou"] < 1
+    artifacts.save_maps("a", replace(stored, grids=(halves / 2, halves / 2), frame=(4, 4), seen=(4, 4)))
+    full = scored(context_of(tiny, source, artifacts.root))["splits"]["train"]["maps"]["void_ignored"]
+    assert full["miou"] == 1
