@@ -57,6 +57,9 @@ AutoThreshold(thresholds=100, *, levels=8, statistic='variance')
 AutoThreshold.update(self, image, maps)
 AutoThreshold.choose(self)
 soft_dice(logits, labels)
+balanced_cross_entropy(logits, labels, *, smoothing=0.4)
+manipulated_maps(logits, classes, labels)
+saliency_labels(maps, classes, saliency, *, theta=0.2, alpha=1e-6, beta=0.99999)
 """
 STABLE_METRICS = """
 ThresholdSweep(n_classes, bins=100)

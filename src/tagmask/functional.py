@@ -13,6 +13,7 @@ from tagmask.methods.class_conditional.split_unite import split_rectangles
 from tagmask.methods.colour_walk.refiner import colour_walk
 from tagmask.methods.dense_crf.refiner import dense_crf, dense_crf_labels, dense_crf_maps
 from tagmask.methods.dice.loss import soft_dice
+from tagmask.methods.edam.refiner import saliency_labels
 from tagmask.methods.hspp.head import hspp
 from tagmask.methods.local_contrast.refiner import contrast, local_contrast
 from tagmask.methods.lpcam.localizer import lpcam
@@ -60,6 +61,7 @@ __all__ = [
     "random_walk",
     "reactivation_loss",
     "relative_margin",
+    "saliency_labels",
     "select_prototypes",
     "self_correlation",
     "semantic_structure",

@@ -200,4 +200,4 @@ def test_labels_are_the_same_every_time(labeller: Any) -> None:
 
 
 def test_a_labeller_has_a_threshold(labeller: Any) -> None:
-    assert labeller.value == "auto" or 0 <= labeller.value <= 1
+    assert labeller.background == "auto" or 0 <= labeller.background <= 1

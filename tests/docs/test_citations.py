@@ -25,6 +25,7 @@ PUBLISHED = {
         "step/make_sem_seg_labels.py",
         "step/train_irn.py",
     },
+    "allenwu97/EDAM": {"infer_cls.py"},
     "gaviotas/AMN": {"net/resnet50_amn.py", "step/make_amn_cam.py", "step/train_amn.py"},
     "jiwoon-ahn/psa": {"network/resnet38d.py", "infer_aff.py", "train_aff.py"},
 }

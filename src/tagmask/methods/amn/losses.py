@@ -35,7 +35,7 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float =
         smoothing: what is taken from the label's channel of the target and spread evenly over the C others, in [0, 1].
 
     Returns:
-        Scalars >= 0 of the dtype of ``logits``.
+        Three scalars >= 0 of the dtype of ``logits``.
 
     Raises:
         ValueError: smoothing outside [0, 1].
