@@ -22,7 +22,7 @@ from tagmask.methods.class_conditional.localizer import ClassConditional
 from tagmask.ops import map_grids as module
 from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.maps import maps_to_labels, upsample_maps
-from tagmask.ops.views import Views, merge_scales, multi_scale_maps, normalize_maps, strided_size
+from tagmask.ops.views import Views, merge_scales, multi_scale_maps, normalize_maps, strided_size, sum_scales
 from tagmask.runs.workspace import Workspace
 from tagmask.settings.localize import LocalizeSettings
 from tagmask.stages.localize.stage import activation_maps
@@ -186,6 +186,17 @@ def test_labels_of_an_artifact_are_those_of_the_published_full_maps(tmp_path: Pa
         kept = MapGrids.of(stored_again(tmp_path, activation_maps(model, image, (2, 5), settings))).at(size)
         assert float((kept - direct).abs().max()) < 1e-3
         assert worst_share(kept, direct) < 0.003
+
+
+def test_full_size_maps_can_be_stretched_over_the_image() -> None:
+    model, image = Strided(), pictures()[0]
+    size = image.shape[0], image.shape[1]
+    found = activation_maps(model, image, (2, 5), LocalizeSettings(scales=SCALES, full_size="stretched"))
+    method = LocalizeSettings().method
+    assert isinstance(method, ViewLocalizer)
+    per_scale = multi_scale_maps(image, partial(maps_at, method, model, torch.tensor([1, 4])), Views(SCALES))
+    expected = normalize_maps(sum_scales(per_scale, size))
+    torch.testing.assert_close(MapGrids.of(found).at(size), expected, rtol=0, atol=1e-5)
 
 
 def test_the_published_full_maps_are_kept(golden: Golden, tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ class LocalizeSettings(Settings):
     max_side: Positive | None = Field(
         None, json_schema_extra=LATER, description="make larger images smaller first, so that their long side is this"
     )
+    full_size: Literal["aligned", "stretched"] = Field(
+        "aligned",
+        json_schema_extra=LATER,
+        description="maps at full size: over whole strides and cut, as published, or stretched over the image",
+    )
     ranking: Literal["none", "whole", "ten_crops"] = Field(
         "none", json_schema_extra=LATER, description="order of the classes by score, for Top-1 and Top-5 localisation"
     )

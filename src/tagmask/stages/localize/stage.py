@@ -75,7 +75,10 @@ def activation_maps(
         # Back to the image's own grid, also where ``size`` or ``max_side`` showed the classifier another: what follows
         # knows one grid.
         merged, notes = resize(own.maps.float().cpu(), size), own.notes
-        full = None if own.full is None else own.full.divided()
+        full = own.full
+        if full is not None and settings.full_size == "stretched":
+            full = replace(full, frame=full.size)
+        full = None if full is None else full.divided()
     else:
         merged, notes, full = torch.zeros(0, *size), (), None
     peak = merged.amax(dim=(-2, -1)) if labels else torch.zeros(0)
