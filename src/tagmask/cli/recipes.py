@@ -22,7 +22,7 @@ OverrideArguments = Annotated[
 ]
 
 
-_DATA_KEYS = ("root", "path", "weights")
+_DATA_KEYS = ("root", "path", "weights", "classifier", "second_classifier", "warm_start")
 
 
 @dataclass(frozen=True)
