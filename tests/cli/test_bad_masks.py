@@ -85,7 +85,7 @@ def test_no_threshold_has_a_cause(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert leave(*arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "refine: no threshold can be chosen from 12 images: every map or image is constant." in error
-    assert "The classifier (classify) was trained too little: 1 updates are few for 2 classes, 68 or more are" in error
+    assert "The classifier (classify) was trained too little: 1 update is few for 2 classes, 68 or more are" in error
     assert leave(*arguments, "classify.iterations=68", "classify.batch_size=2") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "The classifier has learnt the tags, but nothing stands out in its maps: look at them and at the" in error

@@ -43,6 +43,18 @@ def test_images_in_which_the_classifier_sees_nothing_are_background() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_the_background_inherits_where_it_is_the_heir(seed: int, threshold: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, tags = torch.randn(2, 5, 3, 4, generator=generator), 3 * torch.randn(2, 4, generator=generator)
+    found = gated_logits(logits, tags, threshold, heir="background").softmax(1)
+    plain = logits.softmax(1)
+    is_open = (tags.sigmoid() >= threshold) | (tags == tags.amax(1, keepdim=True))
+    expected = plain[:, 1:] * is_open[:, :, None, None]
+    torch.testing.assert_close(found[:, 1:], expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found[:, 0], 1 - expected.sum(1), rtol=1e-3, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_the_background_keeps_its_probability(seed: int, threshold: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits, tags = torch.randn(2, 5, 3, 4, generator=generator), 3 * torch.randn(2, 4, generator=generator)
@@ -52,8 +64,9 @@ def test_the_background_keeps_its_probability(seed: int, threshold: float) -> No
         torch.testing.assert_close(found, logits.softmax(1), rtol=1e-3, atol=1e-5)
 
 
-def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: Path, tmp_path: Path) -> None:
-    tiny["segment"]["tag_gate"] = 0.9
+@pytest.mark.parametrize("heir", ["classes", "background"])
+def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: Path, tmp_path: Path, heir: str) -> None:
+    tiny["segment"] |= {"tag_gate": 0.9, "gate_heir": heir}
     done = run(tiny, output=tmp_path / "run", reuse=finished)
     predictor = Predictor(done.path / "segment" / "model.safetensors", device="cpu")
     assert isinstance(predictor.model, TagGated)
@@ -62,7 +75,10 @@ def test_a_run_with_a_gate_predicts_through_it(tiny: dict[str, Any], finished: P
     np.testing.assert_array_equal(gated.mask, load_mask(done.workspace.prediction_path(sample.id)))
     predictor.model = predictor.model.model
     plain = predictor(sample.image_path)
-    np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background
+    if heir == "classes":
+        np.testing.assert_allclose(gated.probabilities[0], plain.probabilities[0], atol=1e-2)  # the same background
+    else:
+        assert (gated.probabilities[0] >= plain.probabilities[0] - 1e-3).all()
     assert not np.allclose(gated.probabilities, plain.probabilities, atol=1e-2)
 
 

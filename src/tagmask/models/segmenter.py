@@ -29,7 +29,7 @@ def load_segmenter(path: Any, settings: Any) -> Segmenter:
         classify = RetrainSettings.model_validate(gate["classifier"])  # the last training's, which may be a later one
         classifier = build_classifier(classify, n_labels - 1, pretrained=False)
         set_input(classifier.backbone, stored_statistics(gate, path))
-        model = TagGated(network, classifier, gate["threshold"], gate.get("clean", 0.0))
+        model = TagGated(network, classifier, gate["threshold"], gate.get("clean", 0.0), gate.get("heir", "classes"))
     load_weights(path, model)
     fold_batch_norms(model.eval(), torch.zeros(1, len(model.input_statistics.mean), 64, 64))
     return model

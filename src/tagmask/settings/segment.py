@@ -92,6 +92,11 @@ class SegmentSettings(Settings):
         json_schema_extra=LATER,
         description="images whose most probable class has less than this probability are background all over",
     )
+    gate_heir: Literal["classes", "background"] = Field(
+        "classes",
+        json_schema_extra=LATER,
+        description="what the probability of classes behind the tag gate goes to: the other classes, or the background",
+    )
     loss: LossField = by_name("cross_entropy")
     saliency: SaliencyField | None = Field(
         None, description="where saliency maps come from, for a loss that needs them"

@@ -295,10 +295,11 @@ def _gated(context: Context, model: SegmentationModel, settings: SegmentSettings
     description = {
         "threshold": threshold,
         **({"clean": clean} if clean else {}),
+        "heir": settings.gate_heir,
         "classifier": classify.model_dump(mode="json"),
         **statistics_entry(classifier.input_statistics),
     }
-    return description, TagGated(model, classifier, threshold, clean)
+    return description, TagGated(model, classifier, threshold, clean, settings.gate_heir)
 
 
 def _new_model(context: Context, settings: SegmentSettings) -> SegmentationModel:
