@@ -13,6 +13,8 @@ import pytest
 
 from scripts import load_script
 from tagmask import functional, metrics, registry
+from tagmask.methods.irnet.losses import irnet_losses
+from tagmask.methods.irnet.refiner import IRNet
 from tagmask.methods.spa.head import restricted_activation_loss
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,3 +193,9 @@ def test_a_function_and_the_method_of_its_paper_have_the_same_defaults() -> None
                 assert parameter.default == field.get_default(call_default_factory=True), f"{name}: {parameter.name}"
                 compared += 1
     assert compared >= 50
+
+
+def test_irnets_losses_reach_as_far_as_its_recipe_says() -> None:
+    """The walk has a radius of its own, 5."""
+    default = inspect.signature(irnet_losses).parameters["radius"].default
+    assert default == IRNet.model_fields["pair_radius"].default == 10

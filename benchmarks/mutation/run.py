@@ -52,12 +52,13 @@ PRELOADED = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: cosmic-ray's operator, which of its places, and the line."""
+    """One change: cosmic-ray's operator, which of its places, line and column."""
 
     module: str
     operator: str
     occurrence: int
     line: int
+    column: int
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ def mutants_of(module: str, sample: int, seed: int) -> tuple[list[Mutant], int]:
             if any(low <= start < high for low, high in ranges):
                 continue
             family = operator.split("_")[0]
-            by_place.setdefault((start, end, family), []).append(Mutant(module, operator, occurrence, start[0]))
+            by_place.setdefault((start, end, family), []).append(Mutant(module, operator, occurrence, *start))
     drawn = random.Random(f"{seed} {module}")
     places = sorted(by_place.items(), key=lambda item: str(item[0]))
     shuffled = [drawn.choice(options) for _, options in places]
@@ -123,7 +124,13 @@ def mutants_of(module: str, sample: int, seed: int) -> tuple[list[Mutant], int]:
 
 
 def compiles(source: str, mutant: Mutant) -> bool:
-    """False of what no test need be run for, such as a changed '*' among parameters."""
+    """False of what no test need be run for: no Python, or the star among parameters taken for a product."""
+    if "BinaryOperator" in mutant.operator:
+        place = mutant.line, mutant.column
+        products = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.BinOp | ast.AugAssign))
+        ranges = (((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)) for node in products)
+        if not any(low <= place < high for low, high in ranges):
+            return False
     try:
         ast.parse(mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence))
     except SyntaxError:

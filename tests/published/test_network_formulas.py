@@ -258,3 +258,11 @@ def test_spas_restricted_activation(delta: float, gap: float) -> None:
     tags = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]], float)
     result = restricted_activation_loss(*map(torch.from_numpy, (maps, tags)), delta=delta, gap=gap)
     assert result.item() == pytest.approx(restricted(maps, tags, delta, gap), abs=1e-6)
+
+
+def test_a_place_exactly_at_delta_is_no_background() -> None:
+    """The least spread is 0, which is not below 0; and none lies above 1."""
+    maps = torch.from_numpy(drawn(3, 1, 4, 3, 5, low=-2, high=2))
+    tags = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert restricted_activation_loss(maps, tags, delta=0.0, gap=1.0).item() == 0.0
+    assert restricted_activation_loss(maps, tags, delta=1e-9, gap=1.0).item() > 0.0

@@ -18,13 +18,15 @@ from test_ssa_formulas import polished, structure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from formulas import Array, bilinear, close, drawn
+from formulas import Array, bilinear, close, drawn, softmax
 from tagmask.contracts.localizer import Localizer, Trained
 from tagmask.methods.advcam.localizer import AdvCam
 from tagmask.methods.cam.localizer import Cam
 from tagmask.methods.lpcam.localizer import Lpcam
 from tagmask.methods.recam.localizer import Recam
 from tagmask.methods.ssa.localizer import Ssa
+from tagmask.methods.visual_words.head import VisualWordsHead
+from tagmask.methods.visual_words.localizer import VisualWords
 from tagmask.ops.views import Views
 from tagmask.types import IMAGENET, ClassifierOutput
 
@@ -200,3 +202,38 @@ def test_advcam_climbs_at_every_scale_and_sums_what_it_sees_on_the_way() -> None
         return torch.stack(maps).detach().numpy()
 
     close(maps_of(AdvCam(steps=2)), on_the_grid(own), 1e-4)
+
+
+@pytest.mark.parametrize("branches", ["image", "word", "both", "both_normalised"])
+def test_vwe_takes_the_larger_of_its_branches_in_each_view(branches: Any) -> None:
+    words = drawn(7, 6, 5, low=-1)
+    to_image = drawn(8, 3, 6, low=-2, high=2)
+
+    class WithWords(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            head = VisualWordsHead(words=6, frequency="mean").build(5, 3).double()
+            with torch.no_grad():
+                head.class_weights.copy_(torch.from_numpy(WEIGHTS))
+                head.codebook.copy_(torch.from_numpy(words))
+                head.word_weights.copy_(torch.from_numpy(to_image))
+            self.head: Any = head
+
+    def one(pixels: Array) -> Array:
+        features = features_of(pixels)
+        image = response(WEIGHTS, features)
+        lengths = np.maximum(np.sqrt((features**2).sum(0)), 1e-12)
+        directions = words / np.sqrt((words**2).sum(1, keepdims=True))
+        shares = softmax(np.einsum("kd,dhw->khw", directions, features / lengths), 0)
+        word = np.maximum(0, np.einsum("ck,khw->chw", to_image[CHANNELS], shares))
+        if branches == "both_normalised":
+            image, word = (maps / (maps.max((1, 2), keepdims=True) + 1e-5) for maps in (image, word))
+        return {"image": image, "word": word}.get(branches, np.maximum(image, word))
+
+    def own(scale: float) -> Array:
+        return np.maximum(one(view(scale, False)), one(view(scale, True))[..., ::-1])
+
+    trained = Trained(WithWords().eval().requires_grad_(False))
+    views = Views(SCALES, flip=True, statistics=IMAGENET)
+    localizer = VisualWords(branches=branches, flip_merge="max")
+    close(localizer.image_maps(trained, PICTURE, torch.tensor(CHANNELS), views).maps, on_the_grid(own), 1e-5)
