@@ -20,6 +20,7 @@ SECTIONS = ("engine", "classify", "retrain", "localize", "refine", "segment", "e
 NOT_OFFERED = "not offered"
 
 
+@cache
 def table(name: str) -> Any:
     """One of the tables in tests/published."""
     return yaml.safe_load((TABLES / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -77,7 +78,7 @@ def own_rows(name: str) -> dict[str, tuple[Any, str]]:
         ValueError: two groups give a key two values.
     """
     rows: dict[str, tuple[Any, str]] = {}
-    for group in table_of_values():
+    for group in table("values"):
         if name in group["recipes"]:
             for key, (value, where) in group["values"].items():
                 if rows.get(key, (value, ""))[0] != value:
@@ -85,12 +86,6 @@ def own_rows(name: str) -> dict[str, tuple[Any, str]]:
                     raise ValueError(msg)
                 rows[key] = value, f"{group['paper']}, {where}"
     return rows
-
-
-@cache
-def table_of_values() -> Any:
-    """The table of published values, tests/published/values.yaml."""
-    return table("values")
 
 
 def rows_of(name: str) -> dict[str, tuple[Any, str]]:

@@ -52,7 +52,7 @@ def test_every_reason_is_of_a_number_that_is_there() -> None:
 
 
 def test_every_recipe_of_the_table_is_there() -> None:
-    assert {name for group in TABLES.table_of_values() for name in group["recipes"]} <= set(PUBLISHED)
+    assert {name for group in TABLES.table("values") for name in group["recipes"]} <= set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

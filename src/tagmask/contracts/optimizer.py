@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from torch import nn
 
 from tagmask.errors import UnknownNameError
@@ -50,8 +50,7 @@ class OptimizerSettings(BaseModel):
         if (self.kind == "timm") != (self.opt is not None):
             msg = "kind: timm needs opt, timm's name of the optimiser, and opt needs kind: timm"
             raise ValueError(msg)
-        names = [str(name) for name in list_optimizers()]
-        if self.opt is not None and self.opt not in names:
+        if self.opt is not None and self.opt not in (names := [str(name) for name in list_optimizers()]):
             raise UnknownNameError("optimizer", self.opt, names, "opt")
         return self
 

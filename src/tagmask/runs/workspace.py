@@ -102,6 +102,7 @@ class Workspace:
         """Read maps back as float32; a broken file is a RunError that names it."""
         with stored_arrays(self.map_path(sample_id, stage=stage)) as stored:
             height, width = (int(side) for side in stored["image_size"])
+            frame, seen = _frame(stored)
             return ActivationMaps(
                 classes=stored["classes"],
                 maps=stored["maps"].astype(np.float32),
@@ -110,8 +111,8 @@ class Workspace:
                 notes=_notes(stored),
                 ranking=tuple(stored["ranking"].tolist()) if "ranking" in stored else (),
                 grids=tuple(_grids(stored)),
-                frame=_frame(stored)[0],
-                seen=_frame(stored)[1],
+                frame=frame,
+                seen=seen,
             )
 
     def peaks_and_notes(self, sample_id: str) -> tuple[dict[int, float], tuple[tuple[int, str], ...]]:

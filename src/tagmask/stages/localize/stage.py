@@ -132,7 +132,6 @@ def make_maps(context: Context, model: nn.Module) -> list[Problem]:
         image = loader.load(sample)
         if isinstance(image, Problem):
             return image
-        maps = None
         for precision in (engine.autocast(), engine.full_precision()):  # one image that overflows is made again
             with precision:
                 maps = activation_maps(model, image, sample.tags, settings, learnt=learnt, device=engine.device)
