@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from tagmask.contracts.refiner import Refiner
+from tagmask.errors import DataError
 from tagmask.ops.map_grids import MapGrids
 from tagmask.ops.maps import upsample_maps
 from tagmask.types import FloatArray, UInt8Array
@@ -100,6 +102,17 @@ class Labeller(Refiner):
             NotImplementedError: its value is never ``auto``.
         """
         raise NotImplementedError
+
+    def full_maps(self, request: LabelRequest) -> Tensor:
+        """The maps at the image's size: float32 [K, H, W].
+
+        Raises:
+            DataError: they are not finite.
+        """
+        if not torch.isfinite(request.maps).all():
+            msg = f"{self.name}: maps must be finite, got NaN or infinity"
+            raise DataError(msg)
+        return request.full()
 
     @abstractmethod
     def labels(self, request: LabelRequest) -> UInt8Array:

@@ -57,6 +57,11 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def size_within(size: tuple[int, int], max_pixels: int, scale: float = 1.0) -> tuple[int, int]:
+    """:func:`scaled_size` by ``scale``, or by less where the result would have more than ``max_pixels`` pixels."""
+    return scaled_size(size, min(scale, (max_pixels / (size[0] * size[1])) ** 0.5))
+
+
 def short_side_factor(size: tuple[int, int], short_side: int, longest: int = 4) -> float:
     """The factor that makes the short side of (H, W) ``short_side``, or the long one ``longest`` times that if it would
     be more (mmsegmentation's "2048 x 512, ratio kept")."""

@@ -40,7 +40,7 @@ from tagmask.methods.affinitynet.model import STRIDE, AffinityNetwork
 from tagmask.methods.dense_crf.refiner import PRESETS, dense_crf
 from tagmask.ops.maps import check_maps, divide_by_peaks, upsample_maps
 from tagmask.ops.random_walk import stencil_offsets
-from tagmask.ops.transforms import jitter, normalise, place, random_window, resize_image, scaled_size
+from tagmask.ops.transforms import jitter, normalise, place, random_window, resize_image, size_within
 from tagmask.types import InputStatistics, UInt8Array
 
 Alpha = Annotated[float, Field(gt=0, le=256)]
@@ -85,8 +85,7 @@ class AffinityNet(TrainableRefiner):
 
     def working_size(self, image: UInt8Array, scale: float) -> tuple[int, int]:
         """The image's size times ``scale``, within ``max_pixels``."""
-        height, width = image.shape[:2]
-        return scaled_size((height, width), min(scale, (self.max_pixels / (height * width)) ** 0.5))
+        return size_within((image.shape[0], image.shape[1]), self.max_pixels, scale)
 
     def build(self, backbone: Backbone, n_classes: int) -> AffinityNetwork:
         """The backbone, which learns too, and what joins its stages."""

@@ -15,65 +15,45 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.build import Backbone
 from tagmask.contracts.optimizer import OptimizerSettings
 from tagmask.contracts.refiner import RefineRequest
-from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
+from tagmask.contracts.trainable import TrainedRefiner
 from tagmask.methods.amn.losses import balanced_cross_entropy
 from tagmask.methods.amn.maps import manipulated_maps
 from tagmask.methods.amn.model import AMNetwork
-from tagmask.methods.irnet.labels import seed_labels
+from tagmask.methods.irnet.seeds import SeedLabelRefiner
 from tagmask.ops.maps import check_maps
-from tagmask.ops.transforms import augment_pair
-from tagmask.ops.views import Views, merge_flips, sum_scales
+from tagmask.ops.tags import multi_hot
+from tagmask.ops.views import Views, merge_flips, multi_scale_maps, sum_scales
 from tagmask.types import InputStatistics, UInt8Array
 
 
-class AMN(TrainableRefiner):
+class AMN(SeedLabelRefiner):
     """Refiner of maps: those of a network that is conditioned on the tags and learns every pixel of seed labels.
 
     In ``optimizer``, ``lr`` is the rate of the backbone and ``head_lr`` that of the new layers.
     """
 
     name: ClassVar[str] = "amn"
-    targets_are = "labels"
 
-    conf_fg: Annotated[float, Field(ge=0, le=1)] = Field(0.30, description="maps above it are sure foreground")
-    conf_bg: Annotated[float, Field(ge=0, le=1)] = Field(0.05, description="maps below it are sure background")
-    crf_max_pixels: Annotated[int, Field(ge=256)] = Field(400_000, description="labels are made on at most these")
     smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.4, description="of the labels, over the other channels")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     freeze: Annotated[int, Field(ge=0)] = Field(1, description="first stages of the backbone that do not learn")
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 16
-    crop: Annotated[int, Field(ge=16)] = 512
-    scale: tuple[float, float] = Field((0.5, 1.5), description="range of random rescaling in training")
     optimizer: OptimizerSettings = OptimizerSettings(
         kind="adam", lr=5e-6, head_lr=1e-4, decay_norms=True, schedule="constant", warmup_steps=0
     )
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0, 0.5, 1.5, 2.0), min_length=1)
     flip: bool = True
 
-    @model_validator(mode="after")
-    def _fits(self) -> AMN:
-        if self.conf_fg < self.conf_bg:
-            msg = f"conf_fg {self.conf_fg} must not be below conf_bg {self.conf_bg}"
-            raise ValueError(msg)
-        if not 0 < self.scale[0] <= self.scale[1]:
-            msg = f"scale: expected two numbers 0 < smallest <= largest, not {list(self.scale)}"
-            raise ValueError(msg)
-        return self
-
     def build(self, backbone: Backbone, n_classes: int) -> AMNetwork:
         """The backbone, which learns too, and the pyramid."""
         return AMNetwork(backbone, n_classes, freeze=self.freeze, dropout=self.dropout)
-
-    def targets(self, request: RefineRequest) -> UInt8Array:
-        """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
-        return seed_labels(request, foreground=self.conf_fg, background=self.conf_bg, max_pixels=self.crf_max_pixels)
 
     def item(
         self,
@@ -84,8 +64,7 @@ class AMN(TrainableRefiner):
         statistics: InputStatistics,
     ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop], labels int64 [crop, crop], 255 outside the image, and the image's tags."""
-        options: dict[str, Any] = {"crop": self.crop, "scale": self.scale, "flip": True, "colour_jitter": 0.0}
-        pixels, labels = augment_pair(image, targets, rng=rng, statistics=statistics, **options)
+        pixels, labels = self.augmented(image, targets, rng, statistics)
         return {"image": pixels, "labels": labels, "tags": tags}
 
     def losses(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,14 +88,14 @@ class TrainedAMN(TrainedRefiner):
     @torch.no_grad()
     def logits(self, image: UInt8Array, classes: Tensor, size: tuple[int, int]) -> Tensor:
         """Mean over all views, float32 [C + 1, *size], of an image uint8 [H, W, 3] with the given mask labels."""
-        tags = torch.zeros(1, self.network.n_classes, device=self.device)
-        tags[:, classes.to(self.device) - 1] = 1
+        tags = multi_hot(tuple(classes.tolist()), self.network.n_classes).to(self.device)
         views = Views(self.settings.scales, self.settings.flip, self.network.backbone.input_statistics)
-        per_scale = []
-        for view in views.of(image):
-            pixels = view.to(self.device, memory_format=torch.channels_last)
-            logits = self.network(pixels, tags.expand(len(pixels), -1)).float()
-            per_scale.append(merge_flips(logits) / len(pixels))
+
+        def mean_of(pair: Tensor) -> Tensor:
+            pixels = pair.to(self.device, memory_format=torch.channels_last)
+            return merge_flips(self.network(pixels, tags.expand(len(pixels), -1)).float()) / len(pixels)
+
+        per_scale = multi_scale_maps(image, mean_of, views)
         return sum_scales(per_scale, size) / len(per_scale)
 
     def refine(self, request: RefineRequest) -> Tensor:

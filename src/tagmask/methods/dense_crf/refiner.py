@@ -19,7 +19,7 @@ from torch.nn import functional
 from tagmask.contracts.refiner import MapRefiner, RefineRequest
 from tagmask.methods.dense_crf.mean_field import Backend, Pairwise, mean_field
 from tagmask.ops.maps import check_maps, upsample_maps
-from tagmask.ops.transforms import resize_image, scaled_size
+from tagmask.ops.transforms import resize_image, size_within
 from tagmask.types import UInt8Array
 
 _SMALLEST = 1e-5  # probability below which a label costs no more
@@ -237,8 +237,7 @@ class DenseCrf(MapRefiner):
 
     def reduced(self, image: UInt8Array) -> UInt8Array:
         """The image at ``max_pixels`` or less."""
-        scale = min(1.0, (self.max_pixels / (image.shape[0] * image.shape[1])) ** 0.5)
-        return resize_image(image, scaled_size(image.shape[:2], scale))
+        return resize_image(image, size_within((image.shape[0], image.shape[1]), self.max_pixels))
 
     def probabilities(self, image: UInt8Array, maps: Tensor) -> Tensor:
         """Of the background and each map, float32 [K + 1, h', w'] at the size of the reduced image.

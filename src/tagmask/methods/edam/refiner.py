@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from tagmask.contracts.labeller import Labeller, LabelRequest
 from tagmask.contracts.planes import SALIENCY
 from tagmask.errors import DataError
-from tagmask.ops.maps import maps_to_labels
+from tagmask.ops.maps import divide_by_peaks, maps_to_labels
 from tagmask.types import BACKGROUND, UInt8Array
 
 #: Above and below every map and every background: what a map is set to that must win, or lose.
@@ -83,15 +82,11 @@ class SaliencyRule(Labeller):
 
     def labels(self, request: LabelRequest) -> UInt8Array:
         """See :meth:`Labeller.labels`."""
-        if not torch.isfinite(request.maps).all():
-            msg = "saliency_rule: maps must be finite, got NaN or infinity"
-            raise DataError(msg)
-        full = request.full()
-        if self.normalise and len(full):
-            peaks = full.amax((1, 2), keepdim=True)
-            full = torch.where(peaks > 0, full / peaks, full)
+        full = self.full_maps(request)
+        if self.normalise:
+            full = divide_by_peaks(full)
         plane = request.planes.get(SALIENCY)
         if plane is None:
-            return maps_to_labels(full, request.classes, torch.as_tensor(request.threshold).numpy())
+            return maps_to_labels(full, request.classes, request.threshold)
         grey = np.rint(plane * 255).astype(np.uint8)
         return saliency_labels(full, request.classes, grey, theta=self.theta, alpha=self.alpha, beta=self.beta)

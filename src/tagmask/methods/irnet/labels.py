@@ -6,7 +6,6 @@ docs/methods/irnet.md.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,11 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tagmask.contracts.refiner import RefineRequest
 from tagmask.errors import DataError
-from tagmask.methods.dense_crf.refiner import dense_crf_labels
-from tagmask.ops.maps import check_image, maps_to_labels
-from tagmask.ops.transforms import resize_image, resize_mask, scaled_size
+from tagmask.ops.maps import maps_to_labels
 from tagmask.types import BACKGROUND, IGNORE_INDEX, UInt8Array
 
 
@@ -80,31 +76,6 @@ def ir_labels(
     result: UInt8Array = names[certain_labels]
     result[(certain_labels == BACKGROUND) & (possible_labels != BACKGROUND)] = IGNORE_INDEX
     return result
-
-
-def seed_labels(request: RefineRequest, *, foreground: float, background: float, max_pixels: int) -> UInt8Array:
-    """:func:`ir_labels` of an image's maps at full size, sharpened by a dense CRF.
-
-    Args:
-        request: image, maps and their classes.
-        foreground: threshold of confident foreground.
-        background: threshold of confident background.
-        max_pixels: labels of a larger image are made on a copy of so many pixels.
-
-    Returns:
-        uint8 [H, W]: 0, the classes' labels, 255.
-
-    Raises:
-        ValueError: not a uint8 RGB image, maps that are not finite or do not fit, or foreground < background.
-    """
-    image = request.colours
-    check_image(image)
-    size = image.shape[0], image.shape[1]
-    small = resize_image(image, scaled_size(size, min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)))
-    full = request.full((small.shape[0], small.shape[1]))
-    crf = partial(dense_crf_labels, small)
-    labels = ir_labels(full, request.classes, crf, foreground=foreground, background=background)
-    return resize_mask(labels, size)
 
 
 def _sharpened(labels: UInt8Array, crf: LabelsCRF, n_labels: int) -> NDArray[np.int64]:

@@ -24,35 +24,29 @@ from torch.nn import functional
 from tagmask.backbones.build import Backbone
 from tagmask.contracts.optimizer import OptimizerSettings, parameter_groups
 from tagmask.contracts.refiner import Instances, RefineRequest
-from tagmask.contracts.trainable import TrainableRefiner, TrainedRefiner
+from tagmask.contracts.trainable import TrainedRefiner
 from tagmask.methods.irnet.instances import cluster_centroids, find_centroids, instance_masks, split_maps
-from tagmask.methods.irnet.labels import seed_labels
 from tagmask.methods.irnet.losses import boundary_probability, irnet_losses, labels_on_grid
 from tagmask.methods.irnet.model import FINE, IRNetwork, grid_size
+from tagmask.methods.irnet.seeds import SeedLabelRefiner
 from tagmask.ops.maps import check_image, check_maps, upsample_maps
 from tagmask.ops.random_walk import random_walk
-from tagmask.ops.transforms import augment_pair, colour_view, normalise
+from tagmask.ops.transforms import colour_view, normalise
 from tagmask.types import InputStatistics, UInt8Array
 
 _MAPS_AT_ONCE = 32  # of the walk of instances, which has a map for every class and centroid
 
 
-class IRNet(TrainableRefiner):
+class IRNet(SeedLabelRefiner):
     """Refiner of maps by boundaries learnt from pairs of pixels, for which the maps say whether they are alike.
 
     In ``optimizer``, ``lr`` is the rate of the boundary branch and ``head_lr`` that of the displacement branch.
     """
 
     name: ClassVar[str] = "irnet"
-    targets_are = "labels"
 
-    conf_fg: Annotated[float, Field(ge=0, le=1)] = Field(0.30, description="maps above it are sure foreground")
-    conf_bg: Annotated[float, Field(ge=0, le=1)] = Field(0.05, description="maps below it are sure background")
-    crf_max_pixels: Annotated[int, Field(ge=256)] = Field(400_000, description="labels are made on at most these")
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=1)] = 16
-    crop: Annotated[int, Field(ge=16)] = 512
-    scale: tuple[float, float] = Field((0.5, 1.5), description="range of random rescaling in training")
     pair_radius: Annotated[int, Field(ge=2, le=30)] = Field(10, description="pairs closer than this teach")
     optimizer: OptimizerSettings = OptimizerSettings(lr=3e-3, head_lr=3e-3)
     displacement: bool = Field(False, description="train the displacement branch too; masks do not need it")
@@ -67,12 +61,6 @@ class IRNet(TrainableRefiner):
 
     @model_validator(mode="after")
     def _fits(self) -> IRNet:
-        if self.conf_fg < self.conf_bg:
-            msg = f"conf_fg {self.conf_fg} must not be below conf_bg {self.conf_bg}"
-            raise ValueError(msg)
-        if not 0 < self.scale[0] <= self.scale[1]:
-            msg = f"scale: expected two numbers 0 < smallest <= largest, not {list(self.scale)}"
-            raise ValueError(msg)
         if self.crop < (smallest := FINE * (2 * self.pair_radius - 2) + 1):
             msg = f"crop {self.crop} has no pixel with all its pairs of pair_radius {self.pair_radius}: {smallest} has"
             raise ValueError(msg)
@@ -81,10 +69,6 @@ class IRNet(TrainableRefiner):
     def build(self, backbone: Backbone, n_classes: int) -> IRNetwork:
         """The backbone, which stays as it is, and the branches."""
         return IRNetwork(backbone, displacement=self.displacement or self.instances)
-
-    def targets(self, request: RefineRequest) -> UInt8Array:
-        """Labels of sure foreground and background, 255 elsewhere: uint8 [H, W]."""
-        return seed_labels(request, foreground=self.conf_fg, background=self.conf_bg, max_pixels=self.crf_max_pixels)
 
     def item(
         self,
@@ -95,8 +79,7 @@ class IRNet(TrainableRefiner):
         statistics: InputStatistics,
     ) -> dict[str, Tensor]:
         """Image float32 [3, crop, crop] and labels uint8 [crop / 4, crop / 4]; 255 outside the image."""
-        options: dict[str, Any] = {"crop": self.crop, "scale": self.scale, "flip": True, "colour_jitter": 0.0}
-        pixels, labels = augment_pair(image, targets, rng=rng, statistics=statistics, **options)
+        pixels, labels = self.augmented(image, targets, rng, statistics)
         return {"image": pixels, "labels": labels_on_grid(labels, grid_size(self.crop, self.crop)).to(torch.uint8)}
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import torch
 from pydantic import Field, model_validator
 
 from tagmask.contracts.labeller import Labeller, LabelRequest
-from tagmask.errors import DataError
 from tagmask.methods.threshold.automatic import MapStatistic
 from tagmask.ops.maps import maps_to_labels, with_least
 from tagmask.registry.method import LATER
@@ -70,10 +69,7 @@ class Threshold(Labeller):
 
     def labels(self, request: LabelRequest) -> UInt8Array:
         """See :meth:`Labeller.labels`."""
-        if not torch.isfinite(request.maps).all():
-            msg = "threshold: maps must be finite, got NaN or infinity"
-            raise DataError(msg)
-        full = request.full()
+        full = self.full_maps(request)
         level = torch.as_tensor(request.threshold, dtype=torch.float32).numpy()
         below, above = self.margins
         band = ((level - below).clip(0, 1), (level + above).clip(0, 1)) if below or above else level
